@@ -1,0 +1,1 @@
+//! An embedded Kubernetes API: store, list, watch, defaulting, allocation, field lies.

@@ -1,0 +1,1 @@
+//! Case files: parse, validate, expand into plans, and compile worlds.

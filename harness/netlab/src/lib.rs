@@ -1,0 +1,1 @@
+//! Network namespaces, links, routes, and the sockets opened inside them.

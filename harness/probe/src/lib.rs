@@ -1,0 +1,1 @@
+//! Identity-echo servers and the clients that ask them, over TCP, UDP and HTTP.

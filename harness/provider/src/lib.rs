@@ -1,0 +1,1 @@
+//! What supplies a cluster: the lab, and a simulation that answers from the model.

@@ -1,0 +1,1 @@
+//! The event log of a run: events, writer, reader, and the format's version.

@@ -1,0 +1,1 @@
+//! Reports made from the event log: terminal, JSON, JUnit, Markdown.

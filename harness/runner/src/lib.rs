@@ -1,0 +1,1 @@
+//! Select, schedule, act, settle, hold, probe; emits events.

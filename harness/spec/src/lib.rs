@@ -1,0 +1,1 @@
+//! Shared words as plain values: API objects, frontends, vantages, flows, outcomes, verdicts, excuses, features.

@@ -1,0 +1,1 @@
+//! Judgement of observations against an expectation, merging of verdicts, sample sizes.
