@@ -1,1 +1,24 @@
-//! Shared words as plain values: API objects, frontends, vantages, flows, outcomes, verdicts, excuses, features.
+//! Shared words as plain values: API objects, frontends, vantages, flows, outcomes, verdicts,
+//! excuses, features.
+//!
+//! Everything here is data without behaviour beyond naming, ordering and printing itself.
+//! No clock, no I/O, no randomness, no unordered maps.
+
+pub mod api;
+mod cluster;
+mod expectation;
+mod family;
+mod feature;
+mod flow;
+mod outcome;
+mod verdict;
+mod world;
+
+pub use cluster::{ClientFacts, ClusterFacts, ClusterShape, NodeFacts, PodFacts};
+pub use expectation::{Allowed, Expectation, Reason};
+pub use family::{Family, Protocol};
+pub use feature::{Feature, FeatureError, Features, KNOWN_FEATURES, KnownFeature};
+pub use flow::{Client, ClientKind, Flow, FrontendKind};
+pub use outcome::{Observation, Outcome, OutcomeKind, Refusal};
+pub use verdict::{Excuse, Level, Verdict};
+pub use world::{LocalDetector, Node, NodePortAddresses, ProxySettings, World};

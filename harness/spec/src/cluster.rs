@@ -1,0 +1,114 @@
+//! What a case asks of a cluster, and what a cluster says of itself.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Family, ProxySettings};
+
+/// What a case asks of a cluster.
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+pub struct ClusterShape {
+    /// Zone of each node, in order; nodes are named n1, n2, ….
+    pub zones: Vec<Option<String>>,
+    /// Number of outside clients, named outside, outside2, ….
+    pub outside: usize,
+}
+
+impl Default for ClusterShape {
+    /// Three nodes in two zones (z1, z1, z2) and two outside clients.
+    fn default() -> Self {
+        let zone = |name: &str| Some(name.to_owned());
+        ClusterShape { zones: vec![zone("z1"), zone("z1"), zone("z2")], outside: 2 }
+    }
+}
+
+impl ClusterShape {
+    /// Names of the nodes, in order.
+    #[must_use]
+    pub fn node_names(&self) -> Vec<String> {
+        (1..=self.zones.len()).map(|i| format!("n{i}")).collect()
+    }
+
+    /// Names of the outside clients, in order.
+    #[must_use]
+    pub fn outside_names(&self) -> Vec<String> {
+        (1..=self.outside)
+            .map(|k| if k == 1 { "outside".to_owned() } else { format!("outside{k}") })
+            .collect()
+    }
+}
+
+/// What a running cluster says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ClusterFacts {
+    /// Nodes.
+    pub nodes: Vec<NodeFacts>,
+    /// Outside clients.
+    pub outside: Vec<ClientFacts>,
+    /// How the proxies are configured.
+    pub proxy: ProxySettings,
+    /// Ranges from which cluster IPs are taken, one per family.
+    pub service_cidrs: Vec<IpNet>,
+    /// Ranges of load-balancer addresses that the provider carries, one per family.
+    pub load_balancer_cidrs: Vec<IpNet>,
+    /// Ranges of external IPs that the provider carries, one per family.
+    pub external_ip_cidrs: Vec<IpNet>,
+    /// First and last node port.
+    pub node_ports: (u16, u16),
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// Name.
+    pub name: String,
+    /// Zone label.
+    pub zone: Option<String>,
+    /// Every address; the first of each family is its InternalIP.
+    pub addresses: Vec<IpAddr>,
+    /// The client pod that stands on it for all cases.
+    pub client: PodFacts,
+}
+
+/// A pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PodFacts {
+    /// The provider's name for the place.
+    pub place: String,
+    /// Node it stands on.
+    pub node: String,
+    /// Its addresses, one per family, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl PodFacts {
+    /// The pod's address of a family.
+    #[must_use]
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
+    }
+}
+
+/// An outside client.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ClientFacts {
+    /// Name: outside, outside2, ….
+    pub name: String,
+    /// For each node in order, the addresses (one per family) from which packets enter by it.
+    pub addresses: Vec<Vec<IpAddr>>,
+    /// Ranges that hold its addresses, one per family.
+    pub cidrs: Vec<IpNet>,
+}
+
+impl ClientFacts {
+    /// The address from which packets to Service addresses enter by the node at `index`.
+    #[must_use]
+    pub fn address(&self, index: usize, family: Family) -> Option<IpAddr> {
+        self.addresses.get(index)?.iter().copied().find(|ip| Family::of(*ip) == family)
+    }
+}

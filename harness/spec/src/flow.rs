@@ -1,0 +1,109 @@
+//! Where a client stands and what it sends: one cell of the matrix.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Family, Protocol};
+
+/// What kind of place a client stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientKind {
+    /// In an ordinary pod.
+    Pod,
+    /// In a node's own network namespace.
+    Node,
+    /// Outside the cluster.
+    Outside,
+}
+
+/// A client: where it stands and which address it sends from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Client {
+    /// What kind of place.
+    pub kind: ClientKind,
+    /// Where to open its sockets: a pod, node or outside client as the provider names it.
+    pub place: String,
+    /// The node it stands on; none outside.
+    pub node: Option<String>,
+    /// Source address of its packets. A node may send from another of its addresses.
+    pub address: IpAddr,
+}
+
+/// Kinds of addresses a client may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FrontendKind {
+    /// A Service's cluster IP.
+    ClusterIp,
+    /// A node's address and a Service's node port.
+    NodePort,
+    /// One of a Service's external IPs.
+    ExternalIp,
+    /// An address of a Service's load balancer.
+    LoadBalancer,
+    /// A Service's health-check node port on a node's address.
+    HealthCheck,
+    /// An endpoint itself, past the proxy: the control of a probe.
+    Direct,
+    /// Any other address and port.
+    Address,
+}
+
+impl fmt::Display for FrontendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FrontendKind::ClusterIp => "clusterIP",
+            FrontendKind::NodePort => "nodePort",
+            FrontendKind::ExternalIp => "externalIP",
+            FrontendKind::LoadBalancer => "loadBalancer",
+            FrontendKind::HealthCheck => "healthCheck",
+            FrontendKind::Direct => "endpoint",
+            FrontendKind::Address => "address",
+        })
+    }
+}
+
+/// Vantage, frontend, protocol and client identity: one cell of the matrix.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Flow {
+    /// Who sends.
+    pub client: Client,
+    /// The node that an outside client's packet enters first when its destination is no node's
+    /// own address; none for clients inside the cluster.
+    pub via: Option<String>,
+    /// Where to.
+    pub to: SocketAddr,
+    /// With which transport.
+    pub protocol: Protocol,
+    /// What kind of frontend `to` is meant to be; for probing (health checks speak HTTP) and for
+    /// reports. The oracle reads the address only.
+    pub frontend: FrontendKind,
+    /// How the flow is written in a case: `outside → web nodePort@n1`.
+    pub text: String,
+}
+
+impl Flow {
+    /// The address family of the flow.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        Family::of(self.to.ip())
+    }
+
+    /// Whether two flows are the same packets, whatever they are called.
+    #[must_use]
+    pub fn same_packets(&self, other: &Flow) -> bool {
+        self.client == other.client
+            && self.via == other.via
+            && self.to == other.to
+            && self.protocol == other.protocol
+    }
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} {})", self.text, self.protocol, self.to)
+    }
+}

@@ -1,0 +1,90 @@
+//! The complete API state and placement at one moment, as the oracle sees it.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::Family;
+use crate::api::{EndpointSlice, Service};
+
+/// Complete API state and placement at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct World {
+    /// Nodes, in a fixed order.
+    pub nodes: Vec<Node>,
+    /// Services.
+    pub services: Vec<Service>,
+    /// EndpointSlices.
+    pub slices: Vec<EndpointSlice>,
+    /// How the proxies are configured.
+    pub proxy: ProxySettings,
+}
+
+impl World {
+    /// The node of that name.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// The node that owns an address.
+    #[must_use]
+    pub fn owner(&self, address: IpAddr) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.addresses.contains(&address))
+    }
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Node {
+    /// Name, equal to `nodeName` in slices.
+    pub name: String,
+    /// Zone label, if the node has one.
+    pub zone: Option<String>,
+    /// Every address of the node; the first of each family is its InternalIP.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Node {
+    /// The InternalIP of a family.
+    #[must_use]
+    pub fn internal_ip(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
+    }
+}
+
+/// How the proxies of a cluster are configured, as far as it changes what clients see.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProxySettings {
+    /// How a proxy tells pods from other clients.
+    pub detector: LocalDetector,
+    /// Whether traffic to cluster IPs is masqueraded for everyone.
+    pub masquerade_all: bool,
+    /// Which node addresses accept node ports.
+    pub node_port_addresses: NodePortAddresses,
+    /// The cluster's Service ranges.
+    pub service_cidrs: Vec<IpNet>,
+}
+
+/// How a proxy tells pods from other clients (`detectLocalMode`).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LocalDetector {
+    /// It cannot.
+    #[default]
+    None,
+    /// Sources within these ranges are pods, wherever they run.
+    ClusterCidr(Vec<IpNet>),
+}
+
+/// Which node addresses accept node ports (`nodePortAddresses`).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodePortAddresses {
+    /// The subject's default: at least the InternalIPs; others are the subject's choice.
+    #[default]
+    Default,
+    /// Those inside these ranges.
+    Ranges(Vec<IpNet>),
+}
