@@ -9,9 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Family, ProxySettings};
 
 /// What a case asks of a cluster.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct ClusterShape {
     /// Zone of each node, in order; nodes are named n1, n2, ….
     pub zones: Vec<Option<String>>,
@@ -23,7 +21,10 @@ impl Default for ClusterShape {
     /// Three nodes in two zones (z1, z1, z2) and two outside clients.
     fn default() -> Self {
         let zone = |name: &str| Some(name.to_owned());
-        ClusterShape { zones: vec![zone("z1"), zone("z1"), zone("z2")], outside: 2 }
+        ClusterShape {
+            zones: vec![zone("z1"), zone("z1"), zone("z2")],
+            outside: 2,
+        }
     }
 }
 
@@ -38,7 +39,13 @@ impl ClusterShape {
     #[must_use]
     pub fn outside_names(&self) -> Vec<String> {
         (1..=self.outside)
-            .map(|k| if k == 1 { "outside".to_owned() } else { format!("outside{k}") })
+            .map(|k| {
+                if k == 1 {
+                    "outside".to_owned()
+                } else {
+                    format!("outside{k}")
+                }
+            })
             .collect()
     }
 }
@@ -90,7 +97,10 @@ impl PodFacts {
     /// The pod's address of a family.
     #[must_use]
     pub fn address(&self, family: Family) -> Option<IpAddr> {
-        self.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
+        self.addresses
+            .iter()
+            .copied()
+            .find(|ip| Family::of(*ip) == family)
     }
 }
 
@@ -109,6 +119,10 @@ impl ClientFacts {
     /// The address from which packets to Service addresses enter by the node at `index`.
     #[must_use]
     pub fn address(&self, index: usize, family: Family) -> Option<IpAddr> {
-        self.addresses.get(index)?.iter().copied().find(|ip| Family::of(*ip) == family)
+        self.addresses
+            .get(index)?
+            .iter()
+            .copied()
+            .find(|ip| Family::of(*ip) == family)
     }
 }

@@ -41,11 +41,21 @@ impl Allowed {
         match (self, seen) {
             (
                 Allowed::Reached { endpoint, sources },
-                Outcome::Reached { endpoint: at, source, .. },
+                Outcome::Reached {
+                    endpoint: at,
+                    source,
+                    ..
+                },
             ) => endpoint == at && sources.contains(source),
             (
-                Allowed::Http { status, local_endpoints },
-                Outcome::Http { status: got, local_endpoints: told },
+                Allowed::Http {
+                    status,
+                    local_endpoints,
+                },
+                Outcome::Http {
+                    status: got,
+                    local_endpoints: told,
+                },
             ) => status == got && told.is_none_or(|told| told == *local_endpoints),
             (Allowed::Refused, Outcome::Refused(_))
             | (Allowed::Dropped, Outcome::Dropped)
@@ -118,10 +128,9 @@ impl Expectation {
             .iter()
             .filter_map(|allowed| match allowed {
                 Allowed::Reached { endpoint, .. } => Some(*endpoint),
-                Allowed::Http { .. }
-                | Allowed::Refused
-                | Allowed::Dropped
-                | Allowed::Unhandled => None,
+                Allowed::Http { .. } | Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => {
+                    None
+                }
             })
             .collect()
     }

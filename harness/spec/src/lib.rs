@@ -4,6 +4,7 @@
 //! Everything here is data without behaviour beyond naming, ordering and printing itself.
 //! No clock, no I/O, no randomness, no unordered maps.
 
+mod act;
 pub mod api;
 mod cluster;
 mod expectation;
@@ -14,6 +15,7 @@ mod outcome;
 mod verdict;
 mod world;
 
+pub use act::{Change, PodWish, ProxyAction, ServerWish};
 pub use cluster::{ClientFacts, ClusterFacts, ClusterShape, NodeFacts, PodFacts};
 pub use expectation::{Allowed, Expectation, Reason};
 pub use family::{Family, Protocol};

@@ -31,7 +31,9 @@ impl World {
     /// The node that owns an address.
     #[must_use]
     pub fn owner(&self, address: IpAddr) -> Option<&Node> {
-        self.nodes.iter().find(|node| node.addresses.contains(&address))
+        self.nodes
+            .iter()
+            .find(|node| node.addresses.contains(&address))
     }
 }
 
@@ -50,7 +52,10 @@ impl Node {
     /// The InternalIP of a family.
     #[must_use]
     pub fn internal_ip(&self, family: Family) -> Option<IpAddr> {
-        self.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
+        self.addresses
+            .iter()
+            .copied()
+            .find(|ip| Family::of(*ip) == family)
     }
 }
 

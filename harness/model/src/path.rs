@@ -1,0 +1,76 @@
+//! Which node's proxy sees a packet first, and which addresses that node may put on it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use touchstone_spec::{ClientKind, Family, Flow, LocalDetector, Node, World};
+
+/// The node whose proxy decides about a flow.
+///
+/// A node's own address is decided there, wherever the packet came from; everything else on the
+/// client's node, or for outside clients on the node by which the packet enters.
+/// None when the packet never enters a node.
+#[must_use]
+pub fn entry<'w>(world: &'w World, flow: &Flow) -> Option<&'w Node> {
+    if flow.to.ip().is_loopback() {
+        return flow
+            .client
+            .node
+            .as_deref()
+            .and_then(|name| world.node(name));
+    }
+    if let Some(owner) = world.owner(flow.to.ip()) {
+        return Some(owner);
+    }
+    flow.client
+        .node
+        .as_deref()
+        .or(flow.via.as_deref())
+        .and_then(|name| world.node(name))
+}
+
+/// Whether the proxy on `node` takes the flow's client for a pod of the cluster.
+///
+/// Spec: `detectLocalMode`; with ranges, pods of other nodes count as well when their packets
+/// arrive with the pod's address.
+pub(crate) fn is_local_pod(world: &World, flow: &Flow) -> bool {
+    match &world.proxy.detector {
+        LocalDetector::None => false,
+        LocalDetector::ClusterCidr(ranges) => {
+            flow.client.kind == ClientKind::Pod
+                && ranges
+                    .iter()
+                    .any(|range| range.contains(&flow.client.address))
+        }
+    }
+}
+
+/// Whether the flow's client is the node itself.
+pub(crate) fn is_own_node(flow: &Flow, node: &Node) -> bool {
+    flow.client.kind == ClientKind::Node && flow.client.node.as_deref() == Some(&node.name)
+}
+
+/// Addresses under which an endpoint may see a client whose address is kept.
+///
+/// A node may send from any of its addresses.
+pub(crate) fn kept_source(world: &World, flow: &Flow) -> BTreeSet<IpAddr> {
+    match flow.client.kind {
+        ClientKind::Pod | ClientKind::Outside => BTreeSet::from([flow.client.address]),
+        ClientKind::Node => flow
+            .client
+            .node
+            .as_deref()
+            .and_then(|name| world.node(name))
+            .map(|node| node_addresses(node, flow.family()))
+            .unwrap_or_else(|| BTreeSet::from([flow.client.address])),
+    }
+}
+
+/// A node's addresses of one family: any of them may be the source after masquerade.
+pub(crate) fn node_addresses(node: &Node, family: Family) -> BTreeSet<IpAddr> {
+    node.addresses
+        .iter()
+        .copied()
+        .filter(|ip| Family::of(*ip) == family)
+        .collect()
+}

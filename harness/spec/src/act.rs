@@ -1,0 +1,82 @@
+//! What a runner asks of a cluster: pods, servers, changes.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Protocol;
+use crate::api::{EndpointSlice, Service};
+
+/// A pod that a case wants for itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PodWish {
+    /// What the case calls it: `web/a`.
+    pub key: String,
+    /// Node on which it must stand.
+    pub node: String,
+    /// Number of addresses per family.
+    pub addresses: usize,
+}
+
+/// One change of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// Create or replace a Service, status included.
+    ApplyService(Service),
+    /// Delete a Service.
+    DeleteService {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+    },
+    /// Create or replace an EndpointSlice.
+    ApplySlice(EndpointSlice),
+    /// Delete an EndpointSlice.
+    DeleteSlice {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+    },
+    /// Set or remove the zone label of a node.
+    SetZone {
+        /// Node.
+        node: String,
+        /// Zone; none removes the label.
+        zone: Option<String>,
+    },
+    /// Do something to the proxy of a node.
+    Proxy {
+        /// Node.
+        node: String,
+        /// What.
+        action: ProxyAction,
+    },
+}
+
+/// What can be done to a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyAction {
+    /// Stop it and start it again at once.
+    Restart,
+    /// Stop it; its rules stay.
+    Stop,
+    /// Start it again.
+    Start,
+}
+
+/// An identity server that must listen.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ServerWish {
+    /// Where: a pod or node as the provider names it.
+    pub place: String,
+    /// Address, always a concrete one.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Transport protocol.
+    pub protocol: Protocol,
+}
