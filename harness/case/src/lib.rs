@@ -1,1 +1,45 @@
-//! Case files: parse, validate, expand into plans, and compile worlds.
+//! Case files: parsed, validated, expanded into variants and compiled into scripts.
+//!
+//! A case is data: what the world looks like, how it changes, and what some flows must meet.
+//! [`Library`] holds the cases, [`Variant`] is one case at one point of its axes, and [`compile`]
+//! turns a variant and a [`Book`] (the cluster's facts and addresses to hand out) into a
+//! [`Script`] in which every object, address and flow is concrete.
+//!
+//! Invariants: no clock, no randomness, no network; only `files` reads files; a compiled script
+//! depends on nothing but the variant and the book.
+
+mod behaviour;
+mod book;
+mod case;
+mod compile;
+mod error;
+mod files;
+mod goals;
+mod grammar;
+mod library;
+mod matrix;
+mod objects;
+mod pin;
+mod place;
+mod rows;
+mod schema;
+mod script;
+pub mod select;
+mod slices;
+mod state;
+pub mod text;
+mod vantages;
+mod variant;
+
+pub use behaviour::{Behaviour, Difference};
+pub use book::{Allocator, Book, BookError, planned_book};
+pub use case::{Case, CaseId, Needs};
+pub use compile::compile;
+pub use error::{CaseError, CaseErrors};
+pub use library::Library;
+pub use pin::{Pin, PinConflict, PinnedOutcome, PinnedSource, Spread, check};
+pub use place::{At, Place};
+pub use schema::case_schema;
+pub use script::{Change, Keep, Names, ProxyAction, Row, Script, ScriptStep, ServerWish, Traffic};
+pub use text::{CaseFile, FamilyAxis};
+pub use variant::{Variant, digest};

@@ -1,1 +1,33 @@
 //! Identity-echo servers and the clients that ask them, over TCP, UDP and HTTP.
+//!
+//! Clients and servers work on sockets that somebody else has opened, for a socket stays in the
+//! network namespace it was made in; [`open_tcp`], [`open_udp`] and the `bind_…` constructors of
+//! [`Server`] serve where no namespace is needed.
+//! Everything runs on the current tokio runtime, which must have I/O and time enabled.
+//!
+//! A client says what it saw as an [`Observation`](touchstone_spec::Observation) and never judges.
+//! What the harness itself lacked (descriptors, ports, memory) and foreign answers are reported
+//! as `ProbeBroke`, so that they never count for or against a proxy.
+//!
+//! # Wire format
+//!
+//! Client: `touchstone/1 <nonce>\n`.
+//! Server: `touchstone/1 <nonce> <identity> <peer ip:port> <local ip:port>\n`, where the nonce is
+//! 16 hexadecimal digits, *peer* is the client as the server saw it and *local* the address on
+//! which the server was reached.
+//! A TCP connection carries any number of such pairs; over UDP each line is one datagram.
+
+mod errors;
+mod http;
+mod line;
+mod open;
+mod server;
+mod stream;
+mod tcp;
+mod udp;
+
+pub use http::get_http;
+pub use open::{open_tcp, open_udp};
+pub use server::{IDLE_LIMIT, Server, ServerError};
+pub use tcp::{Connection, ask_tcp, connect_tcp};
+pub use udp::{UdpFlow, ask_udp};

@@ -1,1 +1,12 @@
 //! What supplies a cluster: the lab, and a simulation that answers from the model.
+//!
+//! The runner knows a cluster by the trait [`Cluster`] only; what starts one is a [`Provider`].
+
+mod cluster;
+pub mod lab;
+mod sim;
+
+pub use cluster::{
+    Cluster, ClusterError, ClusterRequest, Kept, Notice, Provider, Servers, Started,
+};
+pub use sim::{Defect, Sim};

@@ -1,1 +1,40 @@
 //! Reports made from the event log: terminal, JSON, JUnit, Markdown.
+//!
+//! [`Report::from_events`] turns the events of a run into one model; every rendering reads that
+//! model and nothing else, so each of them can be made again from a saved log.
+//! A log that was cut anywhere still gives a report, and such a report is never green.
+//!
+//! Words that a subject printed are data of a stranger: they reach a terminal, a page or an XML
+//! file only through [`clean`].
+
+mod again;
+pub mod clean;
+mod exit;
+mod facts;
+mod figures;
+mod gather;
+mod json;
+mod junit;
+pub mod live;
+mod markdown;
+mod model;
+mod notes;
+mod summary;
+mod table;
+mod terminal;
+mod words;
+mod wrap;
+mod write;
+
+pub use again::command as repeat_command;
+pub use exit::{ExitCode, exit_code};
+pub use json::{report_json, report_schema};
+pub use junit::junit;
+pub use markdown::markdown;
+pub use model::{
+    AreaRow, Attempt, CaseResult, Cluster, Counts, FORMAT, Figures, HarnessTrouble, Interruption,
+    MatrixCell, ProxyExit, Quantiles, Recorded, Report, RunFacts, Settling, StepResult,
+    SubjectTotals,
+};
+pub use terminal::{Colour, TerminalOptions, terminal};
+pub use write::{ReportError, write_all};

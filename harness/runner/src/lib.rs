@@ -1,1 +1,20 @@
 //! Select, schedule, act, settle, hold, probe; emits events.
+//!
+//! A run takes a fixed plan and one provider per subject, and tells everything that happens as
+//! events. It decides verdicts; it prints nothing and writes no report.
+
+mod attempt;
+mod cells;
+mod emit;
+mod evidence;
+mod markers;
+mod pace;
+mod plan;
+mod run;
+mod sampling;
+mod step;
+mod traffic;
+
+pub use emit::Emitter;
+pub use plan::{PROXY_STAYS_UP, planned};
+pub use run::{Pause, RunSubject, Settings, run};

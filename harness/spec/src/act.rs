@@ -21,6 +21,7 @@ pub struct PodWish {
 /// One change of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "changes are few and short-lived")]
 pub enum Change {
     /// Create or replace a Service, status included.
     ApplyService(Service),

@@ -50,6 +50,10 @@ impl ClusterShape {
     }
 }
 
+/// TCP port on which every client pod answers as an identity server: for canaries, markers and
+/// controls.
+pub const CLIENT_PORT: u16 = 7007;
+
 /// What a running cluster says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ClusterFacts {

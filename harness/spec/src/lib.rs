@@ -12,11 +12,12 @@ mod family;
 mod feature;
 mod flow;
 mod outcome;
+mod plan;
 mod verdict;
 mod world;
 
 pub use act::{Change, PodWish, ProxyAction, ServerWish};
-pub use cluster::{ClientFacts, ClusterFacts, ClusterShape, NodeFacts, PodFacts};
+pub use cluster::{CLIENT_PORT, ClientFacts, ClusterFacts, ClusterShape, NodeFacts, PodFacts};
 pub use expectation::{Allowed, Expectation, Reason};
 pub use family::{Family, Protocol};
 pub use feature::{Feature, FeatureError, Features, KNOWN_FEATURES, KnownFeature};

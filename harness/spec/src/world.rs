@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::Family;
 use crate::api::{EndpointSlice, Service};
+use crate::{Change, Family};
 
 /// Complete API state and placement at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -26,6 +26,44 @@ impl World {
     #[must_use]
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// Makes one change. What is done to proxies changes no world.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::ApplyService(service) => {
+                match self
+                    .services
+                    .iter_mut()
+                    .find(|old| old.key() == service.key())
+                {
+                    Some(old) => *old = service.clone(),
+                    None => self.services.push(service.clone()),
+                }
+            }
+            Change::DeleteService { namespace, name } => self
+                .services
+                .retain(|s| s.metadata.namespace != *namespace || s.metadata.name != *name),
+            Change::ApplySlice(slice) => {
+                let same = |old: &EndpointSlice| {
+                    old.metadata.namespace == slice.metadata.namespace
+                        && old.metadata.name == slice.metadata.name
+                };
+                match self.slices.iter_mut().find(|old| same(old)) {
+                    Some(old) => *old = slice.clone(),
+                    None => self.slices.push(slice.clone()),
+                }
+            }
+            Change::DeleteSlice { namespace, name } => self
+                .slices
+                .retain(|s| s.metadata.namespace != *namespace || s.metadata.name != *name),
+            Change::SetZone { node, zone } => {
+                if let Some(node) = self.nodes.iter_mut().find(|n| n.name == *node) {
+                    node.zone.clone_from(zone);
+                }
+            }
+            Change::Proxy { .. } => {}
+        }
     }
 
     /// The node that owns an address.

@@ -1,1 +1,21 @@
 //! The few system calls that no library wraps safely; the only home of unsafe code.
+//!
+//! - [`spawn_contained`] starts this program again as PID 1 of new namespaces, with no process in
+//!   between, so that the death of the caller reaches everything inside.
+//! - [`InitRequest`] is the other side: what that PID 1 does.
+//! - [`adopt`] takes over a descriptor that was handed down to a child.
+//! - [`tcp_info`] reads the kernel's own account of a TCP connection.
+
+mod child;
+mod contain;
+mod descriptor;
+mod forbidden;
+mod init;
+mod tcp_info;
+
+pub use child::Act;
+pub use contain::{ContainError, Contained, Ended, UserNamespace, spawn_contained};
+pub use descriptor::{AdoptError, adopt};
+pub use forbidden::Switch;
+pub use init::{EXIT_INIT_FAILED, EXIT_PROC_REFUSED, InitError, InitRequest};
+pub use tcp_info::{TcpInfo, tcp_info};

@@ -1,7 +1,7 @@
 //! How many samples it takes.
 
 /// Probability that a whole run of a right proxy shows a single false alarm by chance.
-pub const FALSE_ALARM_RATE: f64 = 1e-6;
+pub const FALSE_ALARM_RATE: f64 = 1e-3;
 
 /// Number of independent, evenly chosen connections after which each of `k` endpoints was seen
 /// with probability at least `1 - miss`.

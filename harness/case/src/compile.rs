@@ -1,0 +1,376 @@
+//! From a variant and a book to a script: all steps, all objects, all flows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use touchstone_spec::{Family, FrontendKind, Node, World};
+
+use crate::goals::addresses;
+use crate::grammar::{Expected, duration, rate};
+use crate::matrix::matrix;
+use crate::objects::{Context, Objects};
+use crate::rows::{History, Scene};
+use crate::state::{Applied, State};
+use crate::text::{StepText, TrafficText};
+use crate::{
+    At, Book, CaseError, Change, Keep, Names, Script, ScriptStep, ServerWish, Traffic, Variant,
+};
+
+const WITHIN: Duration = Duration::from_secs(10);
+const HOLD: Duration = Duration::from_millis(300);
+
+/// Fills in every address, port and name of a variant.
+///
+/// Pure but for the book, which remembers what it handed out.
+///
+/// # Errors
+/// The first thing that is wrong with the case, or that the book cannot supply.
+pub fn compile(variant: &Variant, book: &mut Book) -> Result<Script, CaseError> {
+    let (script, errors) = Compiler::new(variant, book, Matrix::Add).run();
+    match errors.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(script),
+    }
+}
+
+/// Everything that is wrong with a variant. The matrix is made of what rows are checked for too,
+/// so it is left out.
+pub(crate) fn errors(variant: &Variant, book: &mut Book) -> Vec<CaseError> {
+    Compiler::new(variant, book, Matrix::LeaveOut).run().1
+}
+
+/// Whether flows are made that nobody wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Matrix {
+    Add,
+    LeaveOut,
+}
+
+struct Compiler<'a> {
+    matrix: Matrix,
+    variant: &'a Variant,
+    context: Context<'a>,
+    state: State,
+    objects: Objects,
+    history: History,
+    servers: BTreeSet<ServerWish>,
+    names: Names,
+    errors: Vec<CaseError>,
+}
+
+impl<'a> Compiler<'a> {
+    fn new(variant: &'a Variant, book: &'a mut Book, matrix: Matrix) -> Compiler<'a> {
+        let case = variant.case();
+        let namespace = book.namespace(variant);
+        let shape = variant.shape();
+        let zones = shape.node_names().into_iter().zip(shape.zones).collect();
+        let state = State::new(&case.body().world, zones);
+        let context = Context {
+            source: case.source(),
+            book,
+            namespace,
+            family: variant.family(),
+            protocol: variant.protocol(),
+            alone: variant.alone(),
+            slice_numbers: BTreeMap::new(),
+        };
+        Compiler {
+            matrix,
+            variant,
+            context,
+            state,
+            objects: Objects::default(),
+            history: History::new(),
+            servers: BTreeSet::new(),
+            names: Names::default(),
+            errors: Vec::new(),
+        }
+    }
+
+    fn run(mut self) -> (Script, Vec<CaseError>) {
+        let mut steps = Vec::new();
+        self.name_places();
+        let variant = self.variant;
+        for step in &variant.case().body().steps {
+            match self.step(step) {
+                Ok(step) => steps.push(step),
+                Err(error) => {
+                    // Later steps would be read in a world that never came to be.
+                    self.errors.push(error);
+                    break;
+                }
+            }
+        }
+        let script = Script {
+            namespace: self.context.namespace,
+            steps,
+            names: self.names,
+        };
+        (script, self.errors)
+    }
+
+    fn step(&mut self, step: &At<StepText>) -> Result<ScriptStep, CaseError> {
+        let At { value: text, place } = step;
+        let changes = self.changes(text)?;
+        self.remember()?;
+        let features = self.variant.features();
+        let shape = self.variant.shape();
+        let (nodes, outside) = (shape.node_names(), shape.outside_names());
+        let mut scene = Scene {
+            context: &mut self.context,
+            state: &self.state,
+            history: &self.history,
+            nodes: &nodes,
+            outside: &outside,
+        };
+        let mut rows = Vec::new();
+        for row in &text.expect {
+            match scene.row(row) {
+                Ok(more) => rows.extend(more),
+                Err(error) => self.errors.push(error),
+            }
+        }
+        let flows = match (self.matrix, text.matrix) {
+            (Matrix::Add, Some(true) | None) => {
+                matrix(&mut scene, &rows, &features).map_err(|error| error.at(*place))?
+            }
+            (Matrix::Add, Some(false)) | (Matrix::LeaveOut, _) => Vec::new(),
+        };
+        let traffic = match &text.traffic {
+            Some(text) => Some(traffic(&mut scene, text)?),
+            None => None,
+        };
+        Ok(ScriptStep {
+            changes,
+            world: self.world(),
+            rows,
+            matrix: flows,
+            servers: self.servers.iter().cloned().collect(),
+            within: self.time(text.within.as_ref(), WITHIN)?,
+            hold: self.time(text.hold.as_ref(), HOLD)?,
+            traffic,
+        })
+    }
+
+    fn time(&self, text: Option<&At<String>>, default: Duration) -> Result<Duration, CaseError> {
+        text.map_or(Ok(default), |At { value, place }| {
+            duration(value).map_err(|Expected(what)| self.context.wrong(*place, what))
+        })
+    }
+
+    /// Applies the changes of a step, in the order written; those that only touch objects are
+    /// written together, as a controller does.
+    fn changes(&mut self, text: &StepText) -> Result<Vec<Change>, CaseError> {
+        let mut changes = Vec::new();
+        for change in &text.change {
+            let before = self.state.clone();
+            let applied = self
+                .state
+                .apply(self.context.source, change, self.variant.alone())?;
+            match applied {
+                Applied::Quietly => {}
+                Applied::Boundary => {
+                    let after = std::mem::replace(&mut self.state, before);
+                    self.write(&mut changes)?;
+                    self.state = after;
+                    self.write(&mut changes)?;
+                }
+                Applied::Do(change) => {
+                    let after = std::mem::replace(&mut self.state, before);
+                    self.write(&mut changes)?;
+                    self.state = after;
+                    changes.push(*change);
+                }
+            }
+        }
+        self.write(&mut changes)?;
+        Ok(changes)
+    }
+
+    /// Appends what turns the objects of before into those of the state.
+    fn write(&mut self, changes: &mut Vec<Change>) -> Result<(), CaseError> {
+        let objects = self.context.objects(&self.state)?;
+        difference(&self.objects, &objects, changes);
+        for (name, service) in &objects.services {
+            let versions = self.history.entry(name.clone()).or_default();
+            if versions.last() != Some(service) {
+                versions.push(service.clone());
+            }
+        }
+        self.objects = objects;
+        Ok(())
+    }
+
+    fn world(&self) -> World {
+        World {
+            nodes: self
+                .context
+                .book
+                .facts
+                .nodes
+                .iter()
+                .map(|node| Node {
+                    name: node.name.clone(),
+                    zone: match self.state.zones.get(&node.name) {
+                        Some(zone) => zone.clone(),
+                        None => node.zone.clone(),
+                    },
+                    addresses: node.addresses.clone(),
+                })
+                .collect(),
+            services: self.objects.services.values().cloned().collect(),
+            slices: self.objects.slices.values().cloned().collect(),
+            proxy: self.context.book.facts.proxy.clone(),
+        }
+    }
+
+    /// Adds the servers and names of this moment to those of before.
+    fn remember(&mut self) -> Result<(), CaseError> {
+        for (service, endpoints) in &self.state.endpoints {
+            let Some(text) = self.state.services.get(service) else {
+                continue;
+            };
+            let ports = text
+                .value
+                .ports
+                .get()
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            let families = self.context.families(&text.value)?;
+            for (name, endpoint) in endpoints {
+                let (key, home) = self.context.home(&self.state, service, name, endpoint)?;
+                let place = if home.value.host_network.get() == Some(&true) {
+                    self.context.node_of(&self.state, service, name, endpoint)?
+                } else {
+                    let pod = self.context.book.pod(&key).map(|pod| pod.place.clone());
+                    pod.map_err(self.context.lack(endpoint.place))?
+                };
+                let ports =
+                    self.context
+                        .endpoint_ports(&self.state, service, name, endpoint, ports)?;
+                for family in &families {
+                    let address = self.context.endpoint_address(
+                        &self.state,
+                        service,
+                        name,
+                        endpoint,
+                        *family,
+                    )?;
+                    for (_, protocol, port) in &ports {
+                        let (port, protocol, place) = (*port, *protocol, place.clone());
+                        self.servers.insert(ServerWish {
+                            place,
+                            address,
+                            port,
+                            protocol,
+                        });
+                        self.names
+                            .endpoints
+                            .entry(SocketAddr::new(address, port))
+                            .or_insert_with(|| key.clone());
+                    }
+                }
+            }
+        }
+        for (name, service) in &self.objects.services {
+            for family in Family::BOTH {
+                for kind in [
+                    FrontendKind::ClusterIp,
+                    FrontendKind::ExternalIp,
+                    FrontendKind::LoadBalancer,
+                ] {
+                    for address in addresses(service, kind, family) {
+                        let what = format!("{name} {kind}");
+                        self.names.addresses.entry(address).or_insert(what);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn name_places(&mut self) {
+        let facts = &self.context.book.facts;
+        let mut names = BTreeMap::new();
+        for node in &facts.nodes {
+            names.extend(node.addresses.iter().map(|ip| (*ip, node.name.clone())));
+            let client = format!("pod@{}", node.name);
+            names.extend(node.client.addresses.iter().map(|ip| (*ip, client.clone())));
+        }
+        for client in &facts.outside {
+            names.extend(
+                client
+                    .addresses
+                    .iter()
+                    .flatten()
+                    .map(|ip| (*ip, client.name.clone())),
+            );
+        }
+        for (key, pod) in &self.context.book.pods {
+            names.extend(pod.addresses.iter().map(|ip| (*ip, key.clone())));
+        }
+        self.names.addresses = names;
+    }
+}
+
+fn traffic(scene: &mut Scene<'_, '_>, text: &At<TrafficText>) -> Result<Traffic, CaseError> {
+    let At { value: text, place } = text;
+    let per_second = rate(&text.rate.value)
+        .map_err(|Expected(what)| scene.context.wrong(text.rate.place, what))?;
+    Ok(Traffic {
+        flows: scene.all_flows(&text.from, &text.to)?,
+        per_second,
+        budget: text.budget,
+        keep: text.keep.map_or(Keep::Nothing, |_| Keep::Connection),
+        line: place.line,
+    })
+}
+
+/// Changes from one set of objects to another, as controllers order them: a deleted Service goes
+/// before its slices, a new one comes before them, and new slices come before old ones go.
+fn difference(before: &Objects, after: &Objects, changes: &mut Vec<Change>) {
+    let mut gone: Vec<_> = before
+        .slices
+        .iter()
+        .filter(|(name, _)| !after.slices.contains_key(*name))
+        .collect();
+    for (name, service) in &before.services {
+        if after.services.contains_key(name) {
+            continue;
+        }
+        let namespace = service.metadata.namespace.clone();
+        changes.push(Change::DeleteService {
+            namespace,
+            name: name.clone(),
+        });
+        gone.retain(|(slice, object)| {
+            let orphan = object.service_key() == Some(service.key());
+            if orphan {
+                let namespace = object.metadata.namespace.clone();
+                changes.push(Change::DeleteSlice {
+                    namespace,
+                    name: (*slice).clone(),
+                });
+            }
+            !orphan
+        });
+    }
+    for (name, service) in &after.services {
+        if before.services.get(name) != Some(service) {
+            changes.push(Change::ApplyService(service.clone()));
+        }
+    }
+    for (name, slice) in &after.slices {
+        if before.slices.get(name) != Some(slice) {
+            changes.push(Change::ApplySlice(slice.clone()));
+        }
+    }
+    for (name, slice) in gone {
+        let namespace = slice.metadata.namespace.clone();
+        changes.push(Change::DeleteSlice {
+            namespace,
+            name: name.clone(),
+        });
+    }
+}

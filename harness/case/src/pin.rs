@@ -1,0 +1,320 @@
+//! Expectations written by hand, and whether the model agrees with them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use touchstone_spec::{
+    Allowed, ClientKind, Expectation, Features, Flow, OutcomeKind, Reason, World,
+};
+
+use crate::{CaseError, Names, Variant, compile, planned_book};
+
+/// An expectation written by hand for one flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// What must be seen.
+    pub outcome: PinnedOutcome,
+    /// As whom the endpoint must see the client.
+    pub source: PinnedSource,
+    /// Whether connections of one client keep to one endpoint, where the row says so.
+    pub sticky: Option<bool>,
+    /// How connections spread over the endpoints, where the row says so.
+    pub spread: Option<Spread>,
+}
+
+/// The outcomes that a pin allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PinnedOutcome {
+    /// Exactly these endpoints answer; by address, with their names.
+    Reaches(BTreeMap<SocketAddr, String>),
+    /// Exactly these kinds.
+    Kinds {
+        /// Kinds.
+        kinds: BTreeSet<OutcomeKind>,
+        /// Status codes where `http` is among the kinds.
+        http: BTreeSet<u16>,
+    },
+    /// Not pinned: the answer is recorded only.
+    Any,
+}
+
+/// As whom an endpoint sees the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PinnedSource {
+    /// Not pinned.
+    Any,
+    /// Under its own address.
+    Client,
+    /// Under any address of the node that handled the packet.
+    HandlingNode,
+    /// Under any address of this node.
+    Node(String),
+}
+
+/// How connections spread over endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Spread {
+    /// Each endpoint gets about the same share.
+    Even,
+}
+
+impl Pin {
+    /// Why an expectation of the model is not what the pin says; none when they agree.
+    #[must_use]
+    pub fn disagreement(
+        &self,
+        flow: &Flow,
+        world: &World,
+        expectation: &Expectation,
+    ) -> Option<String> {
+        if let PinnedOutcome::Any = self.outcome {
+            return (!expectation.open)
+                .then(|| "the model has an answer, so `is: any` hides it".to_owned());
+        }
+        if expectation.open {
+            return Some("the model leaves the answer open; write `is: any`".to_owned());
+        }
+        self.outcome_disagrees(expectation)
+            .or_else(|| self.source_disagrees(flow, world, expectation))
+            .or_else(|| {
+                self.sticky
+                    .filter(|sticky| *sticky != expectation.sticky)
+                    .map(|sticky| {
+                        format!(
+                            "the pin says sticky: {sticky}, the model {}",
+                            expectation.sticky
+                        )
+                    })
+            })
+    }
+
+    fn outcome_disagrees(&self, expectation: &Expectation) -> Option<String> {
+        match &self.outcome {
+            PinnedOutcome::Any => None,
+            PinnedOutcome::Reaches(endpoints) => {
+                let pinned: BTreeSet<SocketAddr> = endpoints.keys().copied().collect();
+                if expectation.kinds() == BTreeSet::from([OutcomeKind::Reached])
+                    && expectation.endpoints() == pinned
+                {
+                    None
+                } else {
+                    Some("the outcomes differ".to_owned())
+                }
+            }
+            PinnedOutcome::Kinds { kinds, http } => {
+                let told: BTreeSet<u16> = expectation
+                    .allowed
+                    .iter()
+                    .filter_map(|allowed| match allowed {
+                        Allowed::Http { status, .. } => Some(*status),
+                        Allowed::Reached { .. }
+                        | Allowed::Refused
+                        | Allowed::Dropped
+                        | Allowed::Unhandled => None,
+                    })
+                    .collect();
+                (expectation.kinds() != *kinds || told != *http)
+                    .then(|| "the outcomes differ".to_owned())
+            }
+        }
+    }
+
+    fn source_disagrees(
+        &self,
+        flow: &Flow,
+        world: &World,
+        expectation: &Expectation,
+    ) -> Option<String> {
+        let pinned: BTreeSet<IpAddr> = match &self.source {
+            PinnedSource::Any => return None,
+            PinnedSource::Client => match (flow.client.kind, &flow.client.node) {
+                (ClientKind::Node, Some(node)) => addresses_of(world, node),
+                (ClientKind::Node, None)
+                | (ClientKind::Pod | ClientKind::Outside, Some(_) | None) => {
+                    BTreeSet::from([flow.client.address])
+                }
+            },
+            PinnedSource::HandlingNode => addresses_of(world, handling_node(flow, world)?),
+            PinnedSource::Node(node) => addresses_of(world, node),
+        };
+        let strange = expectation.allowed.iter().any(|allowed| match allowed {
+            Allowed::Reached { sources, .. } => sources.is_empty() || !sources.is_subset(&pinned),
+            Allowed::Http { .. } | Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => {
+                false
+            }
+        });
+        strange.then(|| "the sources differ".to_owned())
+    }
+
+    /// The pin in the words of case files.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let mut text = match &self.outcome {
+            PinnedOutcome::Reaches(endpoints) => {
+                let names: Vec<&str> = endpoints.values().map(String::as_str).collect();
+                format!("reaches {}", names.join(", "))
+            }
+            PinnedOutcome::Kinds { kinds, http } => {
+                let mut words: Vec<String> = kinds
+                    .iter()
+                    .filter(|kind| **kind != OutcomeKind::Http)
+                    .map(ToString::to_string)
+                    .collect();
+                words.extend(http.iter().map(|code| format!("http {code}")));
+                words.join(" or ")
+            }
+            PinnedOutcome::Any => "any".to_owned(),
+        };
+        match &self.source {
+            PinnedSource::Any => {}
+            PinnedSource::Client => text.push_str("; source client"),
+            PinnedSource::HandlingNode => text.push_str("; source node"),
+            PinnedSource::Node(node) => text.push_str(&format!("; source node@{node}")),
+        }
+        match self.sticky {
+            Some(true) => text.push_str("; sticky"),
+            Some(false) => text.push_str("; not sticky"),
+            None => {}
+        }
+        match self.spread {
+            Some(Spread::Even) => text.push_str("; spread even"),
+            None => {}
+        }
+        text
+    }
+}
+
+fn addresses_of(world: &World, node: &str) -> BTreeSet<IpAddr> {
+    world
+        .node(node)
+        .map(|node| node.addresses.iter().copied().collect())
+        .unwrap_or_default()
+}
+
+/// The node whose proxy sees the first packet: the owner of the address, else the node by which
+/// the packet enters, else the client's own.
+fn handling_node<'a>(flow: &'a Flow, world: &'a World) -> Option<&'a str> {
+    world
+        .owner(flow.to.ip())
+        .map(|node| node.name.as_str())
+        .or(flow.via.as_deref())
+        .or(flow.client.node.as_deref())
+}
+
+/// A pin that the model contradicts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PinConflict {
+    /// Variant.
+    pub variant: String,
+    /// File.
+    pub file: String,
+    /// Line of the row.
+    pub line: usize,
+    /// Step, from 1.
+    pub step: usize,
+    /// The flow.
+    pub flow: Flow,
+    /// What the two disagree about.
+    pub about: String,
+    /// What the pin says.
+    pub pin: String,
+    /// What the model says.
+    pub model: String,
+    /// Why the model says so.
+    pub reasons: Vec<Reason>,
+}
+
+impl fmt::Display for PinConflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{}:{}: {} in {} (step {})",
+            self.file, self.line, self.about, self.variant, self.step
+        )?;
+        writeln!(f, "  flow:  {}", self.flow)?;
+        writeln!(f, "  pin:   {}", self.pin)?;
+        write!(f, "  model: {}", self.model)?;
+        for reason in &self.reasons {
+            write!(f, "\n    because {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Compares every pin of a variant with the model, in an imaginary cluster.
+///
+/// The features given and those that the variant needs are taken as declared.
+///
+/// # Errors
+/// When the variant does not compile.
+pub fn check(variant: &Variant, features: &Features) -> Result<Vec<PinConflict>, CaseError> {
+    let mut book = planned_book(variant);
+    let script = compile(variant, &mut book)?;
+    let features: Features = features.iter().cloned().chain(variant.features()).collect();
+    let mut conflicts = Vec::new();
+    for (index, step) in script.steps.iter().enumerate() {
+        for row in &step.rows {
+            let expectation = touchstone_model::expect(&step.world, &row.flow, &features);
+            if let Some(about) = row.pin.disagreement(&row.flow, &step.world, &expectation) {
+                conflicts.push(PinConflict {
+                    variant: variant.id(),
+                    file: variant.case().file().to_owned(),
+                    line: row.line,
+                    step: index + 1,
+                    flow: row.flow.clone(),
+                    about,
+                    pin: row.pin.words(),
+                    model: describe(&expectation, &script.names),
+                    reasons: expectation.reasons,
+                });
+            }
+        }
+    }
+    Ok(conflicts)
+}
+
+/// An expectation in words, with endpoints and sources by name where they have one.
+fn describe(expectation: &Expectation, names: &Names) -> String {
+    let name = |ip: &IpAddr| {
+        names
+            .addresses
+            .get(ip)
+            .cloned()
+            .unwrap_or_else(|| ip.to_string())
+    };
+    let mut words: Vec<String> = expectation
+        .allowed
+        .iter()
+        .map(|allowed| match allowed {
+            Allowed::Reached { endpoint, sources } => {
+                let who = names
+                    .of(*endpoint)
+                    .map_or_else(|| endpoint.to_string(), str::to_owned);
+                let sources: BTreeSet<String> = sources.iter().map(name).collect();
+                let sources: Vec<String> = sources.into_iter().collect();
+                format!("reached {who} as {}", sources.join(" or "))
+            }
+            Allowed::Http {
+                status,
+                local_endpoints,
+            } => {
+                format!("http {status} ({local_endpoints} local endpoints)")
+            }
+            Allowed::Refused => "refused".to_owned(),
+            Allowed::Dropped => "dropped".to_owned(),
+            Allowed::Unhandled => "unhandled".to_owned(),
+        })
+        .collect();
+    if expectation.open {
+        words.push("left open".to_owned());
+    }
+    if words.is_empty() {
+        "nothing is allowed".to_owned()
+    } else {
+        words.join(", ")
+    }
+}

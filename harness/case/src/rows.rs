@@ -1,0 +1,276 @@
+//! From vantages and targets to flows, and from rows to pins.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use touchstone_spec::api::Service;
+use touchstone_spec::{Family, Flow, OutcomeKind};
+
+use crate::goals::Goal;
+use crate::grammar::{Expected, Kind, SourceWord, Target, Vantage};
+use crate::objects::Context;
+use crate::state::{State, no_endpoint, no_service};
+use crate::text::{RowText, Words};
+use crate::{At, CaseError, Pin, PinnedOutcome, PinnedSource, Place, Row};
+
+/// Every version of every Service so far, the latest last: frontends that are gone keep their
+/// addresses, so that a case can say what must meet clients there.
+pub(crate) type History = BTreeMap<String, Vec<Service>>;
+
+/// A moment of a case, as flows see it.
+pub(crate) struct Scene<'a, 'b> {
+    pub(crate) context: &'a mut Context<'b>,
+    pub(crate) state: &'a State,
+    pub(crate) history: &'a History,
+    /// Names of the nodes that the case knows.
+    pub(crate) nodes: &'a [String],
+    /// Names of the outside clients that the case knows.
+    pub(crate) outside: &'a [String],
+}
+
+impl Scene<'_, '_> {
+    /// Flows of every vantage to every target, in one family.
+    fn flows(
+        &mut self,
+        from: &Words,
+        to: &Words,
+        family: Family,
+    ) -> Result<Vec<(Flow, Goal)>, CaseError> {
+        let mut flows = Vec::new();
+        for At {
+            value: target,
+            place,
+        } in &to.0
+        {
+            let parsed = Target::parse(target).map_err(|error| self.grammar(*place, error))?;
+            let goals = self.goals(&parsed, *place, family)?;
+            for At {
+                value: vantage,
+                place,
+            } in &from.0
+            {
+                let parsed =
+                    Vantage::parse(vantage).map_err(|error| self.grammar(*place, error))?;
+                for goal in &goals {
+                    for flow in self.from(&parsed, goal, *place, family)? {
+                        flows.push((flow, goal.clone()));
+                    }
+                }
+            }
+        }
+        Ok(flows)
+    }
+
+    /// Flows without answers, in every family of the variant.
+    pub(crate) fn all_flows(&mut self, from: &Words, to: &Words) -> Result<Vec<Flow>, CaseError> {
+        let mut flows = Vec::new();
+        for family in self.context.family.families() {
+            flows.extend(
+                self.flows(from, to, *family)?
+                    .into_iter()
+                    .map(|(flow, _)| flow),
+            );
+        }
+        if flows.is_empty() {
+            Err(self.no_flow(to.place()))
+        } else {
+            Ok(flows)
+        }
+    }
+
+    /// A row as flows with pins.
+    pub(crate) fn row(&mut self, row: &At<RowText>) -> Result<Vec<Row>, CaseError> {
+        let At { value: text, place } = row;
+        if let Some(family) = text.family {
+            if self.context.family.families().len() == 1 {
+                let message = "`family` in a row is for dual-stack variants only";
+                return Err(self.context.wrong(*place, message));
+            }
+            if !self.context.family.families().contains(&family) {
+                return Ok(Vec::new());
+            }
+        }
+        let mut rows = Vec::new();
+        for family in self.context.family.families() {
+            if text.family.is_some_and(|only| only != *family) {
+                continue;
+            }
+            for (flow, goal) in self.flows(&text.from, &text.to, *family)? {
+                let pin = self.pin(text, *place, &goal, *family)?;
+                let words = format!("{}: {}", flow.text, pin.words());
+                let why = text.why.clone();
+                rows.push(Row {
+                    flow,
+                    pin,
+                    line: place.line,
+                    text: words,
+                    why,
+                });
+            }
+        }
+        if rows.is_empty() {
+            Err(self.no_flow(text.to.place()))
+        } else {
+            Ok(rows)
+        }
+    }
+
+    fn no_flow(&self, place: Place) -> CaseError {
+        self.context
+            .wrong(
+                place,
+                "no flow comes of it: the Service never had such a frontend",
+            )
+            .help("check the Service's type, its families and its addresses")
+    }
+
+    fn grammar(&self, place: Place, error: Expected) -> CaseError {
+        self.context.wrong(place, error.0)
+    }
+
+    fn pin(
+        &mut self,
+        text: &RowText,
+        place: Place,
+        goal: &Goal,
+        family: Family,
+    ) -> Result<Pin, CaseError> {
+        let outcome = match (&text.reaches, &text.is) {
+            (Some(words), None) => {
+                PinnedOutcome::Reaches(self.reaches(words, place, goal, family)?)
+            }
+            (None, Some(words)) => self.kinds(words, place)?,
+            (Some(_) | None, Some(_) | None) => {
+                return Err(self
+                    .context
+                    .wrong(place, "a row has exactly one of `reaches` and `is`"));
+            }
+        };
+        let source = match &text.source {
+            None => PinnedSource::Any,
+            Some(At { value, place }) => {
+                match SourceWord::parse(value).map_err(|error| self.grammar(*place, error))? {
+                    SourceWord::Any => PinnedSource::Any,
+                    SourceWord::Client => PinnedSource::Client,
+                    SourceWord::Node(None) => PinnedSource::HandlingNode,
+                    SourceWord::Node(Some(node)) => {
+                        self.known_node(&node, *place)?;
+                        PinnedSource::Node(node)
+                    }
+                }
+            }
+        };
+        Ok(Pin {
+            outcome,
+            source,
+            sticky: text.sticky,
+            spread: text.spread,
+        })
+    }
+
+    fn kinds(&self, words: &Words, place: Place) -> Result<PinnedOutcome, CaseError> {
+        let (mut kinds, mut http, mut any) = (BTreeSet::new(), BTreeSet::new(), false);
+        for At { value, place } in &words.0 {
+            match Kind::parse(value).map_err(|error| self.grammar(*place, error))? {
+                Kind::Kinds(more) => kinds.extend(more),
+                Kind::Http(status) => {
+                    kinds.insert(OutcomeKind::Http);
+                    http.insert(status);
+                }
+                Kind::Any => any = true,
+            }
+        }
+        match (any, kinds.is_empty()) {
+            (true, true) => Ok(PinnedOutcome::Any),
+            (true, false) => Err(self.context.wrong(place, "`any` stands alone")),
+            (false, true) => Err(self.context.wrong(place, "`is` is empty")),
+            (false, false) => Ok(PinnedOutcome::Kinds { kinds, http }),
+        }
+    }
+
+    fn reaches(
+        &mut self,
+        words: &Words,
+        place: Place,
+        goal: &Goal,
+        family: Family,
+    ) -> Result<BTreeMap<SocketAddr, String>, CaseError> {
+        let Some((target, port)) = &goal.service else {
+            let message = format!("{} is no port of a Service; `reaches` needs one", goal.text);
+            return Err(self.context.wrong(place, message));
+        };
+        if words.0.is_empty() {
+            return Err(self
+                .context
+                .wrong(place, "`reaches` is empty")
+                .help("write `is: unanswered`"));
+        }
+        let mut found = BTreeMap::new();
+        for At { value: word, place } in &words.0 {
+            let (service, name) = word.split_once('/').unwrap_or((target, word));
+            let socket = self.socket(service, name, port, *place, family)?;
+            let shown = if service == target {
+                name.to_owned()
+            } else {
+                word.clone()
+            };
+            found.insert(socket, shown);
+        }
+        Ok(found)
+    }
+
+    /// Where an endpoint listens for a Service port.
+    fn socket(
+        &mut self,
+        service: &str,
+        name: &str,
+        port: &str,
+        place: Place,
+        family: Family,
+    ) -> Result<SocketAddr, CaseError> {
+        let source = self.context.source;
+        let Some(text) = self.state.services.get(service) else {
+            return Err(no_service(source, place, service, &self.state.services));
+        };
+        let Some(endpoint) = self.state.find(service, name) else {
+            let known = self
+                .state
+                .endpoints
+                .get(service)
+                .cloned()
+                .unwrap_or_default();
+            return Err(no_endpoint(source, place, service, name, &known));
+        };
+        let ports = text
+            .value
+            .ports
+            .get()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let ports = self
+            .context
+            .endpoint_ports(self.state, service, name, endpoint, ports)?;
+        let number = match (
+            ports.iter().find(|(name, ..)| name == port),
+            ports.as_slice(),
+        ) {
+            (Some((_, _, number)), _) | (None, [(_, _, number)]) => *number,
+            (None, _) => {
+                let message = format!("endpoint {service}/{name} has no port `{port}`");
+                return Err(self.context.wrong(place, message));
+            }
+        };
+        let address = self
+            .context
+            .endpoint_address(self.state, service, name, endpoint, family)?;
+        Ok(SocketAddr::new(address, number))
+    }
+
+    pub(crate) fn known_node(&self, node: &str, place: Place) -> Result<(), CaseError> {
+        if self.nodes.iter().any(|known| known == node) {
+            Ok(())
+        } else {
+            Err(self.state.no_node(self.context.source, place, node))
+        }
+    }
+}

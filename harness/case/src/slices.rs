@@ -1,0 +1,292 @@
+//! Endpoints and their slices, in the controller's manner.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use touchstone_spec::api::{
+    Conditions, Endpoint, EndpointPort, EndpointSlice, HEADLESS_LABEL, HintFor, Hints, Meta,
+    SERVICE_NAME_LABEL, Service,
+};
+use touchstone_spec::{Family, Protocol};
+
+use crate::objects::{Context, target_port};
+use crate::state::{State, conditions, no_endpoint};
+use crate::text::{ConditionName, EndpointText, Patch, PortText, ServiceText};
+use crate::{At, CaseError};
+
+/// Label that says who manages a slice.
+const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+/// Who manages the slices of cases.
+const MANAGER: &str = "touchstone";
+/// Endpoints of one slice, as the slice controller has it by default.
+const SLICE_LIMIT: usize = 100;
+
+/// Ports of an endpoint: by name, with protocol and number.
+pub(crate) type Ports = Vec<(String, Protocol, u16)>;
+
+/// An endpoint with its name.
+type Member<'s> = (&'s String, &'s At<EndpointText>);
+
+impl Context<'_> {
+    /// The endpoint whose address another one has; itself when it has its own.
+    pub(crate) fn home<'s>(
+        &self,
+        state: &'s State,
+        service: &str,
+        name: &str,
+        text: &'s At<EndpointText>,
+    ) -> Result<(String, &'s At<EndpointText>), CaseError> {
+        let Some(At {
+            value: other,
+            place,
+        }) = text.value.address.get()
+        else {
+            return Ok((format!("{service}/{name}"), text));
+        };
+        let (service, name) = other.split_once('/').unwrap_or((service, other));
+        let Some(home) = state.find(service, name) else {
+            let known = state.endpoints.get(service).cloned().unwrap_or_default();
+            return Err(no_endpoint(self.source, *place, service, name, &known));
+        };
+        if home.value.address.get().is_some() {
+            let message = format!("`{other}` has no address of its own either");
+            return Err(self.wrong(*place, message));
+        }
+        Ok((format!("{service}/{name}"), home))
+    }
+
+    /// The node on which an endpoint runs.
+    pub(crate) fn node_of(
+        &self,
+        state: &State,
+        service: &str,
+        name: &str,
+        text: &At<EndpointText>,
+    ) -> Result<String, CaseError> {
+        let (_, home) = self.home(state, service, name, text)?;
+        let Some(At { value: node, place }) = text.value.node.get().or(home.value.node.get())
+        else {
+            let message = format!("endpoint {service}/{name} has no `node`");
+            return Err(self.wrong(text.place, message));
+        };
+        if state.zones.contains_key(node) {
+            Ok(node.clone())
+        } else {
+            Err(state.no_node(self.source, *place, node))
+        }
+    }
+
+    /// The address of an endpoint.
+    pub(crate) fn endpoint_address(
+        &self,
+        state: &State,
+        service: &str,
+        name: &str,
+        text: &At<EndpointText>,
+        family: Family,
+    ) -> Result<IpAddr, CaseError> {
+        let (key, home) = self.home(state, service, name, text)?;
+        let address = if home.value.host_network.get() == Some(&true) {
+            self.book
+                .node_address(&self.node_of(state, service, name, home)?, family)
+        } else {
+            self.book.pod_address(&key, family)
+        };
+        address.map_err(self.lack(text.place))
+    }
+
+    /// The ports of an endpoint.
+    pub(crate) fn endpoint_ports(
+        &mut self,
+        state: &State,
+        service: &str,
+        name: &str,
+        text: &At<EndpointText>,
+        ports: &[PortText],
+    ) -> Result<Ports, CaseError> {
+        let (key, home) = self.home(state, service, name, text)?;
+        let on_host = home.value.host_network.get() == Some(&true);
+        let own = text.value.ports.get();
+        let names = || ports.iter().map(|port| port.name.as_str());
+        if let Some(unknown) = own
+            .into_iter()
+            .flatten()
+            .map(|(port, _)| port)
+            .find(|p| !names().any(|n| n == *p))
+        {
+            let message = format!("{service} has no port `{unknown}`");
+            return Err(self.wrong(text.place, message).suggest(unknown, names()));
+        }
+        let mut found = Vec::new();
+        for (index, port) in ports.iter().enumerate() {
+            let number = match own.and_then(|own| own.get(&port.name)) {
+                Some(None) => continue,
+                Some(Some(_)) if on_host && !self.alone => {
+                    let message = "a literal port on a node collides with other cases";
+                    return Err(self.wrong(text.place, message).help(
+                        "leave it out to have one allocated, or write `needs: { alone: true }`",
+                    ));
+                }
+                Some(Some(number)) => *number,
+                None if on_host => self
+                    .book
+                    .host_port(&key, &port.name)
+                    .map_err(self.lack(text.place))?,
+                None => target_port(port, index),
+            };
+            found.push((
+                port.name.clone(),
+                port.protocol.unwrap_or(self.protocol),
+                number,
+            ));
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn slices(
+        &mut self,
+        state: &State,
+        name: &str,
+        text: &At<ServiceText>,
+        service: &Service,
+    ) -> Result<Vec<EndpointSlice>, CaseError> {
+        let Some(endpoints) = state.endpoints.get(name) else {
+            return Ok(Vec::new());
+        };
+        let ports = text
+            .value
+            .ports
+            .get()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let mut groups: BTreeMap<(String, usize), (Ports, Vec<Member<'_>>)> = BTreeMap::new();
+        for (endpoint, text) in endpoints {
+            if !crate::grammar::is_name(endpoint) {
+                return Err(self.wrong(text.place, format!("`{endpoint}` cannot name an endpoint")));
+            }
+            let ports = self.endpoint_ports(state, name, endpoint, text, ports)?;
+            let slice = text
+                .value
+                .slice
+                .get()
+                .map_or("1", String::as_str)
+                .to_owned();
+            let known = self
+                .slice_numbers
+                .entry((name.to_owned(), slice.clone()))
+                .or_default();
+            let number = known
+                .iter()
+                .position(|known| *known == ports)
+                .unwrap_or_else(|| {
+                    known.push(ports.clone());
+                    known.len() - 1
+                });
+            groups
+                .entry((slice, number))
+                .or_insert((ports, Vec::new()))
+                .1
+                .push((endpoint, text));
+        }
+        if groups.is_empty() {
+            groups.insert(("0".to_owned(), 0), (Vec::new(), Vec::new()));
+        }
+        let mut slices = Vec::new();
+        for family in self.families(&text.value)? {
+            for ((slice, number), (ports, members)) in &groups {
+                let base = match number {
+                    0 => format!("{name}-{family}-{slice}"),
+                    number => format!("{name}-{family}-{slice}-p{}", number + 1),
+                };
+                let chunks: Vec<&[_]> = if members.is_empty() {
+                    vec![&[]]
+                } else {
+                    members.chunks(SLICE_LIMIT).collect()
+                };
+                for (chunk, members) in chunks.into_iter().enumerate() {
+                    let mut endpoints = Vec::new();
+                    for (endpoint, text) in members {
+                        endpoints.push(self.endpoint(state, name, endpoint, text, family)?);
+                    }
+                    slices.push(EndpointSlice {
+                        metadata: Meta {
+                            name: match chunk {
+                                0 => base.clone(),
+                                chunk => format!("{base}-c{}", chunk + 1),
+                            },
+                            namespace: self.namespace.clone(),
+                            labels: slice_labels(service),
+                            annotations: BTreeMap::new(),
+                        },
+                        address_type: family.api_name().to_owned(),
+                        ports: ports
+                            .iter()
+                            .map(|(name, protocol, port)| EndpointPort {
+                                name: Some(name.clone()),
+                                protocol: *protocol,
+                                port: Some(*port),
+                            })
+                            .collect(),
+                        endpoints,
+                    });
+                }
+            }
+        }
+        Ok(slices)
+    }
+
+    fn endpoint(
+        &self,
+        state: &State,
+        service: &str,
+        name: &str,
+        text: &At<EndpointText>,
+        family: Family,
+    ) -> Result<Endpoint, CaseError> {
+        let node = self.node_of(state, service, name, text)?;
+        let address = self.endpoint_address(state, service, name, text, family)?;
+        let (ready, serving, terminating) = conditions(&text.value);
+        let omit = text.value.omit.get().map(Vec::as_slice).unwrap_or_default();
+        let written = |name, value| (!omit.contains(&name)).then_some(value);
+        let zones = text.value.for_zones.get().cloned().unwrap_or_default();
+        let mut nodes = Vec::new();
+        for At { value, place } in text.value.for_nodes.get().into_iter().flatten() {
+            if !state.zones.contains_key(value) {
+                return Err(state.no_node(self.source, *place, value));
+            }
+            nodes.push(HintFor {
+                name: value.clone(),
+            });
+        }
+        let hints = Hints {
+            for_zones: zones.into_iter().map(|name| HintFor { name }).collect(),
+            for_nodes: nodes,
+        };
+        let node_name = match &text.value.node_name {
+            Patch::Keep => Some(node.clone()),
+            Patch::Remove => None,
+            Patch::Set(name) => Some(name.clone()),
+        };
+        Ok(Endpoint {
+            addresses: vec![address.to_string()],
+            node_name,
+            zone: state.zones.get(&node).cloned().flatten(),
+            conditions: Conditions {
+                ready: written(ConditionName::Ready, ready),
+                serving: written(ConditionName::Serving, serving),
+                terminating: written(ConditionName::Terminating, terminating),
+            },
+            hints: (hints != Hints::default()).then_some(hints),
+        })
+    }
+}
+
+fn slice_labels(service: &Service) -> BTreeMap<String, String> {
+    let mut labels = service.metadata.labels.clone();
+    labels.insert(SERVICE_NAME_LABEL.to_owned(), service.metadata.name.clone());
+    labels.insert(MANAGED_BY_LABEL.to_owned(), MANAGER.to_owned());
+    if service.spec.cluster_ip.as_deref() == Some("None") {
+        labels.insert(HEADLESS_LABEL.to_owned(), String::new());
+    }
+    labels
+}

@@ -1,0 +1,169 @@
+//! Changes: the first key says what is changed.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, DeserializeSeed, IntoDeserializer, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{EndpointText, EndpointsText, Patch, ServiceText, Yes};
+use crate::At;
+
+/// A change; its first key says what is changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ChangeText {
+    /// An endpoint.
+    Endpoint(Box<EndpointChange>),
+    /// A Service.
+    Service(Box<ServiceChange>),
+    /// All slices of a Service.
+    Slices(SlicesChange),
+    /// A node.
+    Node(NodeChange),
+    /// A proxy.
+    Proxy(ProxyChange),
+}
+
+/// `{ endpoint: web/a, set | add | remove }`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointChange {
+    /// `SERVICE/ENDPOINT`.
+    pub endpoint: At<String>,
+    /// Fields to change; null sets a field back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<EndpointText>,
+    /// The endpoint to add.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub add: Option<EndpointText>,
+    /// Remove it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remove: Option<Yes>,
+}
+
+/// `{ service: web, set | delete | create + endpoints }`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceChange {
+    /// Name.
+    pub service: At<String>,
+    /// Fields to change; null removes a field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<ServiceText>,
+    /// Delete it, and its slices after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delete: Option<Yes>,
+    /// The Service to create.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create: Option<ServiceText>,
+    /// Endpoints of the Service that is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<EndpointsText>,
+}
+
+/// `{ slices: web, delete: true }`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SlicesChange {
+    /// Service.
+    pub slices: At<String>,
+    /// Delete them.
+    pub delete: Yes,
+}
+
+/// `{ node: n1, set: { zone: z2 } }`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeChange {
+    /// Name.
+    pub node: At<String>,
+    /// What to set.
+    pub set: NodeText,
+}
+
+/// What can be set on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeText {
+    /// Zone; null removes the label.
+    #[serde(default, skip_serializing_if = "Patch::is_keep")]
+    pub zone: Patch<String>,
+}
+
+/// `{ proxy: n1, restart | stop | start: true }`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyChange {
+    /// Node of the proxy.
+    pub proxy: At<String>,
+    /// Stop it and start it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Yes>,
+    /// Stop it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Yes>,
+    /// Start it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Yes>,
+}
+
+const CHANGES: &[&str] = &["endpoint", "service", "slices", "node", "proxy"];
+
+impl<'de> Deserialize<'de> for ChangeText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FirstKey;
+        impl<'de> Visitor<'de> for FirstKey {
+            type Value = ChangeText;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a change: endpoint, service, slices, node or proxy first")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ChangeText, A::Error> {
+                let Some(first) = map.next_key::<String>()? else {
+                    return Err(de::Error::invalid_length(0, &self));
+                };
+                let which = first.clone();
+                let rest = MapAccessDeserializer::new(Again {
+                    first: Some(first),
+                    map,
+                });
+                match which.as_str() {
+                    "endpoint" => EndpointChange::deserialize(rest)
+                        .map(Box::new)
+                        .map(ChangeText::Endpoint),
+                    "service" => ServiceChange::deserialize(rest)
+                        .map(Box::new)
+                        .map(ChangeText::Service),
+                    "slices" => SlicesChange::deserialize(rest).map(ChangeText::Slices),
+                    "node" => NodeChange::deserialize(rest).map(ChangeText::Node),
+                    "proxy" => ProxyChange::deserialize(rest).map(ChangeText::Proxy),
+                    other => Err(de::Error::unknown_field(other, CHANGES)),
+                }
+            }
+        }
+        deserializer.deserialize_map(FirstKey)
+    }
+}
+
+/// A map whose first key was taken and is given again.
+struct Again<A> {
+    first: Option<String>,
+    map: A,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Again<A> {
+    type Error = A::Error;
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, A::Error> {
+        match self.first.take() {
+            Some(first) => seed.deserialize(first.into_deserializer()).map(Some),
+            None => self.map.next_key_seed(seed),
+        }
+    }
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
+}

@@ -1,0 +1,339 @@
+//! A case at one point of its axes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use touchstone_spec::api::{IpMode, ServiceType, SessionAffinity, TrafficPolicy};
+use touchstone_spec::{ClusterShape, Family, Feature, FrontendKind, Level, PodWish, Protocol};
+
+use crate::Case;
+use crate::grammar::Target;
+use crate::text::{CaseFile, ChangeText, EndpointText, FamilyAxis, ServiceText, Words};
+
+/// A case at one point of its axes: what is planned, run and judged.
+#[derive(Debug, Clone)]
+pub struct Variant {
+    case: Arc<Case>,
+    family: FamilyAxis,
+    protocol: Protocol,
+}
+
+impl Variant {
+    /// Every variant of a case, families first.
+    #[must_use]
+    pub fn all(case: &Arc<Case>) -> Vec<Variant> {
+        let axes = &case.body().axes;
+        let mut variants = Vec::new();
+        for family in &axes.family {
+            for protocol in &axes.protocol {
+                let (case, family, protocol) = (Arc::clone(case), *family, protocol.protocol());
+                variants.push(Variant {
+                    case,
+                    family,
+                    protocol,
+                });
+            }
+        }
+        variants
+    }
+
+    /// `cluster-ip/basic[v4,tcp]`.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{}[{},{}]", self.case.id(), self.family, self.protocol)
+    }
+
+    /// The case.
+    #[must_use]
+    pub fn case(&self) -> &Case {
+        &self.case
+    }
+
+    /// Its point on the family axis.
+    #[must_use]
+    pub fn family(&self) -> FamilyAxis {
+        self.family
+    }
+
+    /// Its point on the protocol axis.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// How binding it is.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.case.level()
+    }
+
+    /// Nodes, zones and outside clients that it needs.
+    #[must_use]
+    pub fn shape(&self) -> ClusterShape {
+        self.case.needs().shape.clone()
+    }
+
+    /// Whether it needs a cluster of its own.
+    #[must_use]
+    pub fn alone(&self) -> bool {
+        self.case.needs().alone
+    }
+
+    /// What only the lab can do.
+    #[must_use]
+    pub fn lab_needs(&self) -> &BTreeSet<String> {
+        &self.case.needs().lab
+    }
+
+    /// Features that a subject must have: those that the file names, those of the axes, and those
+    /// that follow from the types, fields, frontends and changes that the case uses.
+    #[must_use]
+    pub fn features(&self) -> BTreeSet<Feature> {
+        let mut names = Used::default();
+        for family in self.family.families() {
+            names.add(match family {
+                Family::V4 => "ipv4",
+                Family::V6 => "ipv6",
+            });
+        }
+        let body = self.case.body();
+        for text in service_texts(body) {
+            names.service(text, self.protocol);
+        }
+        for (_, _, text) in endpoint_texts(body) {
+            names.endpoint(text);
+        }
+        for step in &body.steps {
+            let traffic = step.value.traffic.iter().map(|traffic| &traffic.value.to);
+            for words in step
+                .value
+                .expect
+                .iter()
+                .map(|row| &row.value.to)
+                .chain(traffic)
+            {
+                names.targets(words);
+            }
+            for change in &step.value.change {
+                match change.value {
+                    ChangeText::Proxy(_) => names.add("restartable"),
+                    ChangeText::Endpoint(_)
+                    | ChangeText::Service(_)
+                    | ChangeText::Slices(_)
+                    | ChangeText::Node(_) => {}
+                }
+            }
+        }
+        let derived = names
+            .0
+            .into_iter()
+            .filter_map(|name| Feature::new(name).ok());
+        self.case
+            .needs()
+            .features
+            .iter()
+            .cloned()
+            .chain(derived)
+            .collect()
+    }
+
+    /// At most so many endpoint ports per family it has at a time.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let body = self.case.body();
+        let ports = service_texts(body)
+            .filter_map(|text| text.ports.get())
+            .map(Vec::len)
+            .max()
+            .unwrap_or(1);
+        let endpoints: BTreeSet<(&str, &str)> = endpoint_texts(body)
+            .map(|(service, endpoint, _)| (service, endpoint))
+            .collect();
+        endpoints.len() * ports.max(1)
+    }
+
+    /// The pods that it wants: one for each endpoint that occurs in any step and has an address
+    /// of its own.
+    #[must_use]
+    pub fn pods(&self) -> Vec<PodWish> {
+        pods(self.case.body())
+    }
+}
+
+/// The digest of a plan: SHA-256, in hexadecimal, over the ids and files of its variants, in any
+/// order.
+#[must_use]
+pub fn digest<'a>(variants: impl IntoIterator<Item = &'a Variant>) -> String {
+    let mut parts: BTreeMap<String, &str> = BTreeMap::new();
+    for variant in variants {
+        parts.insert(variant.id(), variant.case.text());
+    }
+    let mut hasher = Sha256::new();
+    for (id, text) in parts {
+        // Lengths keep one pair from reading like another.
+        hasher.update(format!("{} {id} {} ", id.len(), text.len()));
+        hasher.update(text);
+    }
+    let mut hex = String::with_capacity(64);
+    for byte in hasher.finalize() {
+        // Writing to a string does not fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
+}
+
+pub(crate) fn pods(body: &CaseFile) -> Vec<PodWish> {
+    let mut pods: BTreeMap<String, String> = BTreeMap::new();
+    for (service, endpoint, text) in endpoint_texts(body) {
+        let own = text.address.get().is_none() && text.host_network.get() != Some(&true);
+        if let (true, Some(node)) = (own, text.node.get()) {
+            pods.entry(format!("{service}/{endpoint}"))
+                .or_insert_with(|| node.value.clone());
+        }
+    }
+    pods.into_iter()
+        .map(|(key, node)| PodWish {
+            key,
+            node,
+            addresses: 1,
+        })
+        .collect()
+}
+
+fn service_texts(body: &CaseFile) -> impl Iterator<Item = &ServiceText> {
+    let changed = body
+        .steps
+        .iter()
+        .flat_map(|step| &step.value.change)
+        .flat_map(|change| match &change.value {
+            ChangeText::Service(change) => vec![change.set.as_ref(), change.create.as_ref()],
+            ChangeText::Endpoint(_)
+            | ChangeText::Slices(_)
+            | ChangeText::Node(_)
+            | ChangeText::Proxy(_) => Vec::new(),
+        });
+    body.world
+        .services
+        .values()
+        .map(|text| &text.value)
+        .chain(changed.flatten())
+}
+
+/// Every endpoint text of a file with the names of its Service and endpoint.
+fn endpoint_texts(body: &CaseFile) -> impl Iterator<Item = (&str, &str, &EndpointText)> {
+    let world = body
+        .world
+        .endpoints
+        .iter()
+        .flat_map(|(service, endpoints)| {
+            endpoints
+                .value
+                .iter()
+                .map(move |(name, text)| (service.as_str(), name.as_str(), &text.value))
+        });
+    let changed = body
+        .steps
+        .iter()
+        .flat_map(|step| &step.value.change)
+        .flat_map(|change| match &change.value {
+            ChangeText::Endpoint(change) => change
+                .endpoint
+                .value
+                .split_once('/')
+                .map(|(service, name)| {
+                    [&change.set, &change.add]
+                        .into_iter()
+                        .flatten()
+                        .map(|text| (service, name, text))
+                        .collect::<Vec<_>>()
+                })
+                .unwrap_or_default(),
+            ChangeText::Service(change) => change
+                .endpoints
+                .iter()
+                .flatten()
+                .map(|(name, text)| (change.service.value.as_str(), name.as_str(), &text.value))
+                .collect(),
+            ChangeText::Slices(_) | ChangeText::Node(_) | ChangeText::Proxy(_) => Vec::new(),
+        });
+    world.chain(changed)
+}
+
+/// Names of features that a case uses.
+#[derive(Default)]
+struct Used(BTreeSet<&'static str>);
+
+impl Used {
+    fn add(&mut self, name: &'static str) {
+        self.0.insert(name);
+    }
+
+    fn protocol(&mut self, protocol: Protocol) {
+        self.add(match protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        });
+    }
+
+    fn service(&mut self, text: &ServiceText, axis: Protocol) {
+        for port in text.ports.get().into_iter().flatten() {
+            self.protocol(port.protocol.unwrap_or(axis));
+        }
+        match text.service_type.get() {
+            Some(ServiceType::NodePort) => self.add("node-port"),
+            Some(ServiceType::LoadBalancer) => self.add("load-balancer"),
+            Some(ServiceType::ClusterIP | ServiceType::ExternalName) | None => {}
+        }
+        if text.external_ips.get().is_some() {
+            self.add("external-ips");
+        }
+        if text.internal_traffic_policy.get() == Some(&TrafficPolicy::Local) {
+            self.add("internal-traffic-policy");
+        }
+        if text.external_traffic_policy.get() == Some(&TrafficPolicy::Local) {
+            self.add("external-traffic-policy");
+        }
+        if text.session_affinity.get() == Some(&SessionAffinity::ClientIP) {
+            self.add("session-affinity");
+        }
+        if text
+            .load_balancer_source_ranges
+            .get()
+            .is_some_and(|ranges| !ranges.is_empty())
+        {
+            self.add("source-ranges");
+        }
+        if text.load_balancer.get().and_then(|lb| lb.value.ip_mode) == Some(IpMode::Proxy) {
+            self.add("load-balancer-ip-mode");
+        }
+    }
+
+    fn endpoint(&mut self, text: &EndpointText) {
+        if text.for_zones.get().is_some_and(|zones| !zones.is_empty()) {
+            self.add("zone-hints");
+        }
+        if text.for_nodes.get().is_some_and(|nodes| !nodes.is_empty()) {
+            self.add("node-hints");
+        }
+        if text.terminating.get() == Some(&true) {
+            self.add("terminating-endpoints");
+        }
+    }
+
+    fn targets(&mut self, words: &Words) {
+        for word in &words.0 {
+            if let Ok(Target::Frontend { kind, .. }) = Target::parse(&word.value) {
+                match kind {
+                    FrontendKind::NodePort => self.add("node-port"),
+                    FrontendKind::ExternalIp => self.add("external-ips"),
+                    FrontendKind::LoadBalancer => self.add("load-balancer"),
+                    FrontendKind::HealthCheck => self.add("health-check-node-port"),
+                    FrontendKind::ClusterIp | FrontendKind::Direct | FrontendKind::Address => {}
+                }
+            }
+        }
+    }
+}

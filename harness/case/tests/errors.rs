@@ -1,0 +1,237 @@
+//! Wrong case files in, messages out.
+
+use touchstone_case::{Library, Variant, check, compile, planned_book};
+use touchstone_spec::Features;
+
+const BEHAVIOURS: &str = "clusterip-basic: { statement: s, level: must, why: w, source: s }\n";
+
+const GOOD: &str = "\
+about: a
+covers: [clusterip-basic]
+level: must
+axes: { family: [v4] }
+world:
+  services:
+    web: { ports: [{ name: p, port: 80 }] }
+  endpoints:
+    web: { a: { node: n1 }, b: { node: n2 } }
+steps:
+  - expect:
+      - { from: pod, to: web clusterIP, reaches: [a, b] }
+";
+
+fn messages(text: &str) -> String {
+    match Library::of_texts([("behaviours.yaml", BEHAVIOURS), ("x/y.yaml", text)]) {
+        Ok(_) => "fine".to_owned(),
+        Err(errors) => errors.to_string(),
+    }
+}
+
+/// Replaces a part of the good case and compares what is said about the result.
+fn check_error(part: &str, with: &str, want: &str) {
+    assert!(GOOD.contains(part), "no such part: {part}");
+    let got = messages(&GOOD.replace(part, with));
+    assert_eq!(got, want, "{with}");
+}
+
+#[test]
+fn the_good_case_is_good() {
+    assert_eq!(messages(GOOD), "fine");
+}
+
+#[test]
+fn unknown_keys_come_with_a_suggestion() {
+    check_error(
+        "level: must",
+        "levle: must",
+        "x/y.yaml:3:1: unknown key `levle`; did you mean `level`?",
+    );
+    check_error(
+        "ports: [{ name: p",
+        "externalTrafficPolcy: Local, ports: [{ name: p",
+        "x/y.yaml:7:12: unknown key `externalTrafficPolcy`; did you mean `externalTrafficPolicy`?",
+    );
+    check_error(
+        "reaches: [a, b]",
+        "reach: [a, b]",
+        "x/y.yaml:12:41: unknown key `reach`; did you mean `reaches`?",
+    );
+    check_error(
+        "family: [v4]",
+        "familly: [v4]",
+        "x/y.yaml:4:9: unknown key `familly`; did you mean `family`?",
+    );
+}
+
+#[test]
+fn a_snippet_shows_the_place() {
+    let text = GOOD.replace("level: must", "levle: must");
+    let errors = Library::of_texts([("behaviours.yaml", BEHAVIOURS), ("x/y.yaml", &text)])
+        .expect_err("the key is wrong");
+    let want = "  × x/y.yaml:3:1: unknown key `levle`; did you mean `level`?
+   ╭─[x/y.yaml:3:1]
+ 2 │ covers: [clusterip-basic]
+ 3 │ levle: must
+   · ──┬──
+   ·   ╰── here
+ 4 │ axes: { family: [v4] }
+   ╰────
+  help: did you mean `level`?
+";
+    assert_eq!(errors.render(), want);
+}
+
+#[test]
+fn values_of_the_wrong_type() {
+    check_error(
+        "port: 80",
+        "port: http",
+        "x/y.yaml:7:37: expected a number up to 65535",
+    );
+    check_error(
+        "level: must",
+        "level: shall",
+        "x/y.yaml:3:8: unknown value `shall`; known: must, should, may, survey",
+    );
+    check_error(
+        "to: web clusterIP",
+        "to: { web: clusterIP }",
+        "x/y.yaml:12:26: expected a word or a list of words, found map",
+    );
+}
+
+#[test]
+fn names_that_do_not_exist() {
+    check_error(
+        "b: { node: n2 }",
+        "b: { node: n9 }",
+        "x/y.yaml:9:40: there is no node `n9`; known: n1, n2, n3",
+    );
+    check_error(
+        "to: web clusterIP",
+        "to: wbe clusterIP",
+        "x/y.yaml:12:26: there is no Service `wbe`; did you mean `web`?",
+    );
+    check_error(
+        "reaches: [a, b]",
+        "reaches: [a, c]",
+        "x/y.yaml:12:54: web has no endpoint `c` in this step; known: a, b",
+    );
+    check_error(
+        "to: web clusterIP",
+        "to: web clusterIP:q",
+        "x/y.yaml:12:26: web has no port `q`; known: p",
+    );
+    check_error(
+        "from: pod,",
+        "from: outside3,",
+        "x/y.yaml:12:17: there is no outside client `outside3`; did you mean `outside2`?",
+    );
+    check_error(
+        "level: must",
+        "level: must\nneeds: { features: [nodeport] }",
+        "x/y.yaml:4:21: unknown feature `nodeport`; did you mean `node-port`?",
+    );
+    check_error(
+        "[clusterip-basic]",
+        "[clusterip-basics]",
+        "x/y.yaml:2:10: unknown behaviour `clusterip-basics`; did you mean `clusterip-basic`?",
+    );
+}
+
+#[test]
+fn every_error_of_a_step_is_told_at_once() {
+    let text = GOOD.replace(
+        "      - { from: pod, to: web clusterIP, reaches: [a, b] }",
+        "      - { from: pds, to: web clusterIP, reaches: [a, b] }\n      \
+         - { from: pod, to: web clusterIp, reaches: [a, b] }\n      \
+         - { from: pod@n1, to: web nodePort, is: refused }\n      \
+         - { from: pod@n1, to: web clusterIP@n1, is: refused }\n      \
+         - { from: pod, to: web clusterIP }",
+    );
+    let want = "\
+x/y.yaml:12:17: a vantage is `pod@n1`, `pod`, `node@n1`, `node`, `outside`, `outside2` or `web/a`
+x/y.yaml:13:26: `clusterIp` is not a frontend: clusterIP, nodePort, externalIP, loadBalancer, healthCheck or endpoint/NAME; did you mean `clusterIP`?
+x/y.yaml:14:29: no flow comes of it: the Service never had such a frontend; check the Service's type, its families and its addresses
+x/y.yaml:15:17: only packets from outside enter by a node; pod@n1 is inside; leave out `@n1`
+x/y.yaml:16:9: a row has exactly one of `reaches` and `is`";
+    assert_eq!(messages(&text), want);
+}
+
+#[test]
+fn changes_are_checked() {
+    let step = |change: &str| format!("{GOOD}  - change: [{change}]\n");
+    let check = |change: &str, want: &str| assert_eq!(messages(&step(change)), want, "{change}");
+    check("{ endpoint: web/b, remove: true }", "fine");
+    check("{ service: web, delete: true }", "fine");
+    check(
+        "{ endpoint: web/z, remove: true }",
+        "x/y.yaml:13:26: web has no endpoint `z` in this step; known: a, b",
+    );
+    check(
+        "{ endpoint: web/b }",
+        "x/y.yaml:13:14: a change has exactly one of `set`, `add` or `remove`",
+    );
+    check(
+        "{ endpoint: web/b, set: { node: n3 } }",
+        "x/y.yaml:13:46: an endpoint cannot move; remove it, and add one of another name",
+    );
+    check(
+        "{ proxy: n1, restart: true }",
+        "x/y.yaml:13:14: stopping a proxy touches other cases on the cluster; write `needs: { alone: true }`",
+    );
+    check(
+        "{ endpont: web/b, remove: true }",
+        "x/y.yaml:13:16: unknown key `endpont`; did you mean `endpoint`?",
+    );
+    check(
+        "{ endpoint: web/b, set: { redy: false } }",
+        "x/y.yaml:13:40: unknown key `redy`; did you mean `ready`?",
+    );
+}
+
+#[test]
+fn ids_are_paths_and_are_taken_once() {
+    let load = |paths: [&str; 2]| {
+        let texts = paths.map(|path| (path, GOOD));
+        Library::of_texts([("behaviours.yaml", BEHAVIOURS)].into_iter().chain(texts))
+            .map_or_else(|errors| errors.to_string(), |_| "fine".to_owned())
+    };
+    assert_eq!(load(["x/y.yaml", "x/z.yaml"]), "fine");
+    assert_eq!(
+        load(["x/y.yaml", "x/y.yml"]),
+        "x/y.yml: the id `x/y` is taken by x/y.yaml"
+    );
+    assert_eq!(
+        load(["x/y.yaml", "Y.yaml"]),
+        "Y.yaml: `Y` is not an id: AREA/NAME of lower-case letters, digits and -",
+    );
+}
+
+#[test]
+fn a_pin_against_the_model_shows_both_and_the_reasons() {
+    let text = GOOD.replace("reaches: [a, b]", "reaches: a, source: client");
+    let library = Library::of_texts([("behaviours.yaml", BEHAVIOURS), ("x/y.yaml", &text)])
+        .unwrap_or_else(|errors| panic!("{}", errors.render()));
+    let variants = library.variants();
+    let variant: &Variant = &variants[0];
+    assert!(compile(variant, &mut planned_book(variant)).is_ok());
+    let conflicts = check(variant, &Features::default()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(conflicts.len(), 3, "one for each node's client pod");
+    let shown = conflicts[0].to_string();
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(
+        lines[0],
+        "x/y.yaml:12: the outcomes differ in x/y[v4,tcp] (step 1)"
+    );
+    assert_eq!(
+        lines[1],
+        "  flow:  pod@n1 → web clusterIP (tcp 10.96.0.16:80)"
+    );
+    assert_eq!(lines[2], "  pin:   reaches a; source client");
+    assert_eq!(
+        lines[3],
+        "  model: reached web/a as pod@n1, reached web/b as pod@n1"
+    );
+    assert!(lines[4].starts_with("    because "), "{shown}");
+}

@@ -1,0 +1,118 @@
+//! How sockets are opened.
+//!
+//! A socket belongs for its whole life to the namespace of the thread that opened it, so these
+//! functions are meant for jobs of [`Namespace::run`](crate::Namespace::run).
+//! Every socket is nonblocking and closes on `execve`.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::plan::Family;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// Every protocol, as `htons(ETH_P_ALL)`.
+const ALL_PROTOCOLS: i32 = 0x0003_u16.to_be() as i32;
+
+/// An unconnected TCP socket.
+///
+/// # Errors
+///
+/// What the kernel said.
+pub fn tcp_socket(family: Family) -> io::Result<OwnedFd> {
+    Ok(open(domain(family), Type::STREAM, Some(Protocol::TCP))?.into())
+}
+
+/// Many unconnected TCP sockets.
+///
+/// # Errors
+///
+/// What the kernel said about the first that failed; none stays open then.
+pub fn tcp_sockets(family: Family, count: usize) -> io::Result<Vec<OwnedFd>> {
+    (0..count).map(|_| tcp_socket(family)).collect()
+}
+
+/// An unconnected TCP socket with a source address; port 0 lets the kernel choose at connect.
+///
+/// # Errors
+///
+/// What the kernel said.
+pub fn tcp_socket_from(source: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = open(domain(family(source)), Type::STREAM, Some(Protocol::TCP))?;
+    // Without it the kernel picks the port here, from those that no other socket uses.
+    setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+    socket.bind(&SockAddr::from(source))?;
+    Ok(socket.into())
+}
+
+/// A TCP socket that accepts; an IPv6 one takes no IPv4.
+///
+/// # Errors
+///
+/// What the kernel said.
+pub fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = open(domain(family(address)), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    bind_one_family(&socket, address)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A bound UDP socket; an IPv6 one takes no IPv4.
+///
+/// # Errors
+///
+/// What the kernel said.
+pub fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = open(domain(family(address)), Type::DGRAM, Some(Protocol::UDP))?;
+    bind_one_family(&socket, address)?;
+    Ok(socket.into())
+}
+
+/// Many UDP sockets, each bound to `address`, which should have port 0.
+///
+/// # Errors
+///
+/// What the kernel said about the first that failed; none stays open then.
+pub fn udp_sockets(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocket>> {
+    (0..count).map(|_| udp_socket(address)).collect()
+}
+
+/// A socket that sees every packet of the namespace, from the network header on.
+///
+/// # Errors
+///
+/// What the kernel said.
+pub fn packet_socket() -> io::Result<OwnedFd> {
+    let protocol = Protocol::from(ALL_PROTOCOLS);
+    Ok(open(Domain::PACKET, Type::DGRAM, Some(protocol))?.into())
+}
+
+fn open(domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<Socket> {
+    // Both flags with the call that opens it: two calls fewer for each socket.
+    Socket::new_raw(domain, kind.nonblocking().cloexec(), protocol)
+}
+
+fn bind_one_family(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    match family(address) {
+        Family::V4 => {}
+        Family::V6 => socket.set_only_v6(true)?,
+    }
+    socket.bind(&SockAddr::from(address))
+}
+
+fn family(address: SocketAddr) -> Family {
+    Family::of(address.ip())
+}
+
+fn domain(family: Family) -> Domain {
+    match family {
+        Family::V4 => Domain::IPV4,
+        Family::V6 => Domain::IPV6,
+    }
+}

@@ -1,0 +1,697 @@
+//! Nodes, outside clients, a fabric between them, and a sink for what nobody handled.
+//!
+//! Everything is routed; no link asks for neighbours, as every neighbour entry is permanent.
+//!
+//! The fabric carries a packet to a Service address only if it comes from an outside client, and
+//! then to the node that belongs to the packet's source address.
+//! From a node such a packet has been through a proxy that did not handle it, so it goes to the
+//! sink, as does every packet to an address that nobody has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::Error;
+use crate::namespace::{Isolation, Namespace, Wanted};
+use crate::netlink::{Change, End, MAIN_TABLE, Mac};
+use crate::plan::{self, Family, Prefix};
+use crate::pod::{self, Pod, Slots};
+use crate::settings::{Role, Unset};
+use crate::tap::Tap;
+
+/// Index of the one link that a node, an outside client, a pod or the sink has to the others.
+pub(crate) const UPLINK: u32 = 2;
+
+/// Smallest MTU of IPv6, in bytes (RFC 8200).
+const SMALLEST_MTU: u32 = 1280;
+
+const SINK_TABLE: u8 = 99;
+const SINK_LINK: u32 = 300;
+const SINK_MAC: Mac = [0x02, 0x53, 0, 0, 0, 1];
+const SINK_FABRIC_MAC: Mac = [0x02, 0x53, 0, 0, 0, 2];
+
+/// Rules of the fabric are asked in this order, before the main table.
+const RULE_STRAY_PODS: u32 = 100;
+const RULE_SERVICES: u32 = 200;
+
+/// A node to be made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeShape {
+    /// Its name, also its host name.
+    pub name: String,
+    /// MTU of its link in bytes; `None`: 1500.
+    pub mtu: Option<u32>,
+}
+
+impl NodeShape {
+    /// A node with an ordinary link.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            mtu: None,
+        }
+    }
+}
+
+/// A topology to be made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Shape {
+    /// Nodes, number 1 first.
+    pub nodes: Vec<NodeShape>,
+    /// Names of the outside clients, number 1 first.
+    pub outside: Vec<String>,
+}
+
+impl Shape {
+    fn check(&self) -> Result<(), Error> {
+        let room = |what: &str, wanted, room| {
+            if wanted > room {
+                return Err(Error::Room {
+                    what: what.to_owned(),
+                    wanted,
+                    room,
+                });
+            }
+            Ok(())
+        };
+        room("nodes", self.nodes.len(), plan::MAX_NODES)?;
+        room("outside clients", self.outside.len(), plan::MAX_OUTSIDE)?;
+        let mut seen = BTreeSet::new();
+        for name in self
+            .nodes
+            .iter()
+            .map(|node| &node.name)
+            .chain(&self.outside)
+        {
+            let why = if name.is_empty() {
+                "it is empty"
+            } else if name.len() > 63 {
+                "it is longer than 63 bytes"
+            } else if name.contains('\0') {
+                "it contains a null byte"
+            } else if !seen.insert(name) {
+                "another one has it"
+            } else {
+                continue;
+            };
+            return Err(Error::Name {
+                name: name.clone(),
+                why,
+            });
+        }
+        self.nodes
+            .iter()
+            .filter_map(|node| node.mtu)
+            .try_for_each(check_mtu)
+    }
+}
+
+pub(crate) fn check_mtu(mtu: u32) -> Result<(), Error> {
+    if mtu < SMALLEST_MTU {
+        return Err(Error::Mtu {
+            mtu,
+            minimum: SMALLEST_MTU,
+        });
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
+pub(crate) struct Fabric {
+    pub(crate) namespace: Namespace,
+    /// Set when the topology goes: then nobody needs to take pods out one by one.
+    pub(crate) closing: AtomicBool,
+}
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    number: u8,
+    namespace: Namespace,
+    pub(crate) fabric: Arc<Fabric>,
+    pub(crate) slots: Mutex<Slots>,
+}
+
+impl Node {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its number in the address plan, from 1.
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Its namespace, with mounts and a host name of its own.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Its InternalIP of a family.
+    pub fn address(&self, family: Family) -> IpAddr {
+        plan::node_address(family, self.number)
+    }
+
+    /// Its pod CIDR of a family.
+    pub fn pod_range(&self, family: Family) -> Prefix {
+        plan::pod_range(family, self.number)
+    }
+
+    /// Changes the MTU of its link to the fabric, on both sides, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// Less than IPv6 needs, or what the kernel said.
+    pub fn set_mtu(&self, mtu: u32) -> Result<(), Error> {
+        check_mtu(mtu)?;
+        self.namespace
+            .change(vec![Change::Mtu { index: UPLINK, mtu }])?;
+        self.fabric.namespace.change(vec![Change::Mtu {
+            index: node_link(self.number),
+            mtu,
+        }])
+    }
+
+    /// Takes every address of a range for the node's own, as a load balancer address that is
+    /// bound to a node's loopback would be.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said.
+    pub fn answer_for(&self, range: Prefix) -> Result<(), Error> {
+        self.namespace
+            .change(vec![Change::LocalRoute { to: range }])
+    }
+}
+
+/// An outside client.
+#[derive(Debug)]
+pub struct Outside {
+    name: String,
+    number: u8,
+    namespace: Namespace,
+}
+
+impl Outside {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its number in the address plan, from 1.
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Its address whose packets to Services enter the cluster through `node`.
+    pub fn address_through(&self, family: Family, node: &Node) -> IpAddr {
+        plan::outside_address(family, self.number, node.number)
+    }
+}
+
+/// A whole network, separate from every other one.
+///
+/// Dropping it ends all its namespaces; pods that are still held keep their node until they are
+/// dropped too.
+#[derive(Debug)]
+pub struct Topology {
+    nodes: Vec<Arc<Node>>,
+    outside: Vec<Outside>,
+    sink: Tap,
+    fabric: Arc<Fabric>,
+    // After the tap, which reads from it.
+    _sink_namespace: Namespace,
+}
+
+impl Topology {
+    /// Makes the network.
+    ///
+    /// Blocks: some ten milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// A shape that the address plan has no room for, or what the kernel said.
+    pub fn new(shape: &Shape) -> Result<Self, Error> {
+        shape.check()?;
+        let made = Made::new(shape)?;
+        made.fabric.change(made.fabric_changes(shape))?;
+        let mut changing = vec![made.sink.begin_change(vec![Change::Up { index: UPLINK }])?];
+        for (namespace, i) in made.nodes.iter().zip(1..) {
+            changing.push(namespace.begin_change(node_changes(i))?);
+        }
+        let nodes = made.nodes.len() as u8;
+        for (namespace, k) in made.outside.iter().zip(1..) {
+            changing.push(namespace.begin_change(outside_changes(k, nodes))?);
+        }
+        changing
+            .into_iter()
+            .try_for_each(|changing| changing.finish())?;
+        let nodes = (1..=nodes).map(node_link);
+        let outside = (1..=made.outside.len() as u8).map(outside_link);
+        let links = nodes.chain(outside).chain([SINK_LINK]).collect();
+        made.fabric.begin_carry(links)?.finish()?;
+        made.finish(shape)
+    }
+
+    /// The nodes, number 1 first.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Node> {
+        self.nodes.iter().map(Arc::as_ref)
+    }
+
+    /// The node of this name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes().find(|node| node.name == name)
+    }
+
+    /// The outside clients, number 1 first.
+    pub fn outside(&self) -> &[Outside] {
+        &self.outside
+    }
+
+    /// Counts the packets that nobody handled.
+    pub fn sink(&self) -> &Tap {
+        &self.sink
+    }
+
+    /// The namespace between the nodes.
+    pub fn fabric(&self) -> &Namespace {
+        &self.fabric.namespace
+    }
+
+    /// Settings that this kernel does not have or does not let us change, by namespace.
+    ///
+    /// Pods have the same as outside clients.
+    pub fn unset(&self) -> BTreeMap<&str, &[Unset]> {
+        let nodes = self.nodes().map(Node::namespace);
+        let outside = self.outside.iter().map(Outside::namespace);
+        nodes
+            .chain(outside)
+            .chain([self.fabric()])
+            .filter(|namespace| !namespace.unset().is_empty())
+            .map(|namespace| (namespace.name(), namespace.unset()))
+            .collect()
+    }
+
+    /// Adds a pod to a node.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Topology::pods`].
+    pub fn pod(&self, node: &str) -> Result<Pod, Error> {
+        let mut pods = self.pods(node, 1)?;
+        pods.pop().ok_or_else(|| Error::NoNode {
+            name: node.to_owned(),
+        })
+    }
+
+    /// Adds `count` pods to a node.
+    ///
+    /// Blocks: about a millisecond for each.
+    ///
+    /// # Errors
+    ///
+    /// No such node, more pods than the plan has addresses for, or what the kernel said.
+    pub fn pods(&self, node: &str, count: usize) -> Result<Vec<Pod>, Error> {
+        self.pods_on(&[(node, count)])
+    }
+
+    /// Adds pods to several nodes at a time, in the order given.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Topology::pods`].
+    pub fn pods_on(&self, wanted: &[(&str, usize)]) -> Result<Vec<Pod>, Error> {
+        let find = |&(name, count): &(&str, usize)| {
+            let node = self.nodes.iter().find(|node| node.name == name);
+            let node = node.ok_or_else(|| Error::NoNode {
+                name: name.to_owned(),
+            })?;
+            Ok((Arc::clone(node), count))
+        };
+        pod::add(&wanted.iter().map(find).collect::<Result<Vec<_>, Error>>()?)
+    }
+}
+
+impl Drop for Topology {
+    fn drop(&mut self) {
+        self.fabric.closing.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Namespaces with nothing in them yet.
+struct Made {
+    fabric: Namespace,
+    sink: Namespace,
+    nodes: Vec<Namespace>,
+    outside: Vec<Namespace>,
+}
+
+impl Made {
+    fn new(shape: &Shape) -> Result<Self, Error> {
+        let host = |name: &str, role| Wanted {
+            name: name.to_owned(),
+            isolation: Isolation::Network,
+            role,
+        };
+        let node = |node: &NodeShape| Wanted {
+            name: node.name.clone(),
+            isolation: Isolation::NetworkMountsAndHostName,
+            role: Role::Node,
+        };
+        let first = [host("fabric", Role::Fabric), host("sink", Role::Sink)];
+        let outside = shape.outside.iter().map(|name| host(name, Role::Host));
+        let all = first
+            .into_iter()
+            .chain(shape.nodes.iter().map(node))
+            .chain(outside);
+        let mut all = Namespace::new_many(all)?.into_iter();
+        let gone = || Error::Gone {
+            namespace: "fabric".to_owned(),
+        };
+        let fabric = all.next().ok_or_else(gone)?;
+        let sink = all.next().ok_or_else(gone)?;
+        let nodes = all.by_ref().take(shape.nodes.len()).collect();
+        Ok(Self {
+            fabric,
+            sink,
+            nodes,
+            outside: all.collect(),
+        })
+    }
+
+    fn fabric_changes(&self, shape: &Shape) -> Vec<Change> {
+        let mut changes = Vec::new();
+        self.add_sink(&mut changes);
+        for ((namespace, node), i) in self.nodes.iter().zip(&shape.nodes).zip(1..) {
+            add_node(&mut changes, namespace, i, node.mtu);
+        }
+        for (namespace, k) in self.outside.iter().zip(1..) {
+            add_outside(&mut changes, namespace, k, self.nodes.len() as u8);
+        }
+        changes
+    }
+
+    fn add_sink(&self, changes: &mut Vec<Change>) {
+        changes.push(Change::Veth {
+            near: end("sink", SINK_LINK, SINK_FABRIC_MAC),
+            far: end("eth0", UPLINK, SINK_MAC),
+            far_namespace: self.sink.network(),
+            mtu: None,
+        });
+        for family in Family::BOTH {
+            // An address that nobody has: only its neighbour entry counts.
+            let gateway = plan::pod_gateway(family);
+            let neighbour = Change::Neighbour {
+                index: SINK_LINK,
+                address: gateway,
+                mac: SINK_MAC,
+            };
+            changes.push(neighbour);
+            for table in [MAIN_TABLE, SINK_TABLE] {
+                changes.push(Change::Route {
+                    to: Prefix::any(family),
+                    via: Some(gateway),
+                    index: SINK_LINK,
+                    source: None,
+                    table,
+                });
+            }
+        }
+    }
+
+    fn finish(self, shape: &Shape) -> Result<Topology, Error> {
+        let sink = Tap::open(&self.sink)?;
+        let fabric = Arc::new(Fabric {
+            namespace: self.fabric,
+            closing: AtomicBool::new(false),
+        });
+        let nodes = self.nodes.into_iter().zip(&shape.nodes).zip(1..);
+        let nodes = nodes.map(|((namespace, node), number)| {
+            Arc::new(Node {
+                name: node.name.clone(),
+                number,
+                namespace,
+                fabric: Arc::clone(&fabric),
+                slots: Mutex::default(),
+            })
+        });
+        let outside = self.outside.into_iter().zip(&shape.outside).zip(1..);
+        let outside = outside.map(|((namespace, name), number)| Outside {
+            name: name.clone(),
+            number,
+            namespace,
+        });
+        Ok(Topology {
+            nodes: nodes.collect(),
+            outside: outside.collect(),
+            sink,
+            fabric,
+            _sink_namespace: self.sink,
+        })
+    }
+}
+
+impl Node {
+    pub(crate) fn lock_slots(&self) -> std::sync::MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Index of the fabric's side of a node's link.
+pub(crate) fn node_link(node: u8) -> u32 {
+    100 + u32::from(node)
+}
+
+fn outside_link(client: u8) -> u32 {
+    200 + u32::from(client)
+}
+
+fn services_table(node: u8) -> u8 {
+    100 + node
+}
+
+fn node_mac(node: u8) -> Mac {
+    [0x02, 0x4e, 0, 0, 1, node]
+}
+
+fn node_fabric_mac(node: u8) -> Mac {
+    [0x02, 0x4e, 0, 0, 2, node]
+}
+
+fn outside_mac(client: u8) -> Mac {
+    [0x02, 0x4f, 0, 0, 1, client]
+}
+
+fn outside_fabric_mac(client: u8) -> Mac {
+    [0x02, 0x4f, 0, 0, 2, client]
+}
+
+pub(crate) fn end(name: impl Into<String>, index: u32, mac: Mac) -> End {
+    End {
+        name: name.into(),
+        index,
+        mac,
+    }
+}
+
+/// The fabric's side of a node.
+fn add_node(changes: &mut Vec<Change>, namespace: &Namespace, i: u8, mtu: Option<u32>) {
+    let index = node_link(i);
+    let interface = format!("node{i}");
+    changes.push(Change::Veth {
+        near: end(interface.as_str(), index, node_fabric_mac(i)),
+        far: end("eth0", UPLINK, node_mac(i)),
+        far_namespace: namespace.network(),
+        mtu,
+    });
+    for family in Family::BOTH {
+        let node = plan::node_address(family, i);
+        let gateway = Prefix::new(
+            plan::node_gateway(family, i),
+            plan::node_link_length(family),
+        );
+        let pods = plan::pod_range(family, i);
+        changes.push(Change::Address {
+            index,
+            prefix: gateway,
+        });
+        changes.push(Change::Neighbour {
+            index,
+            address: node,
+            mac: node_mac(i),
+        });
+        let route = |to, via| Change::Route {
+            to,
+            via,
+            index,
+            source: None,
+            table: MAIN_TABLE,
+        };
+        changes.push(route(Prefix::host(node), None));
+        changes.push(route(pods, Some(node)));
+        // The node did not know this address of its own range: sent back to it, the packet would
+        // go round until its end.
+        changes.push(Change::Rule {
+            priority: RULE_STRAY_PODS,
+            interface: interface.clone(),
+            from: None,
+            to: Some(pods),
+            table: SINK_TABLE,
+        });
+    }
+    for range in plan::service_ranges() {
+        changes.push(Change::Route {
+            to: range,
+            via: Some(plan::node_address(range.family(), i)),
+            index,
+            source: None,
+            table: services_table(i),
+        });
+    }
+}
+
+/// The fabric's side of an outside client.
+fn add_outside(changes: &mut Vec<Change>, namespace: &Namespace, k: u8, nodes: u8) {
+    let index = outside_link(k);
+    let interface = format!("outside{k}");
+    changes.push(Change::Veth {
+        near: end(interface.as_str(), index, outside_fabric_mac(k)),
+        far: end("eth0", UPLINK, outside_mac(k)),
+        far_namespace: namespace.network(),
+        mtu: None,
+    });
+    for family in Family::BOTH {
+        let length = plan::outside_range(family, k).length;
+        let gateway = Prefix::new(plan::outside_gateway(family, k), length);
+        changes.push(Change::Address {
+            index,
+            prefix: gateway,
+        });
+        for i in 1..=nodes {
+            let address = plan::outside_address(family, k, i);
+            let host = Prefix::host(address);
+            changes.push(Change::Neighbour {
+                index,
+                address,
+                mac: outside_mac(k),
+            });
+            let (via, source, table) = (None, None, MAIN_TABLE);
+            changes.push(Change::Route {
+                to: host,
+                via,
+                index,
+                source,
+                table,
+            });
+            // Only from the client's own link: from a node the same packet was not handled.
+            changes.push(Change::Rule {
+                priority: RULE_SERVICES,
+                interface: interface.clone(),
+                from: Some(host),
+                to: None,
+                table: services_table(i),
+            });
+        }
+    }
+}
+
+fn node_changes(i: u8) -> Vec<Change> {
+    let mut changes = vec![Change::Up { index: UPLINK }];
+    for family in Family::BOTH {
+        let address = plan::node_address(family, i);
+        let length = plan::node_link_length(family);
+        let gateway = plan::node_gateway(family, i);
+        let mac = node_fabric_mac(i);
+        changes.push(Change::Address {
+            index: UPLINK,
+            prefix: Prefix::new(address, length),
+        });
+        changes.push(Change::Neighbour {
+            index: UPLINK,
+            address: gateway,
+            mac,
+        });
+        changes.push(default_route(family, gateway, Some(address)));
+    }
+    changes
+}
+
+fn outside_changes(k: u8, nodes: u8) -> Vec<Change> {
+    let mut changes = vec![Change::Up { index: UPLINK }];
+    for family in Family::BOTH {
+        let gateway = plan::outside_gateway(family, k);
+        let length = plan::outside_range(family, k).length;
+        for i in 1..=nodes {
+            let prefix = Prefix::new(plan::outside_address(family, k, i), length);
+            changes.push(Change::Address {
+                index: UPLINK,
+                prefix,
+            });
+        }
+        let mac = outside_fabric_mac(k);
+        changes.push(Change::Neighbour {
+            index: UPLINK,
+            address: gateway,
+            mac,
+        });
+        let first = (nodes > 0).then(|| plan::outside_address(family, k, 1));
+        changes.push(default_route(family, gateway, first));
+    }
+    changes
+}
+
+pub(crate) fn default_route(family: Family, gateway: IpAddr, source: Option<IpAddr>) -> Change {
+    Change::Route {
+        to: Prefix::any(family),
+        via: Some(gateway),
+        index: UPLINK,
+        source,
+        table: MAIN_TABLE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(nodes: &[&str], outside: &[&str], expected: &str) {
+        let shape = Shape {
+            nodes: nodes.iter().map(|name| NodeShape::new(*name)).collect(),
+            outside: outside.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let said = shape
+            .check()
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default();
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn shapes_are_checked() {
+        check(&["n1", "n2"], &["o1"], "");
+        check(
+            &["n1"; 14],
+            &[],
+            "no room for 14 nodes, the address plan has 13",
+        );
+        check(
+            &["n1", "n1"],
+            &[],
+            r#""n1" cannot be the name of a node or an outside client: another one has it"#,
+        );
+        check(
+            &[""],
+            &[],
+            r#""" cannot be the name of a node or an outside client: it is empty"#,
+        );
+    }
+}

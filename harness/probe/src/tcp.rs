@@ -1,0 +1,208 @@
+//! Clients over TCP.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use socket2::Socket;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use touchstone_spec::{Observation, Outcome};
+
+use crate::errors::{
+    ErrorQueue, Queued, TOUCHSTONE, broke, errno_of, failed, foreign, meaning_of_cause,
+    next_queued, set_error_queue,
+};
+use crate::line::{Answer, Nonce, request};
+use crate::stream::{Lines, Next};
+
+/// An accepted connection on which a server can be asked again and again.
+///
+/// Dropping it resets the connection, so that neither side keeps it in TIME_WAIT.
+#[derive(Debug)]
+pub struct Connection {
+    to: SocketAddr,
+    lines: Lines,
+    /// Asked and not answered: their answers may still come, late.
+    open: BTreeSet<Nonce>,
+    /// Retransmissions reported so far.
+    resent: u32,
+}
+
+/// Connects an unconnected, perhaps bound TCP socket to `to`, for at most `wait`.
+///
+/// Errors: what was seen instead of an accepted connection (`Refused`, `Unreachable`, `Dropped`,
+/// `Reset`), or that the probe broke.
+pub async fn connect_tcp(
+    fd: OwnedFd,
+    to: SocketAddr,
+    wait: Duration,
+) -> Result<Connection, Observation> {
+    match timeout(wait, connect(fd, to)).await {
+        Ok(done) => done,
+        Err(_) => Err(Observation::Saw(Outcome::Dropped)),
+    }
+}
+
+/// Connects as [`connect_tcp`] does, asks once and resets the connection; all of it takes `wait`
+/// at most.
+///
+/// `Dropped` means that no answer came, whether or not the connection was accepted.
+pub async fn ask_tcp(fd: OwnedFd, to: SocketAddr, wait: Duration) -> Observation {
+    let attempt = async {
+        match connect(fd, to).await {
+            Ok(mut connection) => connection.exchange().await,
+            Err(seen) => seen,
+        }
+    };
+    timeout(wait, attempt)
+        .await
+        .unwrap_or(Observation::Saw(Outcome::Dropped))
+}
+
+impl Connection {
+    /// Asks on this connection and waits at most `wait` for the answer.
+    ///
+    /// `resent` counts the retransmissions since the previous question; the first question counts
+    /// those of connecting too. A question that found no answer in time leaves the connection
+    /// usable: its late answer is never taken for that of another. A connection that the other
+    /// side has ended, orderly or not, is `Reset`.
+    pub async fn ask(&mut self, wait: Duration) -> Observation {
+        timeout(wait, self.exchange())
+            .await
+            .unwrap_or(Observation::Saw(Outcome::Dropped))
+    }
+
+    async fn exchange(&mut self) -> Observation {
+        let nonce = Nonce::fresh();
+        self.open.insert(nonce);
+        if let Err(error) = self.lines.send(&request(nonce)).await {
+            return failed("send to", self.to, &error, None);
+        }
+        loop {
+            let line = match self.lines.next().await {
+                Ok(Next::Line(line)) => line,
+                Ok(Next::Ended(rest)) if rest.is_empty() => {
+                    return Observation::Saw(Outcome::Reset);
+                }
+                Ok(Next::Ended(rest) | Next::TooLong(rest)) => {
+                    return foreign(self.to, TOUCHSTONE, &rest);
+                }
+                Err(error) => return failed("read from", self.to, &error, None),
+            };
+            let Some(answer) = Answer::parse(&line) else {
+                return foreign(self.to, TOUCHSTONE, &line);
+            };
+            if !self.open.remove(&answer.nonce) {
+                return foreign(self.to, TOUCHSTONE, &line);
+            }
+            if answer.nonce == nonce {
+                return self.reached(&answer);
+            }
+        }
+    }
+
+    fn reached(&mut self, answer: &Answer) -> Observation {
+        match touchstone_sys::tcp_info(self.lines.stream()) {
+            Ok(info) => {
+                let resent = info.total_retrans.saturating_sub(self.resent);
+                self.resent = info.total_retrans;
+                let source = answer.peer.ip();
+                Observation::Saw(Outcome::Reached {
+                    endpoint: answer.local,
+                    source,
+                    resent,
+                })
+            }
+            Err(error) => broke("count the retransmissions to", self.to, error),
+        }
+    }
+}
+
+async fn connect(fd: OwnedFd, to: SocketAddr) -> Result<Connection, Observation> {
+    let stream = establish(fd, to).await?;
+    Ok(Connection {
+        to,
+        lines: Lines::new(stream),
+        open: BTreeSet::new(),
+        resent: 0,
+    })
+}
+
+/// Connects and returns the stream, which resets its connection when dropped.
+pub(crate) async fn establish(fd: OwnedFd, to: SocketAddr) -> Result<TcpStream, Observation> {
+    const ACT: &str = "connect to";
+    let socket = Socket::from(fd);
+    socket
+        .set_nonblocking(true)
+        .and_then(|()| socket.set_linger(Some(Duration::ZERO)))
+        .and_then(|()| set_error_queue(&socket, to, ErrorQueue::On))
+        .map_err(|error| broke("prepare the socket for", to, error))?;
+    if let Err(error) = socket.connect(&to.into())
+        && errno_of(&error) != Errno::EINPROGRESS
+    {
+        let queued = next_queued(&socket).unwrap_or(None);
+        return Err(failed(ACT, to, &error, queued));
+    }
+    // Only now: a socket that is not yet connecting reports a hang-up to epoll.
+    let stream = TcpStream::from_std(socket.into()).map_err(|error| broke(ACT, to, error))?;
+    loop {
+        // An error alone counts as writable too: its side of the stream is closed.
+        let interest = Interest::WRITABLE;
+        let ready = stream
+            .ready(interest)
+            .await
+            .map_err(|error| broke(ACT, to, error))?;
+        match stream.try_io(interest, || progress(&stream)) {
+            Ok(Progress::Connected) => break,
+            Ok(Progress::Failed { error, queued }) => return Err(failed(ACT, to, &error, queued)),
+            Ok(Progress::Rejected(outcome)) => return Err(Observation::Saw(outcome)),
+            // A closed state stays set and would make this loop spin.
+            Err(_) if ready.is_write_closed() => {
+                return Err(broke(
+                    ACT,
+                    to,
+                    "the socket reports an error and does not name it",
+                ));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(broke(ACT, to, error)),
+        }
+    }
+    // From here on the kernel recovers from ICMP errors by itself, as it does for every ordinary
+    // client; with the queue on it would hand them to us as if they were final.
+    set_error_queue(&stream, to, ErrorQueue::Off).map_err(|error| broke(ACT, to, error))?;
+    Ok(stream)
+}
+
+/// How far a connection attempt is.
+enum Progress {
+    Connected,
+    /// The kernel gave up.
+    Failed {
+        error: io::Error,
+        queued: Option<Queued>,
+    },
+    /// Somebody said no although the kernel would try again: an ICMP error that arrives while the
+    /// SYN is still being sent, as a rule of the client's own node sends it, is only queued.
+    Rejected(Outcome),
+}
+
+fn progress(stream: &TcpStream) -> io::Result<Progress> {
+    if stream.peer_addr().is_ok() {
+        return Ok(Progress::Connected);
+    }
+    let error = stream.take_error()?;
+    let queued = next_queued(stream)?;
+    if let Some(error) = error {
+        return Ok(Progress::Failed { error, queued });
+    }
+    match queued.and_then(|queued| meaning_of_cause(queued.cause)) {
+        Some(outcome) => Ok(Progress::Rejected(outcome)),
+        None => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}

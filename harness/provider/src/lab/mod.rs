@@ -1,0 +1,44 @@
+//! The lab: an unmodified proxy on every node of a network made of namespaces.
+//!
+//! Must be used where namespaces may be made: as root, or in a process that
+//! `touchstone_sys::spawn_contained` has started.
+
+mod cluster;
+mod objects;
+mod places;
+mod proxy;
+mod rules;
+mod start;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use touchstone_apiserver::Lie;
+use touchstone_subject::{Resolved, Selection};
+
+/// Supplies clusters in the lab.
+#[derive(Debug, Clone)]
+pub struct Lab {
+    /// The proxy under test.
+    pub selection: Arc<Selection>,
+    /// Its program.
+    pub resolved: Arc<Resolved>,
+    /// What the API server tells the proxies wrongly.
+    pub lies: Vec<Lie>,
+    /// Nodes on which no proxy is started.
+    pub without_proxy: BTreeSet<String>,
+    /// Shell text that damages the rules of every node behind the proxy's back, once a step has
+    /// settled: to prove that cases notice.
+    pub sabotage: Option<String>,
+    /// One more listener of the first cluster's API server, for a person, with its token.
+    pub person: Option<Person>,
+}
+
+/// A person who looks into a lab from the host.
+#[derive(Debug, Clone)]
+pub struct Person {
+    /// A socket that was opened before the lab's namespaces were entered.
+    pub listener: Arc<std::net::TcpListener>,
+    /// The token that its clients must send.
+    pub token: String,
+}

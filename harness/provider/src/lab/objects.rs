@@ -1,0 +1,122 @@
+//! API objects between the words of the suite and the embedded API server.
+
+use serde_json::{Value, json};
+use touchstone_apiserver::{ApiServer, Reason, Status};
+use touchstone_spec::api::{EndpointSlice, Service, ZONE_LABEL};
+use touchstone_spec::{Change, NodeFacts};
+
+use crate::ClusterError;
+
+/// Makes a change of API objects. What concerns proxies is not made here.
+pub(super) fn apply(api: &ApiServer, change: &Change) -> Result<(), ClusterError> {
+    match change {
+        Change::ApplyService(service) => apply_service(api, service),
+        Change::ApplySlice(slice) => apply_slice(api, slice),
+        Change::DeleteService { namespace, name } => delete(api, "Service", namespace, name),
+        Change::DeleteSlice { namespace, name } => delete(api, "EndpointSlice", namespace, name),
+        Change::SetZone { node, zone } => {
+            let patch = json!({ "metadata": { "labels": { ZONE_LABEL: zone } } });
+            api.patch("Node", None, node, &patch)
+                .map(drop)
+                .map_err(|status| refused("set the zone of node", node, &status))
+        }
+        Change::Proxy { .. } => Ok(()),
+    }
+}
+
+/// The Node object of a node.
+pub(super) fn node(facts: &NodeFacts, pod_cidrs: &[String]) -> Value {
+    let addresses: Vec<Value> = facts
+        .addresses
+        .iter()
+        .map(|ip| json!({ "type": "InternalIP", "address": ip.to_string() }))
+        .collect();
+    let mut labels = json!({ "kubernetes.io/hostname": facts.name });
+    if let Some(zone) = &facts.zone {
+        labels[ZONE_LABEL] = json!(zone);
+    }
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": { "name": facts.name, "labels": labels },
+        "spec": { "podCIDR": pod_cidrs.first(), "podCIDRs": pod_cidrs },
+        "status": {
+            "addresses": addresses,
+            "conditions": [{ "type": "Ready", "status": "True", "reason": "Lab" }],
+        },
+    })
+}
+
+/// Creates a namespace unless it exists.
+fn need_namespace(api: &ApiServer, namespace: &str) -> Result<(), ClusterError> {
+    let object = json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace },
+    });
+    match api.create(object) {
+        Ok(_) => Ok(()),
+        Err(status) if status.reason() == Reason::AlreadyExists => Ok(()),
+        Err(status) => Err(refused("create namespace", namespace, &status)),
+    }
+}
+
+fn apply_service(api: &ApiServer, service: &Service) -> Result<(), ClusterError> {
+    let meta = &service.metadata;
+    let object = object(service, "v1", "Service")?;
+    let stored = put(api, "Service", &meta.namespace, &meta.name, object.clone())?;
+    // A load-balancer controller writes the status after the Service is there.
+    if stored.get("status").and_then(|s| s.get("loadBalancer")) != object["status"].get("loadBalancer")
+    {
+        api.replace_status(object)
+            .map_err(|status| refused("write the status of Service", &meta.name, &status))?;
+    }
+    Ok(())
+}
+
+fn apply_slice(api: &ApiServer, slice: &EndpointSlice) -> Result<(), ClusterError> {
+    let meta = &slice.metadata;
+    let object = object(slice, "discovery.k8s.io/v1", "EndpointSlice")?;
+    put(api, "EndpointSlice", &meta.namespace, &meta.name, object).map(drop)
+}
+
+fn put(
+    api: &ApiServer,
+    kind: &str,
+    namespace: &str,
+    name: &str,
+    object: Value,
+) -> Result<Value, ClusterError> {
+    let (act, result) = match api.get(kind, Some(namespace), name) {
+        Ok(_) => ("replace", api.replace(object)),
+        Err(_) => {
+            need_namespace(api, namespace)?;
+            ("create", api.create(object))
+        }
+    };
+    result.map_err(|status| refused(&format!("{act} {kind}"), &format!("{namespace}/{name}"), &status))
+}
+
+fn delete(api: &ApiServer, kind: &str, namespace: &str, name: &str) -> Result<(), ClusterError> {
+    match api.delete(kind, Some(namespace), name) {
+        Ok(_) => Ok(()),
+        Err(status) if status.reason() == Reason::NotFound => Ok(()),
+        Err(status) => {
+            Err(refused(&format!("delete {kind}"), &format!("{namespace}/{name}"), &status))
+        }
+    }
+}
+
+fn object<T: serde::Serialize>(
+    value: &T,
+    version: &str,
+    kind: &str,
+) -> Result<Value, ClusterError> {
+    let mut object = serde_json::to_value(value)
+        .map_err(|error| ClusterError::new(format!("failed to write a {kind} as JSON"), error))?;
+    object["apiVersion"] = json!(version);
+    object["kind"] = json!(kind);
+    Ok(object)
+}
+
+fn refused(act: &str, what: &str, status: &Status) -> ClusterError {
+    ClusterError::new(format!("the API server refused to {act} {what}"), status)
+}

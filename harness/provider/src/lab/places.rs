@@ -1,0 +1,195 @@
+//! Where sockets are opened: pods, nodes and outside clients by name.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use touchstone_netlab::{Error, Namespace, Pod, Topology, sockets};
+use touchstone_spec::{ClientKind, Family, Flow, PodFacts, PodWish};
+
+use crate::ClusterError;
+
+/// First UDP source port of a place.
+const FIRST_UDP_PORT: u16 = 2_048;
+/// UDP ports tried before a place counts as full.
+const UDP_TRIES: u16 = 64;
+
+/// The places of one cluster.
+pub(super) struct Places {
+    topology: Arc<Topology>,
+    pods: Mutex<Pods>,
+    /// Next UDP source port per place, so that none is used again while conntrack remembers it.
+    udp_ports: Mutex<BTreeMap<String, Arc<AtomicU16>>>,
+}
+
+#[derive(Default)]
+struct Pods {
+    /// All pods by place.
+    by_place: BTreeMap<String, Arc<Pod>>,
+    /// Places that nobody uses, by node, the longest unused first.
+    idle: BTreeMap<String, VecDeque<String>>,
+}
+
+/// A namespace, held while it is used.
+pub(super) enum Held {
+    Pod(Arc<Pod>),
+    Node(Arc<Topology>, usize),
+    Outside(Arc<Topology>, usize),
+}
+
+impl Held {
+    pub(super) fn namespace(&self) -> Option<&Namespace> {
+        match self {
+            Held::Pod(pod) => Some(pod.namespace()),
+            Held::Node(topology, index) => topology.nodes().nth(*index).map(|n| n.namespace()),
+            Held::Outside(topology, index) => topology.outside().get(*index).map(|o| o.namespace()),
+        }
+    }
+}
+
+impl Places {
+    pub(super) fn new(topology: Arc<Topology>) -> Places {
+        Places { topology, pods: Mutex::default(), udp_ports: Mutex::default() }
+    }
+
+    /// Pods for the wishes, new ones where no idle one stands on the node.
+    pub(super) fn take(&self, wishes: &[PodWish]) -> Result<Vec<PodFacts>, ClusterError> {
+        let failed = |error: Error| ClusterError::new("failed to make pods", error);
+        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing: BTreeMap<&str, usize> = BTreeMap::new();
+        for wish in wishes {
+            *missing.entry(&wish.node).or_default() += 1;
+        }
+        for (node, count) in &mut missing {
+            *count = count.saturating_sub(pods.idle.get(*node).map_or(0, VecDeque::len));
+        }
+        let wanted: Vec<(&str, usize)> =
+            missing.into_iter().filter(|(_, count)| *count > 0).collect();
+        for pod in self.topology.pods_on(&wanted).map_err(failed)? {
+            let facts = facts(&pod);
+            pods.idle.entry(facts.node.clone()).or_default().push_back(facts.place.clone());
+            pods.by_place.insert(facts.place, Arc::new(pod));
+        }
+        let no_pod = |node: &str| ClusterError::new("failed to make pods", format!("none on {node}"));
+        wishes
+            .iter()
+            .map(|wish| {
+                let place = pods.idle.get_mut(&wish.node).and_then(VecDeque::pop_front);
+                let pod = place.and_then(|place| pods.by_place.get(&place));
+                pod.map(|pod| facts(pod)).ok_or_else(|| no_pod(&wish.node))
+            })
+            .collect()
+    }
+
+    /// Pods that nobody uses any more.
+    pub(super) fn give_back(&self, facts: Vec<PodFacts>) {
+        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        for pod in facts {
+            pods.idle.entry(pod.node).or_default().push_back(pod.place);
+        }
+    }
+
+    /// The namespace of a place.
+    pub(super) fn hold(&self, place: &str) -> Option<Held> {
+        if let Some(index) = self.topology.nodes().position(|node| node.name() == place) {
+            return Some(Held::Node(Arc::clone(&self.topology), index));
+        }
+        if let Some(index) = self.topology.outside().iter().position(|o| o.name() == place) {
+            return Some(Held::Outside(Arc::clone(&self.topology), index));
+        }
+        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.by_place.get(place).map(|pod| Held::Pod(Arc::clone(pod)))
+    }
+
+    /// A TCP socket for one attempt of a flow.
+    pub(super) async fn tcp(&self, flow: &Flow) -> Result<OwnedFd, String> {
+        let from = source(flow, 0);
+        let family = flow.family();
+        self.open(&flow.client.place, move || match from {
+            Some(from) => sockets::tcp_socket_from(from),
+            None => sockets::tcp_socket(lab_family(family)),
+        })
+        .await
+    }
+
+    /// A UDP socket for one attempt of a flow, from a port that was not used lately.
+    pub(super) async fn udp(&self, flow: &Flow) -> Result<OwnedFd, String> {
+        let any = match flow.family() {
+            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let from = source(flow, 0).map_or(any, |address| address.ip());
+        let ports = {
+            let mut all = self.udp_ports.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(
+                all.entry(flow.client.place.clone())
+                    .or_insert_with(|| Arc::new(AtomicU16::new(FIRST_UDP_PORT))),
+            )
+        };
+        self.open(&flow.client.place, move || {
+            let mut tries = 0;
+            loop {
+                let port = next_port(&ports);
+                match sockets::udp_socket(SocketAddr::new(from, port)) {
+                    Ok(socket) => return Ok(OwnedFd::from(socket)),
+                    // A server of the place has this port.
+                    Err(error)
+                        if error.kind() == std::io::ErrorKind::AddrInUse && tries < UDP_TRIES =>
+                    {
+                        tries += 1;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        })
+        .await
+    }
+
+    async fn open(
+        &self,
+        place: &str,
+        open: impl FnOnce() -> std::io::Result<OwnedFd> + Send + 'static,
+    ) -> Result<OwnedFd, String> {
+        let failed = |why: String| format!("failed to open a socket in {place}: {why}");
+        let held = self.hold(place).ok_or_else(|| failed("there is no such place".to_owned()))?;
+        let namespace = held.namespace().ok_or_else(|| failed("it is gone".to_owned()))?;
+        let opened = namespace.run_async(open);
+        match opened.await {
+            Ok(Ok(socket)) => Ok(socket),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+}
+
+/// The facts of a pod.
+pub(super) fn facts(pod: &Pod) -> PodFacts {
+    PodFacts {
+        place: format!("pod-{}-{}", pod.node(), pod.number()),
+        node: pod.node().to_owned(),
+        addresses: pod.addresses(),
+    }
+}
+
+pub(super) fn lab_family(family: Family) -> touchstone_netlab::Family {
+    match family {
+        Family::V4 => touchstone_netlab::Family::V4,
+        Family::V6 => touchstone_netlab::Family::V6,
+    }
+}
+
+/// The source address that a flow's socket must be bound to. A node sends from whatever address
+/// its routes say.
+fn source(flow: &Flow, port: u16) -> Option<SocketAddr> {
+    match flow.client.kind {
+        ClientKind::Node => None,
+        ClientKind::Pod | ClientKind::Outside => Some(SocketAddr::new(flow.client.address, port)),
+    }
+}
+
+fn next_port(ports: &AtomicU16) -> u16 {
+    let port = ports.fetch_add(1, Ordering::Relaxed);
+    if port >= FIRST_UDP_PORT { port } else { port.saturating_add(FIRST_UDP_PORT) }
+}

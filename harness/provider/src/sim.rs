@@ -1,0 +1,283 @@
+//! A cluster that answers from the model, with switchable defects.
+//!
+//! It shows that the suite agrees with itself, and with a defect switched on that it can fail.
+//! The one place below the runner that may see the model.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use touchstone_spec::{
+    Allowed, Change, ClusterFacts, Features, Flow, Node, Observation, Outcome, PodFacts, PodWish,
+    Refusal, ServerWish, World,
+};
+
+use crate::{Cluster, ClusterError, ClusterRequest, Kept, Provider, Servers, Started};
+
+/// A planted defect of the simulated proxies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Defect {
+    /// Clients' addresses are kept where the node's should be seen.
+    NoMasquerade,
+    /// Connections of one client are spread in spite of affinity.
+    NoAffinity,
+    /// The first endpoint of every set is never chosen.
+    MissingEndpoint,
+    /// The node n2 has no proxy at all.
+    NodeWithoutProxy,
+    /// One connection in a hundred is dropped.
+    DropsOnePercent,
+    /// Refuses where it should drop.
+    RefusesInsteadOfDrops,
+}
+
+impl Defect {
+    /// Every defect.
+    pub const ALL: [Defect; 6] = [
+        Defect::NoMasquerade,
+        Defect::NoAffinity,
+        Defect::MissingEndpoint,
+        Defect::NodeWithoutProxy,
+        Defect::DropsOnePercent,
+        Defect::RefusesInsteadOfDrops,
+    ];
+}
+
+/// Supplies simulated clusters.
+#[derive(Debug, Clone, Default)]
+pub struct Sim {
+    /// Features that the simulated proxy declares.
+    pub features: Features,
+    /// The defect that is switched on, if any.
+    pub defect: Option<Defect>,
+}
+
+#[async_trait]
+impl Provider for Sim {
+    fn name(&self) -> &'static str {
+        "sim"
+    }
+
+    async fn start(&self, request: &ClusterRequest) -> Result<Started, ClusterError> {
+        let facts = ClusterFacts::planned(&request.shape);
+        let world = World {
+            nodes: facts
+                .nodes
+                .iter()
+                .map(|n| Node {
+                    name: n.name.clone(),
+                    zone: n.zone.clone(),
+                    addresses: n.addresses.clone(),
+                })
+                .collect(),
+            proxy: facts.proxy.clone(),
+            ..World::default()
+        };
+        let (_tell, notices) = mpsc::unbounded_channel();
+        let cluster = SimCluster {
+            facts,
+            state: Arc::new(State {
+                world: Mutex::new(world),
+                features: self.features.clone(),
+                defect: self.defect,
+                turn: AtomicU64::new(0),
+            }),
+            pods: Mutex::new(BTreeMap::new()),
+        };
+        Ok(Started {
+            cluster: Box::new(cluster),
+            notices,
+            took: BTreeMap::new(),
+            configuration: BTreeMap::new(),
+            remarks: Vec::new(),
+        })
+    }
+}
+
+struct SimCluster {
+    facts: ClusterFacts,
+    state: Arc<State>,
+    pods: Mutex<BTreeMap<String, u16>>,
+}
+
+struct State {
+    world: Mutex<World>,
+    features: Features,
+    defect: Option<Defect>,
+    turn: AtomicU64,
+}
+
+impl State {
+    fn answer(&self, flow: &Flow, turn: u64) -> Outcome {
+        let world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        let node = touchstone_model::entry(&world, flow).map(|node| node.name.clone());
+        let through = touchstone_model::entry(&world, flow)
+            .is_some_and(|node| !touchstone_model::claim(&world, flow, node).is_empty());
+        let expectation = touchstone_model::expect(&world, flow, &self.features);
+        drop(world);
+        if through {
+            if self.defect == Some(Defect::NodeWithoutProxy) && node.as_deref() == Some("n2") {
+                return Outcome::Unhandled;
+            }
+            if self.defect == Some(Defect::DropsOnePercent) && turn % 100 == 99 {
+                return Outcome::Dropped;
+            }
+        }
+        let mut choices: Vec<&Allowed> = expectation.allowed.iter().collect();
+        if through && self.defect == Some(Defect::MissingEndpoint) && choices.len() > 1 {
+            choices.remove(0);
+        }
+        let sticky = expectation.sticky && self.defect != Some(Defect::NoAffinity);
+        let index = if sticky { client_number(flow) } else { turn };
+        let count = choices.len().max(1) as u64;
+        let Some(choice) = choices.get((index % count) as usize) else {
+            return Outcome::Unhandled;
+        };
+        match choice {
+            Allowed::Reached { endpoint, sources } => {
+                let source = if through && self.defect == Some(Defect::NoMasquerade) {
+                    flow.client.address
+                } else {
+                    sources
+                        .iter()
+                        .next()
+                        .copied()
+                        .unwrap_or(flow.client.address)
+                };
+                Outcome::Reached {
+                    endpoint: *endpoint,
+                    source,
+                    resent: 0,
+                }
+            }
+            Allowed::Http {
+                status,
+                local_endpoints,
+            } => Outcome::Http {
+                status: *status,
+                local_endpoints: Some(*local_endpoints),
+            },
+            Allowed::Refused => Outcome::Refused(Refusal::Reset),
+            Allowed::Dropped if self.defect == Some(Defect::RefusesInsteadOfDrops) => {
+                Outcome::Refused(Refusal::Reset)
+            }
+            Allowed::Dropped => Outcome::Dropped,
+            Allowed::Unhandled => Outcome::Unhandled,
+        }
+    }
+
+    fn next(&self) -> u64 {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl Cluster for SimCluster {
+    fn facts(&self) -> &ClusterFacts {
+        &self.facts
+    }
+
+    async fn pods(&self, wishes: &[PodWish]) -> Result<Vec<PodFacts>, ClusterError> {
+        let mut used = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        wishes
+            .iter()
+            .map(|wish| {
+                let index = self
+                    .facts
+                    .nodes
+                    .iter()
+                    .position(|node| node.name == wish.node)
+                    .ok_or_else(|| ClusterError::new("no such node", &wish.node))?;
+                let number = used.entry(wish.node.clone()).or_insert(11);
+                *number += 1;
+                Ok(PodFacts::planned(&wish.node, index as u16 + 1, *number))
+            })
+            .collect()
+    }
+
+    async fn release(&self, _pods: Vec<PodFacts>) {}
+
+    async fn serve(&self, _wishes: &[ServerWish]) -> Result<Servers, ClusterError> {
+        Ok(Box::new(()))
+    }
+
+    async fn change(&self, change: &Change) -> Result<(), ClusterError> {
+        let mut world = self.state.world.lock().unwrap_or_else(PoisonError::into_inner);
+        world.apply(change);
+        Ok(())
+    }
+
+    async fn probe(&self, flow: &Flow, _wait: Duration) -> Observation {
+        Observation::Saw(self.state.answer(flow, self.state.next()))
+    }
+
+    async fn open(&self, flow: &Flow, _wait: Duration) -> Result<Box<dyn Kept>, Observation> {
+        let turn = self.state.next();
+        Ok(Box::new(SimKept {
+            state: Arc::clone(&self.state),
+            flow: flow.clone(),
+            turn,
+            at: None,
+        }))
+    }
+
+    async fn rules(&self, _node: &str, _needles: &[String]) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn control(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn broken(&self) -> Option<String> {
+        None
+    }
+
+    async fn sabotage(&self) -> Result<(), ClusterError> {
+        Ok(())
+    }
+
+    fn proxy_cpu(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn how_to_join(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn close(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// A kept flow stays with its endpoint while that may still be reached. TCP stays in any case.
+struct SimKept {
+    state: Arc<State>,
+    flow: Flow,
+    turn: u64,
+    at: Option<Outcome>,
+}
+
+#[async_trait]
+impl Kept for SimKept {
+    async fn ask(&mut self, _wait: Duration) -> Observation {
+        let stays = self.flow.protocol == touchstone_spec::Protocol::Tcp;
+        if let (true, Some(at @ Outcome::Reached { .. })) = (stays, &self.at) {
+            return Observation::Saw(at.clone());
+        }
+        let now = self.state.answer(&self.flow, self.turn);
+        self.at = Some(now.clone());
+        Observation::Saw(now)
+    }
+}
+
+fn client_number(flow: &Flow) -> u64 {
+    match flow.client.address {
+        IpAddr::V4(ip) => u64::from(u32::from(ip)),
+        IpAddr::V6(ip) => u128::from(ip) as u64,
+    }
+}

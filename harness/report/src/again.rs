@@ -1,0 +1,132 @@
+//! The one command that repeats a case.
+
+use crate::RunFacts;
+use crate::clean;
+use crate::wrap::{columns, prefix};
+
+/// The arguments of the command that repeats one case on one subject with the run's choices.
+fn arguments(run: Option<&RunFacts>, subject: &str, case: &str) -> Vec<String> {
+    let mut arguments = vec!["touchstone".to_owned(), "run".to_owned()];
+    // The lab is what a run uses when nobody says otherwise.
+    if let Some(run) = run.filter(|run| run.provider != "lab") {
+        arguments.extend(["--provider".to_owned(), run.provider.clone()]);
+    }
+    arguments.extend(["--subject".to_owned(), subject.to_owned(), case.to_owned()]);
+    if let Some(run) = run {
+        arguments.extend(["--seed".to_owned(), run.seed.clone()]);
+    }
+    arguments
+}
+
+/// The command as one line for a shell.
+#[must_use]
+pub fn command(run: Option<&RunFacts>, subject: &str, case: &str) -> String {
+    let quoted: Vec<String> = arguments(run, subject, case)
+        .iter()
+        .map(|a| quote(a))
+        .collect();
+    quoted.join(" ")
+}
+
+/// The command in lines of at most `width` columns, which a shell reads as one.
+pub(crate) fn command_lines(
+    run: Option<&RunFacts>,
+    subject: &str,
+    case: &str,
+    width: usize,
+) -> Vec<String> {
+    // Room for the blank and the backslash that continue a line.
+    let room = width.saturating_sub(2).max(4);
+    let mut lines: Vec<String> = Vec::new();
+    let mut line = String::new();
+    for argument in arguments(run, subject, case) {
+        let quoted = quote(&argument);
+        if !line.is_empty() && columns(&line) + 1 + columns(&quoted) > room {
+            lines.push(format!("{line} \\"));
+            line.clear();
+        } else if !line.is_empty() {
+            line.push(' ');
+        }
+        if columns(&quoted) <= room {
+            line.push_str(&quoted);
+            continue;
+        }
+        // Pieces that touch without a blank between them are one word to a shell.
+        let clean = clean::line(&argument);
+        let mut rest = clean.as_str();
+        while columns(&always_quoted(rest)) > room {
+            let mut at = prefix(rest, room - 3);
+            // Quotes inside grow when they are quoted themselves.
+            while columns(&always_quoted(&rest[..at])) > room {
+                at = rest[..at]
+                    .char_indices()
+                    .next_back()
+                    .map_or(0, |(before, _)| before);
+            }
+            if at == 0 {
+                break;
+            }
+            lines.push(format!("{line}{}\\", always_quoted(&rest[..at])));
+            line.clear();
+            rest = &rest[at..];
+        }
+        line.push_str(&always_quoted(rest));
+    }
+    lines.push(line);
+    lines
+}
+
+/// An argument as a shell reads it, in quotes where it needs them.
+pub(crate) fn quote(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=+,%".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        return argument.to_owned();
+    }
+    always_quoted(&clean::line(argument))
+}
+
+fn always_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUBJECT: &str = "kube-proxy:nftables@v1.37.2";
+
+    #[test]
+    fn a_case_is_quoted() {
+        assert_eq!(
+            command(None, SUBJECT, "cluster-ip/basic[v4,tcp]"),
+            "touchstone run --subject kube-proxy:nftables@v1.37.2 'cluster-ip/basic[v4,tcp]'"
+        );
+        assert_eq!(
+            command(None, "a'b; rm", "c\x1b[0m"),
+            "touchstone run --subject 'a'\\''b; rm' 'c\\x1b[0m'"
+        );
+    }
+
+    #[test]
+    fn lines_continue_as_a_shell_reads_them() {
+        assert_eq!(
+            command_lines(None, SUBJECT, "cluster-ip/basic[v4,tcp]", 50),
+            [
+                "touchstone run --subject \\",
+                "kube-proxy:nftables@v1.37.2 \\",
+                "'cluster-ip/basic[v4,tcp]'"
+            ]
+        );
+        let lines = command_lines(None, "s", "cluster-ip/basic[v4,tcp]", 20);
+        assert_eq!(
+            lines,
+            [
+                "touchstone run \\",
+                "--subject s \\",
+                "'cluster-ip/basi'\\",
+                "'c[v4,tcp]'"
+            ]
+        );
+        assert!(lines.iter().all(|line| columns(line) <= 20));
+    }
+}

@@ -1,0 +1,237 @@
+//! One execution of one variant on one cluster.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use touchstone_case::{Allocator, Book, CaseError, Script, Variant, compile};
+use touchstone_provider::{ClusterError, Servers};
+use touchstone_record::{Ended, Event, Failure};
+use touchstone_spec::{PodFacts, Verdict};
+use touchstone_verdict::{CaseFacts, Listed, decide};
+
+use crate::emit::Emitter;
+use crate::evidence::{Whose, failures, record};
+use crate::markers::{Marker, marker};
+use crate::run::Pause;
+use crate::step::{Ground, StepOutcome, removal, run_step};
+
+/// What an attempt is about.
+pub(crate) struct Attempt<'a> {
+    pub(crate) subject: &'a str,
+    pub(crate) variant: &'a Variant,
+    pub(crate) number: u32,
+    /// Reason under which the subject lists the case as a known failure.
+    pub(crate) known: Option<String>,
+    pub(crate) ground: &'a Ground,
+    pub(crate) allocator: &'a Allocator,
+    pub(crate) emitter: &'a Emitter,
+    pub(crate) pause: Option<&'a dyn Pause>,
+}
+
+/// What keeps an attempt from its verdict.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Case(#[from] CaseError),
+    #[error("failed to allocate for the case: {0}")]
+    Book(#[from] touchstone_case::BookError),
+}
+
+/// What was gathered so far.
+#[derive(Default)]
+struct Gathered {
+    failures: Vec<Failure>,
+    doubts: Vec<String>,
+    judged: usize,
+    waited: u64,
+    probes: u64,
+}
+
+impl Attempt<'_> {
+    /// Runs the attempt and gives its end; pods and objects are cleared away in any case.
+    pub(crate) async fn run(&self) -> Ended {
+        let began = Instant::now();
+        let mut gathered = Gathered::default();
+        let mut trouble = self.world(&mut gathered, began).await.err();
+        let cluster = &self.ground.cluster;
+        if !gathered.failures.is_empty()
+            && let Err(why) = cluster.control().await
+        {
+            gathered.doubts.push(format!("the cluster's own network: {why}"));
+        }
+        if let Some(why) = cluster.broken() {
+            trouble = None;
+            gathered.doubts.push(why);
+        }
+        let verdict = decide(CaseFacts {
+            level: self.variant.level(),
+            trouble: trouble.is_some(),
+            failures: gathered.failures.len(),
+            doubtful: !gathered.doubts.is_empty(),
+            judged: gathered.judged,
+            listed: if self.known.is_some() { Listed::Known } else { Listed::No },
+        });
+        let note = match (&trouble, verdict) {
+            (Some(trouble), _) => Some(trouble.to_string()),
+            (None, Verdict::Inconclusive) if gathered.doubts.is_empty() => {
+                Some("nothing was probed".to_owned())
+            }
+            (None, Verdict::Inconclusive) => Some(gathered.doubts.join("; ")),
+            (None, Verdict::KnownFailure | Verdict::UnexpectedPass) => self.known.clone(),
+            (
+                None,
+                Verdict::Pass
+                | Verdict::Survey
+                | Verdict::Unsupported
+                | Verdict::NotRun
+                | Verdict::Fail
+                | Verdict::Error,
+            ) => None,
+        };
+        let ended = self.ended(verdict, note, &gathered, began);
+        Ended { failures: gathered.failures, ..ended }
+    }
+
+    fn ended(
+        &self,
+        verdict: Verdict,
+        note: Option<String>,
+        gathered: &Gathered,
+        began: Instant,
+    ) -> Ended {
+        Ended {
+            subject: self.subject.to_owned(),
+            case: self.variant.id(),
+            attempt: self.number,
+            verdict,
+            excuse: None,
+            note,
+            failures: Vec::new(),
+            took: millis(began),
+            waited: gathered.waited,
+            probes: gathered.probes,
+            beside: Vec::new(),
+        }
+    }
+
+    async fn world(&self, gathered: &mut Gathered, began: Instant) -> Result<(), Trouble> {
+        let cluster = &self.ground.cluster;
+        let wishes = self.variant.pods();
+        let pods = cluster.pods(&wishes).await?;
+        let by_key: BTreeMap<String, PodFacts> =
+            wishes.into_iter().map(|wish| wish.key).zip(pods.iter().cloned()).collect();
+        let mut book = Book::new(cluster.facts().clone(), by_key, self.allocator);
+        let result = self.script(&mut book, gathered, began).await;
+        cluster.release(pods).await;
+        book.release();
+        result
+    }
+
+    async fn script(
+        &self,
+        book: &mut Book,
+        gathered: &mut Gathered,
+        began: Instant,
+    ) -> Result<(), Trouble> {
+        let script = compile(self.variant, book)?;
+        let families = self.variant.family().families();
+        let markers = (1..=script.steps.len())
+            .map(|step| marker(&script.namespace, step, &families, book))
+            .collect::<Result<Vec<Marker>, _>>()?;
+        let result = self.steps(&script, &markers, gathered, began).await;
+        if let (Some(pause), false) = (self.pause, gathered.failures.is_empty()) {
+            let so_far = Ended {
+                failures: gathered.failures.clone(),
+                ..self.ended(Verdict::Fail, None, gathered, began)
+            };
+            pause.failed(&so_far, self.ground.cluster.how_to_join()).await;
+        }
+        let cleared = self.clear(&script, &markers).await;
+        result.and(cleared.map_err(Trouble::from))
+    }
+
+    async fn steps(
+        &self,
+        script: &Script,
+        markers: &[Marker],
+        gathered: &mut Gathered,
+        began: Instant,
+    ) -> Result<(), Trouble> {
+        let cluster = Arc::clone(&self.ground.cluster);
+        let mut wishes: Vec<_> =
+            script.steps.iter().flat_map(|step| step.servers.iter().cloned()).collect();
+        wishes.sort();
+        wishes.dedup();
+        let _servers: Servers = cluster.serve(&wishes).await?;
+        let waiting = |what: String| {
+            self.emitter.emit(Event::Waiting {
+                subject: self.subject.to_owned(),
+                case: self.variant.id(),
+                what,
+            });
+        };
+        let mut before = None;
+        for (number, (step, marker)) in (1..).zip(script.steps.iter().zip(markers)) {
+            let whose = Whose {
+                subject: self.subject,
+                case: &self.variant.id(),
+                attempt: self.number,
+                step: number,
+                began: millis(began),
+            };
+            let outcome = run_step(self.ground, before, step, marker, &waiting).await?;
+            self.tell(&whose, &outcome);
+            gathered.take(&outcome);
+            gathered
+                .failures
+                .extend(failures(&whose, &outcome, &script.names, cluster.as_ref()).await);
+            // What follows a wrong step would only repeat it.
+            if !gathered.failures.is_empty() || !gathered.doubts.is_empty() {
+                break;
+            }
+            before = Some(step);
+        }
+        Ok(())
+    }
+
+    fn tell(&self, whose: &Whose<'_>, outcome: &StepOutcome) {
+        let settled = outcome.times.settled.is_some();
+        for cell in &outcome.cells {
+            self.emitter.emit(Event::CellJudged(record(whose, cell, settled)));
+        }
+        self.emitter.emit(Event::StepEnded {
+            subject: self.subject.to_owned(),
+            case: self.variant.id(),
+            attempt: self.number,
+            step: whose.step,
+            times: outcome.times.clone(),
+        });
+    }
+
+    async fn clear(&self, script: &Script, markers: &[Marker]) -> Result<(), ClusterError> {
+        for change in removal(&script.steps, markers) {
+            self.ground.cluster.change(&change).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Gathered {
+    fn take(&mut self, outcome: &StepOutcome) {
+        self.doubts.extend(outcome.doubts.iter().cloned());
+        self.judged += outcome.cells.iter().filter(|cell| cell.is_judged()).count();
+        self.waited += outcome.times.ended.saturating_sub(outcome.times.harness);
+        self.probes += outcome.times.probes;
+        if let Some(traffic) = &outcome.traffic {
+            self.probes += traffic.sent;
+            self.doubts.extend(traffic.broken.iter().map(|why| format!("traffic: {why}")));
+        }
+    }
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

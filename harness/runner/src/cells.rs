@@ -1,0 +1,251 @@
+//! The cells of a step: which flows, what they must meet, what they have met.
+
+use std::time::Duration;
+
+use touchstone_case::{Pin, ScriptStep};
+use touchstone_model::{entry, expect};
+use touchstone_spec::{
+    Allowed, Change, Client, Expectation, Features, Flow, FrontendKind, Observation, Outcome,
+    OutcomeKind, World,
+};
+use touchstone_verdict::{CellTally, Wrong};
+
+use crate::sampling::Sampling;
+
+/// How long silence must last to count as such, and how long a first look waits.
+const SILENCE: Duration = Duration::from_millis(300);
+/// How long an answer may take before it counts as lost.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Why a flow is probed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A row of the case pins it.
+    Pinned,
+    /// The model's matrix has it.
+    Matrix,
+    /// Past the proxy, to know that the network itself works.
+    Control,
+    /// To know that the proxy has seen the change.
+    Marker,
+}
+
+/// One flow at one step.
+#[derive(Debug, Clone)]
+pub(crate) struct Cell {
+    pub(crate) flow: Flow,
+    pub(crate) role: Role,
+    pub(crate) line: Option<usize>,
+    pub(crate) pin: Option<Pin>,
+    pub(crate) expectation: Expectation,
+    /// The node that handles the flow.
+    pub(crate) node: Option<String>,
+    /// Whether an answer of before the change would be wrong now.
+    pub(crate) changed: bool,
+    /// Samples that judge it.
+    pub(crate) wanted: u64,
+    /// What was seen since it was last wrong.
+    pub(crate) tally: CellTally,
+    pub(crate) first_right: Option<u64>,
+    pub(crate) last_wrong: Option<u64>,
+    /// The first thing that was wrong, and when.
+    pub(crate) first_disagreement: Option<(u64, Observation)>,
+    /// What decided against it.
+    pub(crate) wrong: Option<Wrong>,
+}
+
+impl Cell {
+    fn new(flow: Flow, role: Role, worlds: &Worlds, features: &Features, s: Sampling) -> Cell {
+        let expectation = expect(&worlds.after, &flow, features);
+        let before = expect(&worlds.before, &flow, features);
+        let wanted = match role {
+            Role::Pinned | Role::Matrix => s.wanted(&expectation),
+            Role::Control | Role::Marker => 1,
+        };
+        Cell {
+            node: entry(&worlds.after, &flow).map(|node| node.name.clone()),
+            changed: before.allowed != expectation.allowed,
+            line: None,
+            pin: None,
+            tally: CellTally::default(),
+            first_right: None,
+            last_wrong: None,
+            first_disagreement: None,
+            wrong: None,
+            flow,
+            role,
+            expectation,
+            wanted,
+        }
+    }
+
+    /// How long a probe that judges waits: long where an answer must come, short where none may.
+    pub(crate) fn patience(&self) -> Duration {
+        let silent = self.expectation.open
+            || self
+                .expectation
+                .kinds()
+                .iter()
+                .any(|k| matches!(k, OutcomeKind::Dropped | OutcomeKind::Unhandled));
+        if silent { SILENCE } else { PATIENCE }
+    }
+
+    /// How long a probe waits while the cell settles: no longer than silence takes, since an
+    /// answer that is late then is simply asked for again.
+    pub(crate) fn patience_while_settling(&self) -> Duration {
+        Cell::glance()
+    }
+
+    /// How long a probe that only looks whether the change has arrived waits.
+    pub(crate) fn glance() -> Duration {
+        SILENCE
+    }
+
+    /// Whether it counts for the verdict on the proxy.
+    pub(crate) fn is_judged(&self) -> bool {
+        match self.role {
+            Role::Pinned | Role::Matrix => true,
+            Role::Control | Role::Marker => false,
+        }
+    }
+}
+
+/// The worlds around a change.
+#[derive(Debug, Clone)]
+pub(crate) struct Worlds {
+    pub(crate) before: World,
+    pub(crate) after: World,
+    /// Worlds that a proxy may see in between, since objects of different kinds reach it in any
+    /// order.
+    between: Vec<World>,
+    /// Whether nothing of the case existed before.
+    first: bool,
+}
+
+/// Above this number of changes only their prefixes and suffixes are taken as in-between worlds.
+const ALL_SUBSETS_UP_TO: usize = 5;
+
+impl Worlds {
+    pub(crate) fn around(before: Option<&World>, step: &ScriptStep) -> Worlds {
+        let first = before.is_none();
+        let before = before.cloned().unwrap_or_else(|| World {
+            nodes: step.world.nodes.clone(),
+            proxy: step.world.proxy.clone(),
+            ..World::default()
+        });
+        let n = step.changes.len();
+        let picks: Vec<Vec<&Change>> = if n <= ALL_SUBSETS_UP_TO {
+            (1..(1_usize << n).saturating_sub(1))
+                .map(|bits| {
+                    let chosen = step.changes.iter().enumerate();
+                    chosen.filter(|(i, _)| bits & (1 << i) != 0).map(|(_, c)| c).collect()
+                })
+                .collect()
+        } else {
+            (1..n)
+                .flat_map(|i| [step.changes[..i].iter().collect(), step.changes[i..].iter().collect()])
+                .collect()
+        };
+        let between = picks
+            .into_iter()
+            .map(|changes| {
+                let mut world = before.clone();
+                for change in changes {
+                    world.apply(change);
+                }
+                world
+            })
+            .collect();
+        Worlds { before, after: step.world.clone(), between, first }
+    }
+
+    /// Whether nothing of the case existed before.
+    pub(crate) fn is_first(&self) -> bool {
+        self.first
+    }
+
+    /// Whether an answer is right before, after or between the changes: only its time is wrong.
+    pub(crate) fn forgive(&self, flow: &Flow, saw: &Observation, features: &Features) -> bool {
+        let outcome = match saw {
+            Observation::ProbeBroke(_) => return true,
+            Observation::Saw(outcome) => outcome,
+        };
+        match outcome {
+            // Silence and late answers are what a change in progress looks like.
+            Outcome::Dropped | Outcome::Unhandled | Outcome::Reached { resent: 1.., .. } => true,
+            Outcome::Refused(_) | Outcome::Unreachable | Outcome::Reset if self.first => true,
+            Outcome::Refused(_)
+            | Outcome::Unreachable
+            | Outcome::Reset
+            | Outcome::Http { .. }
+            | Outcome::Reached { .. } => [&self.before, &self.after]
+                .into_iter()
+                .chain(&self.between)
+                .any(|world| expect(world, flow, features).admits(outcome)),
+        }
+    }
+}
+
+/// Every cell of a step.
+pub(crate) fn cells(
+    step: &ScriptStep,
+    worlds: &Worlds,
+    features: &Features,
+    sampling: Sampling,
+) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for row in &step.rows {
+        let mut cell = Cell::new(row.flow.clone(), Role::Pinned, worlds, features, sampling);
+        cell.line = Some(row.line);
+        cell.pin = Some(row.pin.clone());
+        cells.push(cell);
+    }
+    for flow in &step.matrix {
+        cells.push(Cell::new(flow.clone(), Role::Matrix, worlds, features, sampling));
+    }
+    for flow in controls(&cells) {
+        cells.push(Cell::new(flow, Role::Control, worlds, features, sampling));
+    }
+    cells
+}
+
+/// Cells that show that a marker has arrived.
+pub(crate) fn marker_cells(
+    flows: &[Flow],
+    worlds: &Worlds,
+    features: &Features,
+    sampling: Sampling,
+) -> Vec<Cell> {
+    flows
+        .iter()
+        .map(|flow| Cell::new(flow.clone(), Role::Marker, worlds, features, sampling))
+        .collect()
+}
+
+/// From every place that judged flows start from, directly to every endpoint that they may reach.
+fn controls(cells: &[Cell]) -> Vec<Flow> {
+    let mut controls: Vec<Flow> = Vec::new();
+    for cell in cells.iter().filter(|cell| cell.flow.frontend != FrontendKind::HealthCheck) {
+        for allowed in &cell.expectation.allowed {
+            let Allowed::Reached { endpoint, .. } = allowed else { continue };
+            let client: &Client = &cell.flow.client;
+            let known = controls.iter().any(|known| {
+                known.to == *endpoint
+                    && known.protocol == cell.flow.protocol
+                    && known.client.place == client.place
+            });
+            // A pod that calls its own address never leaves its namespace: no control.
+            if !known && client.address != endpoint.ip() {
+                controls.push(Flow {
+                    client: client.clone(),
+                    via: None,
+                    to: *endpoint,
+                    protocol: cell.flow.protocol,
+                    frontend: FrontendKind::Direct,
+                    text: format!("control: {} → {endpoint}", client.place),
+                });
+            }
+        }
+    }
+    controls
+}

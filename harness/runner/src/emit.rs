@@ -1,0 +1,52 @@
+//! Where events go: into the log, and to whoever watches the run.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc::UnboundedSender;
+use touchstone_record::{Event, LogError, LogWriter, RunEvent};
+
+/// Writes events to the log and passes them on. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Emitter {
+    log: Arc<LogWriter>,
+    watcher: Option<UnboundedSender<RunEvent>>,
+    failed: Arc<Mutex<Option<LogError>>>,
+}
+
+impl Emitter {
+    /// An emitter for a log; `watcher` also gets every event.
+    #[must_use]
+    pub fn new(log: LogWriter, watcher: Option<UnboundedSender<RunEvent>>) -> Emitter {
+        Emitter { log: Arc::new(log), watcher, failed: Arc::default() }
+    }
+
+    /// Records an event. After the first failure to write nothing more is written, so that the
+    /// log stays a true beginning of the run.
+    pub fn emit(&self, event: Event) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.is_some() {
+            return;
+        }
+        match self.log.write(event) {
+            Ok(event) => {
+                if let Some(watcher) = &self.watcher {
+                    // A watcher that has gone away misses nothing that the log does not have.
+                    let _ = watcher.send(event);
+                }
+            }
+            Err(error) => *failed = Some(error),
+        }
+    }
+
+    /// Whether the log could not be written.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Why the log could not be written, once.
+    #[must_use]
+    pub fn take_failure(&self) -> Option<LogError> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}

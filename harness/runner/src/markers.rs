@@ -1,0 +1,117 @@
+//! Markers: how the runner knows that a proxy has seen a change.
+//!
+//! After the changes of a step one more Service is created, answered by a pod that every cluster
+//! has. Objects of a kind reach a proxy in order, so where the marker answers, everything before
+//! it has been programmed too. That turns "nothing happens" into something that can be tested:
+//! without it, a step that expects no difference would pass before the proxy had noticed it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use touchstone_case::{Book, BookError};
+use touchstone_spec::api::{
+    Conditions, Endpoint, EndpointPort, EndpointSlice, Meta, SERVICE_NAME_LABEL, Service,
+    ServicePort, ServiceSpec,
+};
+use touchstone_spec::{
+    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, Protocol,
+};
+
+/// A marker: the objects that make it and the flows that see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Marker {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) flows: Vec<Flow>,
+}
+
+/// The marker of a step, from every node in every family of the variant.
+pub(crate) fn marker(
+    namespace: &str,
+    step: usize,
+    families: &[Family],
+    book: &mut Book,
+) -> Result<Marker, BookError> {
+    let name = format!("marker-{step}");
+    let facts = book.facts.clone();
+    let mut ips = Vec::new();
+    for family in families {
+        ips.push((*family, book.cluster_ip(&name, *family)?));
+    }
+    let meta = |name: String, labels| Meta {
+        name,
+        namespace: namespace.to_owned(),
+        labels,
+        annotations: BTreeMap::new(),
+    };
+    let service = Service {
+        metadata: meta(name.clone(), BTreeMap::new()),
+        spec: ServiceSpec {
+            cluster_ip: ips.first().map(|(_, ip)| ip.to_string()),
+            cluster_ips: ips.iter().map(|(_, ip)| ip.to_string()).collect(),
+            ip_families: families.iter().map(|f| f.api_name().to_owned()).collect(),
+            ip_family_policy: Some(
+                if families.len() > 1 { "RequireDualStack" } else { "SingleStack" }.to_owned(),
+            ),
+            ports: vec![ServicePort {
+                protocol: Some(Protocol::Tcp),
+                port: CLIENT_PORT,
+                ..ServicePort::default()
+            }],
+            ..ServiceSpec::default()
+        },
+        ..Service::default()
+    };
+    let mut changes = vec![Change::ApplyService(service)];
+    let mut flows = Vec::new();
+    for (family, ip) in ips {
+        let labels = BTreeMap::from([(SERVICE_NAME_LABEL.to_owned(), name.clone())]);
+        changes.push(Change::ApplySlice(EndpointSlice {
+            metadata: meta(format!("{name}-{family}"), labels),
+            address_type: family.api_name().to_owned(),
+            ports: vec![EndpointPort {
+                name: Some(String::new()),
+                protocol: Protocol::Tcp,
+                port: Some(CLIENT_PORT),
+            }],
+            endpoints: answering(&facts, family),
+        }));
+        flows.extend(facts.nodes.iter().filter_map(|node| {
+            Some(Flow {
+                client: Client {
+                    kind: ClientKind::Pod,
+                    place: node.client.place.clone(),
+                    node: Some(node.name.clone()),
+                    address: node.client.address(family)?,
+                },
+                via: None,
+                to: SocketAddr::new(ip, CLIENT_PORT),
+                protocol: Protocol::Tcp,
+                frontend: FrontendKind::ClusterIp,
+                text: format!("pod@{} → marker of step {step}", node.name),
+            })
+        }));
+    }
+    Ok(Marker { changes, flows })
+}
+
+/// The client pod of the last node answers for all markers.
+fn answering(facts: &ClusterFacts, family: Family) -> Vec<Endpoint> {
+    facts
+        .nodes
+        .last()
+        .and_then(|node| {
+            Some(Endpoint {
+                addresses: vec![node.client.address(family)?.to_string()],
+                node_name: Some(node.name.clone()),
+                zone: node.zone.clone(),
+                conditions: Conditions {
+                    ready: Some(true),
+                    serving: Some(true),
+                    terminating: Some(false),
+                },
+                hints: None,
+            })
+        })
+        .into_iter()
+        .collect()
+}

@@ -1,0 +1,411 @@
+//! A whole run: subjects one after the other, clusters as the cases need them, cases side by side.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
+use touchstone_case::{Allocator, Variant};
+use touchstone_provider::{Cluster, ClusterError, ClusterRequest, Notice, Provider};
+use touchstone_record::{Ended, Event, ExitByDesign, Failure, SubjectRecord};
+use touchstone_spec::{ClusterShape, Features, Verdict};
+
+use crate::attempt::Attempt;
+use crate::emit::Emitter;
+use crate::plan::{PROXY_STAYS_UP, excuse};
+use crate::sampling::Sampling;
+use crate::step::Ground;
+
+/// Endpoint ports per family on a shared cluster: above 1,000 kube-proxy syncs in another way.
+const SHARED_ENDPOINT_PORTS: u32 = 900;
+/// Endpoint ports that a case has beside those of its file: its markers'.
+const PER_CASE: usize = 4;
+/// Clusters that live side by side with the shared one.
+const CLUSTERS_BESIDE: usize = 2;
+/// Times that a shared cluster is started anew after its proxy ended unexpectedly.
+const NEW_CLUSTERS: usize = 2;
+
+/// One subject of a run.
+#[derive(Clone)]
+pub struct RunSubject {
+    /// What the log says of it.
+    pub record: SubjectRecord,
+    /// Features that it declares.
+    pub features: Arc<Features>,
+    /// What supplies its clusters.
+    pub provider: Arc<dyn Provider>,
+    /// What the provider can do beyond any cluster, by the names that cases use in `needs: lab`.
+    pub provided: BTreeSet<String>,
+    /// Reasons of its known failures, by variant.
+    pub known: BTreeMap<String, String>,
+}
+
+/// What a person wants to do when a case fails.
+#[async_trait]
+pub trait Pause: Send + Sync {
+    /// Called after a failing case while its cluster still has the case's world.
+    async fn failed(&self, ended: &Ended, how_to_join: Vec<String>);
+}
+
+/// How to run.
+#[derive(Clone)]
+pub struct Settings {
+    /// Cases that run side by side on one cluster.
+    pub jobs: usize,
+    /// Called after each failing case, if a person asked for it.
+    pub pause: Option<Arc<dyn Pause>>,
+}
+
+/// Runs a plan on every subject.
+///
+/// Everything that happens is told to the emitter; the caller writes the first and the last
+/// event. Clusters are closed before this returns.
+pub async fn run(
+    variants: &[Variant],
+    subjects: &[RunSubject],
+    settings: &Settings,
+    emitter: &Emitter,
+) {
+    let sampling = Sampling::of(variants);
+    for subject in subjects {
+        let run = SubjectRun {
+            subject: subject.clone(),
+            settings: settings.clone(),
+            emitter: emitter.clone(),
+            sampling,
+            exits: Arc::default(),
+            clusters: Arc::default(),
+        };
+        Arc::new(run).all(variants).await;
+        if emitter.has_failed() {
+            return;
+        }
+    }
+}
+
+struct SubjectRun {
+    subject: RunSubject,
+    settings: Settings,
+    emitter: Emitter,
+    sampling: Sampling,
+    /// Unexpected exits of proxies, as evidence.
+    exits: Arc<Mutex<Vec<Vec<String>>>>,
+    /// Clusters started so far.
+    clusters: Arc<Mutex<usize>>,
+}
+
+/// A cluster of the run and what listens to it.
+struct Live {
+    name: String,
+    cluster: Arc<dyn Cluster>,
+    ground: Ground,
+    allocator: Allocator,
+    listener: JoinHandle<()>,
+    running: Mutex<BTreeSet<String>>,
+}
+
+/// Cases for one cluster.
+struct Batch {
+    shape: ClusterShape,
+    alone: bool,
+    variants: Vec<Variant>,
+}
+
+impl SubjectRun {
+    fn id(&self) -> &str {
+        &self.subject.record.id
+    }
+
+    async fn all(self: Arc<Self>, variants: &[Variant]) {
+        let mut wanted = Vec::new();
+        for variant in variants {
+            match excuse(variant, &self.subject.features, &self.subject.provided) {
+                Some(excuse) => self.emitter.emit(Event::CaseEnded(Ended {
+                    excuse: Some(excuse),
+                    ..self.ended(&variant.id(), 1, Verdict::Unsupported, None)
+                })),
+                None => wanted.push(variant.clone()),
+            }
+        }
+        let beside = Arc::new(Semaphore::new(CLUSTERS_BESIDE));
+        let mut tasks = JoinSet::new();
+        for batch in batches(wanted) {
+            let run = Arc::clone(&self);
+            let beside = Arc::clone(&beside);
+            tasks.spawn(async move {
+                // The largest shared cluster starts at once, others when there is room.
+                let _room = if batch.alone { Some(beside.acquire_owned().await) } else { None };
+                run.batch(batch).await;
+            });
+        }
+        while tasks.join_next().await.is_some() {}
+        self.judge_exits(!variants.is_empty());
+    }
+
+    async fn batch(self: &Arc<Self>, batch: Batch) {
+        let mut queue: VecDeque<Variant> = batch.variants.into();
+        let mut again: Vec<Variant> = Vec::new();
+        for _ in 0..=NEW_CLUSTERS {
+            if queue.is_empty() {
+                break;
+            }
+            let live = match self.open(&batch.shape, batch.alone).await {
+                Ok(live) => Arc::new(live),
+                Err(error) => {
+                    self.give_up(&mut queue, &error);
+                    break;
+                }
+            };
+            again.extend(self.side_by_side(&live, &mut queue).await);
+            self.close(&live).await;
+        }
+        if !queue.is_empty() {
+            let why = ClusterError::new(
+                "failed to keep a cluster",
+                "the proxy ended unexpectedly on each of them",
+            );
+            self.give_up(&mut queue, &why);
+        }
+        for variant in again {
+            self.repeat(&batch.shape, variant).await;
+        }
+    }
+
+    /// Runs cases of the queue side by side until it is empty or the cluster breaks. Gives back
+    /// the cases that were in flight when it broke.
+    async fn side_by_side(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        queue: &mut VecDeque<Variant>,
+    ) -> Vec<Variant> {
+        let jobs = Arc::new(Semaphore::new(self.settings.jobs));
+        let room = Arc::new(Semaphore::new(SHARED_ENDPOINT_PORTS as usize));
+        let mut tasks: JoinSet<Option<Variant>> = JoinSet::new();
+        while let Some(variant) = queue.pop_front() {
+            let weight = u32::try_from(variant.weight() + PER_CASE).unwrap_or(u32::MAX);
+            let permits = tokio::join!(
+                Arc::clone(&jobs).acquire_owned(),
+                Arc::clone(&room).acquire_many_owned(weight.min(SHARED_ENDPOINT_PORTS))
+            );
+            if live.cluster.broken().is_some() || self.emitter.has_failed() {
+                queue.push_front(variant);
+                break;
+            }
+            let run = Arc::clone(self);
+            let live = Arc::clone(live);
+            tasks.spawn(async move {
+                let _permits = permits;
+                let ended = run.attempt(&live, &variant, 1).await;
+                let in_flight = live.cluster.broken().is_some()
+                    && ended.verdict == Verdict::Inconclusive;
+                in_flight.then_some(variant)
+            });
+        }
+        let mut again = Vec::new();
+        while let Some(done) = tasks.join_next().await {
+            match done {
+                Ok(variant) => again.extend(variant),
+                Err(error) => self.emitter.emit(Event::HarnessError {
+                    message: format!("a case ended without a verdict: {error}"),
+                }),
+            }
+        }
+        again
+    }
+
+    /// A second attempt of a case that was in flight when the proxy ended, on its own cluster.
+    async fn repeat(self: &Arc<Self>, shape: &ClusterShape, variant: Variant) {
+        match self.open(shape, true).await {
+            Ok(live) => {
+                self.attempt(&live, &variant, 2).await;
+                self.close(&live).await;
+            }
+            Err(error) => self.emitter.emit(Event::CaseEnded(self.ended(
+                &variant.id(),
+                2,
+                Verdict::Inconclusive,
+                Some(error.to_string()),
+            ))),
+        }
+    }
+
+    async fn attempt(&self, live: &Live, variant: &Variant, number: u32) -> Ended {
+        let id = variant.id();
+        let beside = {
+            let mut running = live.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let beside = running.iter().cloned().collect();
+            running.insert(id.clone());
+            beside
+        };
+        self.emitter.emit(Event::CaseStarted {
+            subject: self.id().to_owned(),
+            case: id.clone(),
+            attempt: number,
+            cluster: live.name.clone(),
+        });
+        let attempt = Attempt {
+            subject: self.id(),
+            variant,
+            number,
+            known: self.subject.known.get(&id).cloned(),
+            ground: &live.ground,
+            allocator: &live.allocator,
+            emitter: &self.emitter,
+            pause: self.settings.pause.as_deref(),
+        };
+        let ended = Ended { beside, ..attempt.run().await };
+        live.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.emitter.emit(Event::CaseEnded(ended.clone()));
+        ended
+    }
+
+    async fn open(self: &Arc<Self>, shape: &ClusterShape, alone: bool) -> Result<Live, ClusterError> {
+        let name = {
+            let mut count = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+            *count += 1;
+            format!("c{count}")
+        };
+        self.emitter
+            .emit(Event::ClusterStarting { cluster: name.clone(), subject: self.id().to_owned() });
+        let request = ClusterRequest { name: name.clone(), shape: shape.clone() };
+        let started = self.subject.provider.start(&request).await?;
+        self.emitter.emit(Event::ClusterReady {
+            cluster: name.clone(),
+            subject: self.id().to_owned(),
+            took: started.took,
+            configuration: started.configuration,
+            remarks: started.remarks,
+        });
+        let cluster: Arc<dyn Cluster> = Arc::from(started.cluster);
+        let listener = tokio::spawn(listen(
+            name.clone(),
+            started.notices,
+            self.emitter.clone(),
+            Arc::clone(&self.exits),
+        ));
+        Ok(Live {
+            allocator: Allocator::new(cluster.facts()),
+            ground: Ground::new(
+                Arc::clone(&cluster),
+                Arc::clone(&self.subject.features),
+                self.sampling,
+                alone,
+            ),
+            name,
+            cluster,
+            listener,
+            running: Mutex::default(),
+        })
+    }
+
+    async fn close(&self, live: &Live) {
+        let remarks = live.cluster.close().await;
+        live.listener.abort();
+        self.emitter.emit(Event::ClusterClosed { cluster: live.name.clone(), remarks });
+    }
+
+    /// Ends every case of a queue for which no cluster could be had.
+    fn give_up(&self, queue: &mut VecDeque<Variant>, error: &ClusterError) {
+        if error.proxy {
+            let evidence = vec![error.to_string()];
+            self.exits.lock().unwrap_or_else(PoisonError::into_inner).push(evidence);
+        }
+        let verdict = if error.proxy { Verdict::Inconclusive } else { Verdict::Error };
+        for variant in queue.drain(..) {
+            let note = Some(error.to_string());
+            self.emitter.emit(Event::CaseEnded(self.ended(&variant.id(), 1, verdict, note)));
+        }
+    }
+
+    /// The case that every run has: no proxy ended unexpectedly.
+    fn judge_exits(&self, any: bool) {
+        if !any || self.emitter.has_failed() {
+            return;
+        }
+        let exits = std::mem::take(&mut *self.exits.lock().unwrap_or_else(PoisonError::into_inner));
+        let failures: Vec<Failure> = exits
+            .into_iter()
+            .map(|evidence| Failure {
+                step: 0,
+                at_ms: 0,
+                flow: "the proxy's process".to_owned(),
+                line: None,
+                allowed: vec!["runs until it is stopped, or ends by design".to_owned()],
+                because: vec![],
+                seen: vec!["it ended unexpectedly".to_owned()],
+                phase: None,
+                rules: vec![],
+                evidence,
+            })
+            .collect();
+        let verdict = if failures.is_empty() { Verdict::Pass } else { Verdict::Fail };
+        let ended = self.ended(PROXY_STAYS_UP, 1, verdict, None);
+        self.emitter.emit(Event::CaseEnded(Ended { failures, ..ended }));
+    }
+
+    fn ended(&self, case: &str, attempt: u32, verdict: Verdict, note: Option<String>) -> Ended {
+        Ended {
+            subject: self.id().to_owned(),
+            case: case.to_owned(),
+            attempt,
+            verdict,
+            excuse: None,
+            note,
+            failures: vec![],
+            took: 0,
+            waited: 0,
+            probes: 0,
+            beside: vec![],
+        }
+    }
+}
+
+/// Groups cases: one shared cluster per shape, and one for each case that must be alone.
+fn batches(variants: Vec<Variant>) -> Vec<Batch> {
+    let mut shared: BTreeMap<ClusterShape, Vec<Variant>> = BTreeMap::new();
+    let mut batches = Vec::new();
+    for variant in variants {
+        if variant.alone() {
+            let shape = variant.shape();
+            batches.push(Batch { shape, alone: true, variants: vec![variant] });
+        } else {
+            shared.entry(variant.shape()).or_default().push(variant);
+        }
+    }
+    let shared = shared.into_iter();
+    batches.extend(shared.map(|(shape, variants)| Batch { shape, alone: false, variants }));
+    // Shared clusters first: they have the most to do.
+    batches.sort_by_key(|batch| batch.alone);
+    batches
+}
+
+/// Passes on what a cluster tells by itself, and keeps unexpected exits.
+async fn listen(
+    cluster: String,
+    mut notices: mpsc::UnboundedReceiver<Notice>,
+    emitter: Emitter,
+    exits: Arc<Mutex<Vec<Vec<String>>>>,
+) {
+    while let Some(notice) = notices.recv().await {
+        match notice {
+            Notice::ProxyExited { node, status, by_design, last_lines } => {
+                if by_design.is_none() {
+                    let mut evidence = vec![format!("{cluster}, {node}: {status}")];
+                    evidence.extend(last_lines.iter().cloned());
+                    exits.lock().unwrap_or_else(PoisonError::into_inner).push(evidence);
+                }
+                emitter.emit(Event::ProxyExited {
+                    cluster: cluster.clone(),
+                    node,
+                    status,
+                    by_design: by_design.map(|name| ExitByDesign { name }),
+                    last_lines,
+                });
+            }
+            Notice::ProxyRestarted { node } => {
+                emitter.emit(Event::ProxyRestarted { cluster: cluster.clone(), node });
+            }
+        }
+    }
+}

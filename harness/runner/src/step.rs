@@ -1,0 +1,469 @@
+//! One step: act, settle, judge, hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use tokio::sync::Semaphore;
+use touchstone_case::{ScriptStep, Spread};
+use touchstone_provider::{Cluster, ClusterError};
+use touchstone_record::StepTimes;
+use touchstone_spec::{Change, Features, Observation};
+use touchstone_verdict::{CellJudgement, Wrong, even_share_slack};
+
+use crate::cells::{Cell, Role, Worlds, cells, marker_cells};
+use crate::markers::Marker;
+use crate::pace::{HOLD, POLL, POLL_ALONE, pace};
+use crate::sampling::Sampling;
+use crate::traffic::{Stream, TrafficResult};
+
+/// Probes in flight at a time on one cluster that expect an answer.
+const BUSY: usize = 96;
+/// Probes in flight at a time on one cluster that expect silence: they cost nothing but time.
+const SILENT: usize = 1024;
+/// Samples with which settling looks at a cell before it is judged.
+const GLANCES: u64 = 2;
+/// Connections per endpoint of a cell whose spread is judged.
+const SPREAD_SAMPLES: u64 = 200;
+
+/// What a step runs on.
+#[derive(Clone)]
+pub(crate) struct Ground {
+    pub(crate) cluster: Arc<dyn Cluster>,
+    pub(crate) features: Arc<Features>,
+    pub(crate) sampling: Sampling,
+    pub(crate) alone: bool,
+    busy: Arc<Semaphore>,
+    silent: Arc<Semaphore>,
+}
+
+impl Ground {
+    pub(crate) fn new(
+        cluster: Arc<dyn Cluster>,
+        features: Arc<Features>,
+        sampling: Sampling,
+        alone: bool,
+    ) -> Ground {
+        Ground {
+            cluster,
+            features,
+            sampling,
+            alone,
+            busy: Arc::new(Semaphore::new(BUSY)),
+            silent: Arc::new(Semaphore::new(SILENT)),
+        }
+    }
+
+    async fn probe(&self, cell: &Cell, wait: Duration) -> Observation {
+        let room = if cell.patience() > Cell::glance() { &self.busy } else { &self.silent };
+        // The semaphores are never closed.
+        let _permit = room.acquire().await;
+        self.cluster.probe(&cell.flow, wait).await
+    }
+}
+
+/// What came of a step.
+pub(crate) struct StepOutcome {
+    pub(crate) cells: Vec<Cell>,
+    /// Cells that decide against the proxy.
+    pub(crate) wrong: Vec<usize>,
+    /// Why nothing can be said: broken probes, failed controls.
+    pub(crate) doubts: Vec<String>,
+    pub(crate) times: StepTimes,
+    pub(crate) traffic: Option<TrafficResult>,
+}
+
+/// Runs one step of a script.
+///
+/// # Errors
+/// When the cluster refuses a change.
+pub(crate) async fn run_step(
+    ground: &Ground,
+    before: Option<&ScriptStep>,
+    step: &ScriptStep,
+    marker: &Marker,
+    waiting: &(dyn Fn(String) + Send + Sync),
+) -> Result<StepOutcome, ClusterError> {
+    let worlds = Worlds::around(before.map(|step| &step.world), step);
+    let mut marked = worlds.clone();
+    for change in &marker.changes {
+        marked.after.apply(change);
+    }
+    let mut all = cells(step, &worlds, &ground.features, ground.sampling);
+    let judged_from = all.len();
+    all.extend(marker_cells(&marker.flows, &marked, &ground.features, ground.sampling));
+
+    let stream = match &step.traffic {
+        Some(traffic) => Some(Stream::start(ground, traffic).await),
+        None => None,
+    };
+    waiting("the changes to be made".into());
+    let began = Instant::now();
+    for change in step.changes.iter().chain(&marker.changes) {
+        ground.cluster.change(change).await?;
+    }
+    let mut run = Run {
+        ground,
+        worlds: &worlds,
+        cells: all,
+        began,
+        within: step.within,
+        probes: 0,
+        impossible: BTreeSet::new(),
+    };
+    waiting("the proxy to show the change on every node".into());
+    run.poll(judged_from).await;
+    let polled = began.elapsed();
+    waiting("every cell to agree".into());
+    let settled = run.glance().await;
+    if settled {
+        waiting("every cell to be judged".into());
+        run.judge().await;
+        if run.wrong().is_empty() {
+            waiting("agreement to hold".into());
+            run.hold(step.hold).await;
+        }
+    }
+    let traffic = match stream {
+        Some(stream) => Some(stream.finish(&worlds).await),
+        None => None,
+    };
+    Ok(run.finish(polled, settled, traffic))
+}
+
+/// A step while it runs.
+struct Run<'a> {
+    ground: &'a Ground,
+    worlds: &'a Worlds,
+    cells: Vec<Cell>,
+    began: Instant,
+    within: Duration,
+    probes: u64,
+    /// Cells that saw something that no moment of the change allows.
+    impossible: BTreeSet<usize>,
+}
+
+impl Run<'_> {
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn late(&self) -> bool {
+        self.began.elapsed() > self.within
+    }
+
+    async fn pause(&self) {
+        pace(if self.ground.alone { POLL_ALONE } else { POLL }).await;
+    }
+
+    /// Probes cells the given number of times each, all at once.
+    async fn round(
+        &mut self,
+        wanted: &[(usize, u64)],
+        wait: fn(&Cell) -> Duration,
+    ) -> Vec<(usize, Observation)> {
+        let ground = self.ground;
+        let cells = &self.cells;
+        let probes = wanted.iter().flat_map(|(index, count)| {
+            let cell = &cells[*index];
+            (0..*count).map(move |_| async move {
+                (*index, ground.probe(cell, wait(cell)).await)
+            })
+        });
+        let seen = join_all(probes).await;
+        self.probes += seen.len() as u64;
+        seen
+    }
+
+    /// Takes an observation made while settling: wrong answers are forgiven when only their time
+    /// is wrong.
+    fn settle_with(&mut self, index: usize, saw: Observation) {
+        let now = self.now();
+        let cell = &mut self.cells[index];
+        let mut one = touchstone_verdict::CellTally::default();
+        one.add(saw.clone());
+        match one.judge(&cell.expectation, 0) {
+            CellJudgement::Agrees | CellJudgement::NeedsMore => {
+                cell.first_right.get_or_insert(now);
+            }
+            CellJudgement::Wrong(Wrong::NeverSeen(_)) => {
+                cell.first_right.get_or_insert(now);
+            }
+            CellJudgement::Broken(_) => {}
+            CellJudgement::Wrong(wrong) => {
+                cell.last_wrong = Some(now);
+                cell.first_disagreement.get_or_insert((now, saw.clone()));
+                let forgiven = !cell.is_judged()
+                    || self.worlds.forgive(&cell.flow, &saw, &self.ground.features);
+                if !forgiven {
+                    cell.wrong.get_or_insert(wrong);
+                    self.impossible.insert(index);
+                }
+            }
+        }
+        cell.tally.add(saw);
+    }
+
+    /// Looks at the markers, and at one changed row per node, until all of them are right.
+    async fn poll(&mut self, markers_from: usize) {
+        let mut watched: BTreeSet<usize> = (markers_from..self.cells.len()).collect();
+        let mut nodes = BTreeSet::new();
+        for (index, cell) in self.cells.iter().enumerate() {
+            let positive = !cell.expectation.endpoints().is_empty();
+            let watch = cell.role == Role::Pinned && cell.changed && positive;
+            if watch && nodes.insert((cell.node.clone(), cell.flow.family())) {
+                watched.insert(index);
+            }
+        }
+        loop {
+            let pending: Vec<(usize, u64)> = watched
+                .iter()
+                .filter(|i| self.cells[**i].first_right.is_none())
+                .map(|i| (*i, 1))
+                .collect();
+            if pending.is_empty() || self.late() || !self.impossible.is_empty() {
+                return;
+            }
+            for (index, saw) in self.round(&pending, |_| Cell::glance()).await {
+                self.settle_with(index, saw);
+            }
+            if pending.iter().any(|(i, _)| self.cells[*i].first_right.is_none()) {
+                if self.ground.cluster.broken().is_some() {
+                    return;
+                }
+                self.pause().await;
+            }
+        }
+    }
+
+    /// Looks at every cell until each agrees; true when all did in time.
+    async fn glance(&mut self) -> bool {
+        let mut pending: Vec<usize> = (0..self.cells.len()).collect();
+        for cell in &mut self.cells {
+            cell.tally = touchstone_verdict::CellTally::default();
+        }
+        loop {
+            let round: Vec<(usize, u64)> =
+                pending.iter().map(|i| (*i, self.glances(*i))).collect();
+            for index in &pending {
+                self.cells[*index].tally = touchstone_verdict::CellTally::default();
+            }
+            for (index, saw) in self.round(&round, Cell::patience_while_settling).await {
+                self.settle_with(index, saw);
+            }
+            pending.retain(|i| !self.is_right(*i));
+            if pending.is_empty() {
+                return true;
+            }
+            if !self.impossible.is_empty() || self.ground.cluster.broken().is_some() {
+                return false;
+            }
+            if self.late() {
+                for index in pending {
+                    let cell = &mut self.cells[index];
+                    if let CellJudgement::Wrong(wrong) = cell.tally.judge(&cell.expectation, 0) {
+                        cell.wrong.get_or_insert(wrong);
+                    }
+                }
+                return false;
+            }
+            self.pause().await;
+        }
+    }
+
+    /// Cells whose answer of before would be wrong now are looked at as often as when they are
+    /// judged, since a proxy that is late with one endpoint must not be taken for settled.
+    fn glances(&self, index: usize) -> u64 {
+        let cell = &self.cells[index];
+        if cell.changed && !self.worlds.is_first() { cell.wanted } else { GLANCES.min(cell.wanted) }
+    }
+
+    fn is_right(&self, index: usize) -> bool {
+        let cell = &self.cells[index];
+        match cell.tally.judge(&cell.expectation, 0) {
+            CellJudgement::Agrees | CellJudgement::NeedsMore => true,
+            // Too few samples to say that an endpoint is missing.
+            CellJudgement::Wrong(Wrong::NeverSeen(_)) => true,
+            CellJudgement::Wrong(_) | CellJudgement::Broken(_) => false,
+        }
+    }
+
+    /// Samples every cell as often as its duty needs; nothing is forgiven any more.
+    async fn judge(&mut self) {
+        for cell in &mut self.cells {
+            cell.tally = touchstone_verdict::CellTally::default();
+        }
+        let round: Vec<(usize, u64)> =
+            self.cells.iter().enumerate().map(|(i, cell)| (i, samples(cell))).collect();
+        for (index, saw) in self.round(&round, Cell::patience).await {
+            self.strict(index, saw);
+        }
+        let miss = self.ground.sampling.miss();
+        for cell in &mut self.cells {
+            let judgement = match cell.tally.judge(&cell.expectation, cell.wanted) {
+                CellJudgement::Agrees if is_even(cell) => {
+                    let k = cell.expectation.endpoints().len();
+                    let slack = even_share_slack(k, cell.tally.samples(), miss);
+                    cell.tally.judge_even(&cell.expectation, slack)
+                }
+                other @ (CellJudgement::Agrees
+                | CellJudgement::NeedsMore
+                | CellJudgement::Broken(_)
+                | CellJudgement::Wrong(_)) => other,
+            };
+            if let CellJudgement::Wrong(wrong) = judgement {
+                cell.wrong.get_or_insert(wrong);
+            }
+        }
+    }
+
+    /// Looks at every pinned cell again and again for some time.
+    async fn hold(&mut self, hold: Duration) {
+        let end = Instant::now() + hold;
+        let pinned: Vec<(usize, u64)> = self
+            .cells
+            .iter()
+            .enumerate()
+            .filter(|(_, cell)| cell.role == Role::Pinned)
+            .map(|(i, _)| (i, 1))
+            .collect();
+        while Instant::now() < end && self.wrong().is_empty() {
+            pace(HOLD).await;
+            for (index, saw) in self.round(&pinned, Cell::patience).await {
+                self.strict(index, saw);
+                let cell = &mut self.cells[index];
+                if let CellJudgement::Wrong(wrong) = cell.tally.judge(&cell.expectation, 0) {
+                    cell.wrong.get_or_insert(wrong);
+                }
+            }
+        }
+    }
+
+    fn strict(&mut self, index: usize, saw: Observation) {
+        let now = self.now();
+        let cell = &mut self.cells[index];
+        let mut one = touchstone_verdict::CellTally::default();
+        one.add(saw.clone());
+        if let CellJudgement::Wrong(wrong) = one.judge(&cell.expectation, 0)
+            && !matches!(wrong, Wrong::NeverSeen(_))
+        {
+            cell.last_wrong = Some(now);
+            cell.first_disagreement.get_or_insert((now, saw.clone()));
+        }
+        cell.tally.add(saw);
+    }
+
+    /// Cells that decide against the proxy.
+    fn wrong(&self) -> Vec<usize> {
+        let indices = 0..self.cells.len();
+        indices.filter(|i| self.cells[*i].is_judged() && self.cells[*i].wrong.is_some()).collect()
+    }
+
+    fn finish(
+        mut self,
+        polled: Duration,
+        settled: bool,
+        traffic: Option<TrafficResult>,
+    ) -> StepOutcome {
+        let mut doubts = Vec::new();
+        for cell in &mut self.cells {
+            if let CellJudgement::Broken(why) = cell.tally.judge(&cell.expectation, 0) {
+                doubts.push(format!("{}: the probe broke: {why}", cell.flow.text));
+            }
+            if cell.role == Role::Control && cell.wrong.is_some() {
+                doubts.push(format!(
+                    "{}: the control failed, so nothing can be said about the proxy",
+                    cell.flow.text
+                ));
+            }
+            // A marker that is late while every judged cell agrees is late like any Service.
+            if cell.role == Role::Marker && cell.first_right.is_none() && cell.wrong.is_none() {
+                cell.wrong = match cell.tally.judge(&cell.expectation, 0) {
+                    CellJudgement::Wrong(wrong) => Some(wrong),
+                    CellJudgement::Agrees
+                    | CellJudgement::NeedsMore
+                    | CellJudgement::Broken(_) => None,
+                };
+            }
+        }
+        let mut wrong = self.wrong();
+        if wrong.is_empty() && !settled {
+            // Nothing but markers is late: they are Services like any other.
+            wrong = (0..self.cells.len())
+                .filter(|i| self.cells[*i].role == Role::Marker && self.cells[*i].wrong.is_some())
+                .collect();
+        }
+        doubts.sort();
+        doubts.dedup();
+        let times = self.times(polled, settled);
+        StepOutcome { cells: self.cells, wrong, doubts, times, traffic }
+    }
+
+    fn times(&self, polled: Duration, settled: bool) -> StepTimes {
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let mut nodes: BTreeMap<String, (Option<u64>, Option<u64>)> = BTreeMap::new();
+        for cell in self.cells.iter().filter(|cell| cell.is_judged() && cell.changed) {
+            let Some(node) = &cell.node else { continue };
+            let times = nodes.entry(node.clone()).or_default();
+            times.0 = times.0.max(cell.first_right);
+            times.1 = times.1.max(cell.last_wrong);
+        }
+        StepTimes {
+            first_right: nodes.values().filter_map(|(right, _)| *right).max(),
+            last_wrong: self.cells.iter().filter_map(|cell| cell.last_wrong).max(),
+            settled: settled.then(|| millis(polled)),
+            ended: self.now(),
+            harness: self.now().saturating_sub(millis(polled)),
+            nodes,
+            probes: self.probes,
+        }
+    }
+}
+
+/// Whether a cell's row asks for an even spread.
+fn is_even(cell: &Cell) -> bool {
+    cell.pin.as_ref().is_some_and(|pin| pin.spread == Some(Spread::Even))
+}
+
+/// How often a cell is probed to be judged.
+fn samples(cell: &Cell) -> u64 {
+    if is_even(cell) {
+        cell.wanted.max(SPREAD_SAMPLES * cell.expectation.endpoints().len() as u64)
+    } else {
+        cell.wanted
+    }
+}
+
+/// The changes that take everything of a case away: Services first, as a controller would see it.
+pub(crate) fn removal(steps: &[ScriptStep], markers: &[Marker]) -> Vec<Change> {
+    let mut services = BTreeSet::new();
+    let mut slices = BTreeSet::new();
+    let changes = steps.iter().flat_map(|step| &step.changes);
+    for change in changes.chain(markers.iter().flat_map(|marker| &marker.changes)) {
+        match change {
+            Change::ApplyService(service) => {
+                let meta = &service.metadata;
+                services.insert((meta.namespace.clone(), meta.name.clone()));
+            }
+            Change::ApplySlice(slice) => {
+                let meta = &slice.metadata;
+                slices.insert((meta.namespace.clone(), meta.name.clone()));
+            }
+            Change::DeleteService { namespace, name } => {
+                services.remove(&(namespace.clone(), name.clone()));
+            }
+            Change::DeleteSlice { namespace, name } => {
+                slices.remove(&(namespace.clone(), name.clone()));
+            }
+            Change::SetZone { .. } | Change::Proxy { .. } => {}
+        }
+    }
+    services
+        .into_iter()
+        .map(|(namespace, name)| Change::DeleteService { namespace, name })
+        .chain(
+            slices.into_iter().map(|(namespace, name)| Change::DeleteSlice { namespace, name }),
+        )
+        .collect()
+}

@@ -1,0 +1,270 @@
+//! Steady traffic that runs through a change, and what it lost.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+use touchstone_case::{Keep, Traffic};
+use touchstone_model::expect;
+use touchstone_provider::Cluster;
+use touchstone_spec::{Features, Flow, Observation, Outcome, Protocol};
+
+use crate::cells::Worlds;
+use crate::step::Ground;
+
+/// How long an attempt may take before it counts as lost.
+const PATIENCE: Duration = Duration::from_millis(900);
+/// Attempts that must have gone out before the change is made.
+const WARM_UP: u32 = 5;
+/// Longest time for them.
+const WARM_UP_LIMIT: Duration = Duration::from_secs(3);
+
+/// Traffic that runs until it is finished.
+pub(crate) struct Stream {
+    traffic: Traffic,
+    features: Arc<Features>,
+    stop: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<()>>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// Flow by number, what was seen, and when after the start.
+    attempts: Vec<(usize, Observation, Duration)>,
+    started: u32,
+}
+
+/// What came of traffic through a change.
+pub(crate) struct TrafficResult {
+    pub(crate) text: String,
+    pub(crate) line: usize,
+    pub(crate) sent: u64,
+    pub(crate) lost: u64,
+    pub(crate) budget: u64,
+    /// Answers that no moment of the change allows, with counts.
+    pub(crate) strange: Vec<String>,
+    /// What was lost, with counts.
+    pub(crate) losses: Vec<String>,
+    /// A kept flow whose last answer is not what must hold after the change.
+    pub(crate) stuck: Vec<String>,
+    /// Why nothing can be said.
+    pub(crate) broken: Option<String>,
+}
+
+impl Stream {
+    /// Starts the traffic and waits until its first attempts are under way.
+    pub(crate) async fn start(ground: &Ground, traffic: &Traffic) -> Stream {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let began = Instant::now();
+        let flows = traffic.flows.len().max(1) as u32;
+        let interval = Duration::from_secs(1) * flows / traffic.per_second.max(1);
+        let tasks = traffic
+            .flows
+            .iter()
+            .enumerate()
+            .map(|(number, flow)| {
+                let sender = Sender {
+                    cluster: Arc::clone(&ground.cluster),
+                    number,
+                    flow: flow.clone(),
+                    interval,
+                    stop: Arc::clone(&stop),
+                    seen: Arc::clone(&seen),
+                    began,
+                };
+                match traffic.keep {
+                    Keep::Nothing => tokio::spawn(sender.send_anew()),
+                    Keep::Connection => tokio::spawn(sender.send_kept()),
+                }
+            })
+            .collect();
+        let stream = Stream {
+            traffic: traffic.clone(),
+            features: Arc::clone(&ground.features),
+            stop,
+            tasks,
+            seen,
+        };
+        let mut tick = tokio::time::interval(interval.max(Duration::from_millis(5)));
+        while stream.lock().started < WARM_UP * flows && began.elapsed() < WARM_UP_LIMIT {
+            tick.tick().await;
+        }
+        stream
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops the traffic, waits for what is under way, and judges it.
+    pub(crate) async fn finish(mut self, worlds: &Worlds) -> TrafficResult {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in std::mem::take(&mut self.tasks) {
+            // A task that panicked is seen by its missing attempts.
+            let _ = task.await;
+        }
+        let attempts = std::mem::take(&mut self.lock().attempts);
+        self.judge(&attempts, worlds)
+    }
+
+    fn judge(
+        &self,
+        attempts: &[(usize, Observation, Duration)],
+        worlds: &Worlds,
+    ) -> TrafficResult {
+        let mut lost: BTreeMap<String, u64> = BTreeMap::new();
+        let mut strange: BTreeMap<String, u64> = BTreeMap::new();
+        let mut broken = None;
+        let mut last: BTreeMap<usize, (&Observation, Duration)> = BTreeMap::new();
+        for (number, saw, at) in attempts {
+            let flow = &self.traffic.flows[*number];
+            match saw {
+                Observation::ProbeBroke(why) => broken = Some(why.clone()),
+                Observation::Saw(outcome) => {
+                    last.insert(*number, (saw, *at));
+                    if is_loss(outcome) {
+                        *lost.entry(outcome.to_string()).or_default() += 1;
+                    } else if !self.allowed(flow, saw, worlds) {
+                        *strange.entry(outcome.to_string()).or_default() += 1;
+                    }
+                }
+            }
+        }
+        let count = |counts: &BTreeMap<String, u64>| -> Vec<String> {
+            counts.iter().map(|(what, n)| format!("{n} × {what}")).collect()
+        };
+        if attempts.is_empty() {
+            broken.get_or_insert_with(|| "no attempt was made".to_owned());
+        }
+        TrafficResult {
+            text: self.traffic.flows.first().map(|flow| flow.text.clone()).unwrap_or_default(),
+            line: self.traffic.line,
+            sent: attempts.len() as u64,
+            lost: lost.values().sum(),
+            budget: u64::from(self.traffic.budget),
+            strange: count(&strange),
+            losses: count(&lost),
+            stuck: self.stuck(&last, worlds),
+            broken,
+        }
+    }
+
+    /// Whether an answer is allowed at some moment of the change. An established connection may
+    /// stay with the endpoint it has.
+    fn allowed(&self, flow: &Flow, saw: &Observation, worlds: &Worlds) -> bool {
+        worlds.forgive(flow, saw, &self.features)
+    }
+
+    /// Kept UDP flows must have followed the change when the traffic ends.
+    fn stuck(
+        &self,
+        last: &BTreeMap<usize, (&Observation, Duration)>,
+        worlds: &Worlds,
+    ) -> Vec<String> {
+        if self.traffic.keep != Keep::Connection {
+            return Vec::new();
+        }
+        let mut stuck = Vec::new();
+        for (number, (saw, at)) in last {
+            let flow = &self.traffic.flows[*number];
+            let Observation::Saw(outcome) = saw else { continue };
+            let kept = flow.protocol != Protocol::Udp && matches!(outcome, Outcome::Reached { .. });
+            if !kept && !expect(&worlds.after, flow, &self.features).admits(outcome) {
+                let at = at.as_millis();
+                stuck.push(format!("{}: still {outcome}, {at} ms after its start", flow.text));
+            }
+        }
+        stuck
+    }
+}
+
+struct Sender {
+    cluster: Arc<dyn Cluster>,
+    number: usize,
+    flow: Flow,
+    interval: Duration,
+    stop: Arc<AtomicBool>,
+    seen: Arc<Mutex<Seen>>,
+    began: Instant,
+}
+
+impl Sender {
+    /// Every attempt is a client of its own.
+    async fn send_anew(self) {
+        let sender = Arc::new(self);
+        let mut under_way = tokio::task::JoinSet::new();
+        let mut tick = sender.ticks();
+        while !sender.stop.load(Ordering::Relaxed) {
+            tick.tick().await;
+            let sender = Arc::clone(&sender);
+            sender.start();
+            under_way.spawn(async move {
+                let saw = sender.cluster.probe(&sender.flow, PATIENCE).await;
+                sender.record(saw);
+            });
+            while under_way.try_join_next().is_some() {}
+        }
+        while under_way.join_next().await.is_some() {}
+    }
+
+    /// One connection or source port for all; opened again when it broke, which counts as lost.
+    async fn send_kept(self) {
+        let mut kept = None;
+        let mut tick = self.ticks();
+        while !self.stop.load(Ordering::Relaxed) {
+            tick.tick().await;
+            self.start();
+            let mut flow = match kept.take() {
+                Some(flow) => flow,
+                None => match self.cluster.open(&self.flow, PATIENCE).await {
+                    Ok(flow) => flow,
+                    Err(saw) => {
+                        self.record(saw);
+                        continue;
+                    }
+                },
+            };
+            let saw = flow.ask(PATIENCE).await;
+            let broke = self.flow.protocol == Protocol::Tcp
+                && !matches!(saw, Observation::Saw(Outcome::Reached { .. }));
+            self.record(saw);
+            if !broke {
+                kept = Some(flow);
+            }
+        }
+    }
+
+    fn ticks(&self) -> tokio::time::Interval {
+        let mut tick = tokio::time::interval(self.interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tick
+    }
+
+    fn start(&self) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).started += 1;
+    }
+
+    fn record(&self, saw: Observation) {
+        let at = self.began.elapsed();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.attempts.push((self.number, saw, at));
+    }
+}
+
+/// Whether an attempt went without an answer, or had one only after a packet was sent again.
+fn is_loss(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Reached { resent, .. } => *resent > 0,
+        Outcome::Http { .. } => false,
+        Outcome::Refused(_)
+        | Outcome::Dropped
+        | Outcome::Unhandled
+        | Outcome::Unreachable
+        | Outcome::Reset => true,
+    }
+}

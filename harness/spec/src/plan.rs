@@ -1,0 +1,147 @@
+//! The address plan of clusters that touchstone makes itself.
+//!
+//! A pure function of the shape, so that the oracle, the simulation and the lab speak of the same
+//! addresses without asking each other.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::{
+    ClientFacts, ClusterFacts, ClusterShape, LocalDetector, NodeFacts, NodePortAddresses, PodFacts,
+    ProxySettings,
+};
+
+/// Number of the pod that stands on each node as a client for all cases.
+const CLIENT_POD: u16 = 10;
+
+impl ClusterFacts {
+    /// The facts of a cluster of this shape by the address plan.
+    ///
+    /// Node *i* is 172.18.*i*.2 and fd00:172:18:*i*::2; its pods are 10.244.*i*.*p* and
+    /// fd00:10:244:*i*::*p*; outside client *k* enters by node *i* from 198.51.100.(16*k*+*i*)
+    /// and 2001:db8:64:*k*::*i*; cluster IPs are of 10.96.0.0/16 and fd00:10:96::/112,
+    /// load-balancer addresses of 198.18.0.0/16 and 2001:db8:18::/64, external IPs of
+    /// 198.19.0.0/16 and 2001:db8:19::/64, node ports 30000 to 32767.
+    #[must_use]
+    pub fn planned(shape: &ClusterShape) -> ClusterFacts {
+        let names = shape.node_names();
+        let service_cidrs = vec![
+            v4(10, 96, 0, 0, 16),
+            v6([0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0], 112),
+        ];
+        let nodes = (1..)
+            .zip(&names)
+            .zip(&shape.zones)
+            .map(|((i, name), zone)| NodeFacts {
+                name: name.clone(),
+                zone: zone.clone(),
+                addresses: vec![
+                    Ipv4Addr::new(172, 18, i as u8, 2).into(),
+                    Ipv6Addr::new(0xfd00, 0x172, 0x18, i, 0, 0, 0, 2).into(),
+                ],
+                client: PodFacts::planned(name, i, CLIENT_POD),
+            });
+        let outside = (1..)
+            .zip(shape.outside_names())
+            .map(|(k, name)| ClientFacts {
+                name,
+                addresses: (1..=names.len() as u16)
+                    .map(|i| outside_addresses(k, i))
+                    .collect(),
+                cidrs: vec![
+                    v4(198, 51, 100, (16 * k) as u8, 28),
+                    v6([0x2001, 0xdb8, 0x64, k, 0, 0, 0, 0], 64),
+                ],
+            });
+        ClusterFacts {
+            nodes: nodes.collect(),
+            outside: outside.collect(),
+            proxy: ProxySettings {
+                detector: LocalDetector::ClusterCidr(pod_cidrs()),
+                masquerade_all: false,
+                node_port_addresses: NodePortAddresses::Default,
+                service_cidrs: service_cidrs.clone(),
+            },
+            service_cidrs,
+            load_balancer_cidrs: vec![
+                v4(198, 18, 0, 0, 16),
+                v6([0x2001, 0xdb8, 0x18, 0, 0, 0, 0, 0], 64),
+            ],
+            external_ip_cidrs: vec![
+                v4(198, 19, 0, 0, 16),
+                v6([0x2001, 0xdb8, 0x19, 0, 0, 0, 0, 0], 64),
+            ],
+            node_ports: (30_000, 32_767),
+        }
+    }
+}
+
+impl PodFacts {
+    /// Pod `number` of the node with that name and number, by the address plan.
+    #[must_use]
+    pub fn planned(node: &str, node_number: u16, number: u16) -> PodFacts {
+        let v4 = Ipv4Addr::new(10, 244, node_number as u8, number as u8);
+        // The decimal digits of the number are written as they are, so that both addresses of a
+        // pod end alike.
+        let digits = number / 100 * 256 + number / 10 % 10 * 16 + number % 10;
+        let v6 = Ipv6Addr::new(0xfd00, 0x10, 0x244, node_number, 0, 0, 0, digits);
+        PodFacts {
+            place: format!("pod-{node}-{number}"),
+            node: node.to_owned(),
+            addresses: vec![v4.into(), v6.into()],
+        }
+    }
+}
+
+/// Ranges that hold every pod.
+fn pod_cidrs() -> Vec<IpNet> {
+    vec![
+        v4(10, 244, 0, 0, 16),
+        v6([0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0], 48),
+    ]
+}
+
+fn outside_addresses(k: u16, i: u16) -> Vec<IpAddr> {
+    vec![
+        Ipv4Addr::new(198, 51, 100, (16 * k + i) as u8).into(),
+        Ipv6Addr::new(0x2001, 0xdb8, 0x64, k, 0, 0, 0, i).into(),
+    ]
+}
+
+fn v4(a: u8, b: u8, c: u8, d: u8, length: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length))
+}
+
+fn v6(words: [u16; 8], length: u8) -> IpNet {
+    let [a, b, c, d, e, f, g, h] = words;
+    IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(a, b, c, d, e, f, g, h),
+        length,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_shape() {
+        let facts = ClusterFacts::planned(&ClusterShape::default());
+        let text = |ips: &[IpAddr]| ips.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            text(&facts.nodes[2].addresses),
+            ["172.18.3.2", "fd00:172:18:3::2"]
+        );
+        assert_eq!(
+            text(&facts.nodes[0].client.addresses),
+            ["10.244.1.10", "fd00:10:244:1::10"]
+        );
+        assert_eq!(
+            text(&facts.outside[1].addresses[0]),
+            ["198.51.100.33", "2001:db8:64:2::1"]
+        );
+        let pod = PodFacts::planned("n2", 2, 123);
+        assert_eq!(text(&pod.addresses), ["10.244.2.123", "fd00:10:244:2::123"]);
+    }
+}

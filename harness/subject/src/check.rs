@@ -1,0 +1,157 @@
+//! What `subject.yaml` must fulfil beyond its types.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path};
+
+use crate::file::{FileError, Text};
+use crate::format::{LogPlace, Source, SubjectFile};
+use crate::name::ValueName;
+use crate::template::Template;
+use crate::{listed, suggest};
+
+const LAUNCH_NAMES: &[&str] = &[
+    "program",
+    "release",
+    "mode",
+    "configuration",
+    "values",
+    "feature_gates",
+    "run_dir",
+    "api_server",
+    "node.name",
+    "node.addresses",
+    "cluster_cidrs",
+    "service_cidrs",
+];
+
+const SOURCE_NAMES: &[&str] = &["release", "arch"];
+
+type Checked = Result<(), Box<FileError>>;
+
+pub(crate) fn check(text: Text<'_>, subject: &SubjectFile) -> Checked {
+    check_binary(text, subject)?;
+    check_modes(text, subject)?;
+    check_values(text, subject)?;
+    check_templates(text, subject)
+}
+
+fn check_binary(text: Text<'_>, subject: &SubjectFile) -> Checked {
+    let binary = &subject.binary;
+    if binary.sources.value.is_empty() {
+        return Err(text.error(
+            &binary.sources,
+            "no source names a binary; add `path`, `download` or `go`",
+            None,
+        ));
+    }
+    let names = SOURCE_NAMES.iter().map(|&name| name.to_owned()).collect();
+    for source in &binary.sources.value {
+        let needs_release = match source {
+            Source::Path(path) => {
+                if path.value.is_empty() {
+                    return Err(text.error(path, "the path of the binary is empty", None));
+                }
+                false
+            }
+            Source::Download { url, sha256 } => {
+                url.check(text, &names)?;
+                sha256.check(text, &names)?;
+                true
+            }
+            Source::Go(_) => true,
+        };
+        if needs_release && binary.releases.is_none() {
+            let message = "a download or a build needs `releases` beside `sources`";
+            return Err(text.error(&binary.sources, message, None));
+        }
+    }
+    if let Some(releases) = &binary.releases
+        && !releases.supported.contains(&releases.default.value)
+    {
+        let message = format!(
+            "the default release {} is not within the supported ones, {}",
+            releases.default.value, releases.supported
+        );
+        return Err(text.error(&releases.default, message, None));
+    }
+    Ok(())
+}
+
+fn check_modes(text: Text<'_>, subject: &SubjectFile) -> Checked {
+    match &subject.default_mode {
+        Some(mode) if !subject.modes.contains_key(&mode.value) => {
+            let known = || subject.modes.keys().map(|mode| mode.as_str());
+            let message = format!(
+                "no mode is called `{}`; there are: {}",
+                mode.value,
+                listed(known())
+            );
+            Err(text.error(mode, message, suggest(mode.value.as_str(), known())))
+        }
+        None if subject.modes.len() > 1 => {
+            let message = format!(
+                "of several modes one must be the `default-mode`: {}",
+                listed(subject.modes.keys())
+            );
+            Err(text.error(&subject.binary.sources, message, None))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn check_values(text: Text<'_>, subject: &SubjectFile) -> Checked {
+    let known: BTreeSet<&ValueName> = subject.values.keys().collect();
+    let modes = subject.modes.values().flat_map(|mode| &mode.values);
+    let configurations = subject
+        .configurations
+        .values()
+        .flat_map(|conf| &conf.values);
+    for (name, value) in modes.chain(configurations) {
+        if !known.contains(name) {
+            let message = format!(
+                "no value is called `{name}`; declared under `values` are: {}",
+                listed(&known)
+            );
+            let meant = suggest(name.as_str(), known.iter().map(|name| name.as_str()));
+            return Err(text.error(value, message, meant));
+        }
+    }
+    Ok(())
+}
+
+fn check_templates(text: Text<'_>, subject: &SubjectFile) -> Checked {
+    let mut names: BTreeSet<String> = LAUNCH_NAMES.iter().map(|&name| name.to_owned()).collect();
+    names.extend(subject.values.keys().map(|name| format!("values.{name}")));
+    let lab = &subject.lab;
+    let log = match &lab.log {
+        LogPlace::Output => None,
+        LogPlace::File(path) => Some(path),
+    };
+    let templates: Vec<&Template> = lab
+        .args
+        .iter()
+        .chain(lab.env.values())
+        .chain(lab.files.values())
+        .chain(&lab.healthz)
+        .chain(&lab.metrics)
+        .chain(log)
+        .chain(&lab.clean_up)
+        .chain(
+            subject
+                .modes
+                .values()
+                .flat_map(|mode| mode.rules.iter().flatten()),
+        )
+        .collect();
+    for template in templates {
+        template.check(text, &names)?;
+    }
+    for (path, contents) in &lab.files {
+        let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+        if path.is_empty() || !Path::new(path).components().all(plain) {
+            let message = format!("the file `{path}` must lie below the run directory");
+            return Err(text.error(contents.placed(), message, None));
+        }
+    }
+    Ok(())
+}
