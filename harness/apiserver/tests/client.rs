@@ -149,15 +149,12 @@ async fn patches_of_every_manner() {
         .patch("s", &PatchParams::default(), &Patch::Json::<()>(operations))
         .await
         .unwrap();
-    let labels: Vec<String> = s
-        .metadata
-        .labels
-        .unwrap()
-        .into_iter()
-        .map(|(key, _)| key)
-        .collect();
+    let labels: Vec<String> = s.metadata.labels.unwrap().into_keys().collect();
     assert_eq!(labels, ["a", "b", "c", "kubernetes.io/service-name"]);
-    assert_eq!((s.endpoints.unwrap().len(), s.metadata.generation), (2, Some(2)));
+    assert_eq!(
+        (s.endpoints.unwrap().len(), s.metadata.generation),
+        (2, Some(2))
+    );
     let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/s";
     let client = served.client();
     let wrong = [("Content-Type", "application/json-patch+json")];

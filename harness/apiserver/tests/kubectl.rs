@@ -366,7 +366,7 @@ async fn patch_replace_label_and_delete() {
     );
     let again = bench.file(
         "again.yaml",
-        "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {ports: [{port: 1}]}}",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 1}]}\n",
     );
     let complaint = bench.refused(&["create", "-f", again.to_str().unwrap()]);
     assert!(

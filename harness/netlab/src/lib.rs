@@ -20,6 +20,7 @@ mod settings;
 pub mod sockets;
 mod tap;
 mod topology;
+mod wiring;
 
 pub use error::Error;
 pub use namespace::{Isolation, Namespace, NamespaceKind};

@@ -16,7 +16,7 @@ use nix::unistd::{Pid, getpid, gettid, sethostname};
 use tokio::sync::oneshot;
 
 use crate::error::Error;
-use crate::netlink::{self, Change};
+use crate::netlink::{self, Awaited, Change};
 use crate::plan::Family;
 use crate::settings::{self, Role, Unset};
 use crate::sockets;
@@ -203,7 +203,10 @@ impl Namespace {
 
     /// Waits until interfaces of this namespace carry packets.
     pub(crate) fn begin_carry(&self, indexes: Vec<u32>) -> Result<Changing<'_>, Error> {
-        let job = move || netlink::settle_carriers(&indexes, netlink::CARRIER_LIMIT);
+        let job = move || {
+            let carriers: Vec<_> = indexes.into_iter().map(Awaited::Carrier).collect();
+            netlink::settle(&carriers)
+        };
         Ok(Changing(self.begin(job)?))
     }
 

@@ -262,7 +262,7 @@ fn sixteenth(client: u8) -> u8 {
 /// The number whose hexadecimal digits are the decimal digits of `number`.
 fn as_written(number: u8) -> u16 {
     let number = u16::from(number);
-    (number / 100) << 8 | (number / 10 % 10) << 4 | number % 10
+    (number / 100) << 8 | (number / 10 % 10) << 4 | (number % 10)
 }
 
 fn v4(a: u8, b: u8, c: u8, d: u8, length: u8) -> Prefix {

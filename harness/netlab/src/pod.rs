@@ -10,7 +10,8 @@ use crate::namespace::{Changing, Isolation, Namespace, Wanted};
 use crate::netlink::{Change, MAIN_TABLE, Mac};
 use crate::plan::{self, Family, Prefix};
 use crate::settings::Role;
-use crate::topology::{Node, UPLINK, check_mtu, default_route, end, node_link};
+use crate::topology::{Node, check_mtu};
+use crate::wiring::{UPLINK, default_route, end, node_link};
 
 /// Which places for pods a node has given away.
 #[derive(Debug, Default)]

@@ -14,26 +14,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Error;
 use crate::namespace::{Isolation, Namespace, Wanted};
-use crate::netlink::{Change, End, MAIN_TABLE, Mac};
+use crate::netlink::Change;
 use crate::plan::{self, Family, Prefix};
 use crate::pod::{self, Pod, Slots};
 use crate::settings::{Role, Unset};
 use crate::tap::Tap;
-
-/// Index of the one link that a node, an outside client, a pod or the sink has to the others.
-pub(crate) const UPLINK: u32 = 2;
+use crate::wiring::{
+    SINK_LINK, UPLINK, add_node, add_outside, add_sink, node_changes, node_link, outside_changes,
+    outside_link,
+};
 
 /// Smallest MTU of IPv6, in bytes (RFC 8200).
 const SMALLEST_MTU: u32 = 1280;
-
-const SINK_TABLE: u8 = 99;
-const SINK_LINK: u32 = 300;
-const SINK_MAC: Mac = [0x02, 0x53, 0, 0, 0, 1];
-const SINK_FABRIC_MAC: Mac = [0x02, 0x53, 0, 0, 0, 2];
-
-/// Rules of the fabric are asked in this order, before the main table.
-const RULE_STRAY_PODS: u32 = 100;
-const RULE_SERVICES: u32 = 200;
 
 /// A node to be made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -389,7 +381,7 @@ impl Made {
 
     fn fabric_changes(&self, shape: &Shape) -> Vec<Change> {
         let mut changes = Vec::new();
-        self.add_sink(&mut changes);
+        add_sink(&mut changes, &self.sink);
         for ((namespace, node), i) in self.nodes.iter().zip(&shape.nodes).zip(1..) {
             add_node(&mut changes, namespace, i, node.mtu);
         }
@@ -397,34 +389,6 @@ impl Made {
             add_outside(&mut changes, namespace, k, self.nodes.len() as u8);
         }
         changes
-    }
-
-    fn add_sink(&self, changes: &mut Vec<Change>) {
-        changes.push(Change::Veth {
-            near: end("sink", SINK_LINK, SINK_FABRIC_MAC),
-            far: end("eth0", UPLINK, SINK_MAC),
-            far_namespace: self.sink.network(),
-            mtu: None,
-        });
-        for family in Family::BOTH {
-            // An address that nobody has: only its neighbour entry counts.
-            let gateway = plan::pod_gateway(family);
-            let neighbour = Change::Neighbour {
-                index: SINK_LINK,
-                address: gateway,
-                mac: SINK_MAC,
-            };
-            changes.push(neighbour);
-            for table in [MAIN_TABLE, SINK_TABLE] {
-                changes.push(Change::Route {
-                    to: Prefix::any(family),
-                    via: Some(gateway),
-                    index: SINK_LINK,
-                    source: None,
-                    table,
-                });
-            }
-        }
     }
 
     fn finish(self, shape: &Shape) -> Result<Topology, Error> {
@@ -462,199 +426,6 @@ impl Made {
 impl Node {
     pub(crate) fn lock_slots(&self) -> std::sync::MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Index of the fabric's side of a node's link.
-pub(crate) fn node_link(node: u8) -> u32 {
-    100 + u32::from(node)
-}
-
-fn outside_link(client: u8) -> u32 {
-    200 + u32::from(client)
-}
-
-fn services_table(node: u8) -> u8 {
-    100 + node
-}
-
-fn node_mac(node: u8) -> Mac {
-    [0x02, 0x4e, 0, 0, 1, node]
-}
-
-fn node_fabric_mac(node: u8) -> Mac {
-    [0x02, 0x4e, 0, 0, 2, node]
-}
-
-fn outside_mac(client: u8) -> Mac {
-    [0x02, 0x4f, 0, 0, 1, client]
-}
-
-fn outside_fabric_mac(client: u8) -> Mac {
-    [0x02, 0x4f, 0, 0, 2, client]
-}
-
-pub(crate) fn end(name: impl Into<String>, index: u32, mac: Mac) -> End {
-    End {
-        name: name.into(),
-        index,
-        mac,
-    }
-}
-
-/// The fabric's side of a node.
-fn add_node(changes: &mut Vec<Change>, namespace: &Namespace, i: u8, mtu: Option<u32>) {
-    let index = node_link(i);
-    let interface = format!("node{i}");
-    changes.push(Change::Veth {
-        near: end(interface.as_str(), index, node_fabric_mac(i)),
-        far: end("eth0", UPLINK, node_mac(i)),
-        far_namespace: namespace.network(),
-        mtu,
-    });
-    for family in Family::BOTH {
-        let node = plan::node_address(family, i);
-        let gateway = Prefix::new(
-            plan::node_gateway(family, i),
-            plan::node_link_length(family),
-        );
-        let pods = plan::pod_range(family, i);
-        changes.push(Change::Address {
-            index,
-            prefix: gateway,
-        });
-        changes.push(Change::Neighbour {
-            index,
-            address: node,
-            mac: node_mac(i),
-        });
-        let route = |to, via| Change::Route {
-            to,
-            via,
-            index,
-            source: None,
-            table: MAIN_TABLE,
-        };
-        changes.push(route(Prefix::host(node), None));
-        changes.push(route(pods, Some(node)));
-        // The node did not know this address of its own range: sent back to it, the packet would
-        // go round until its end.
-        changes.push(Change::Rule {
-            priority: RULE_STRAY_PODS,
-            interface: interface.clone(),
-            from: None,
-            to: Some(pods),
-            table: SINK_TABLE,
-        });
-    }
-    for range in plan::service_ranges() {
-        changes.push(Change::Route {
-            to: range,
-            via: Some(plan::node_address(range.family(), i)),
-            index,
-            source: None,
-            table: services_table(i),
-        });
-    }
-}
-
-/// The fabric's side of an outside client.
-fn add_outside(changes: &mut Vec<Change>, namespace: &Namespace, k: u8, nodes: u8) {
-    let index = outside_link(k);
-    let interface = format!("outside{k}");
-    changes.push(Change::Veth {
-        near: end(interface.as_str(), index, outside_fabric_mac(k)),
-        far: end("eth0", UPLINK, outside_mac(k)),
-        far_namespace: namespace.network(),
-        mtu: None,
-    });
-    for family in Family::BOTH {
-        let length = plan::outside_range(family, k).length;
-        let gateway = Prefix::new(plan::outside_gateway(family, k), length);
-        changes.push(Change::Address {
-            index,
-            prefix: gateway,
-        });
-        for i in 1..=nodes {
-            let address = plan::outside_address(family, k, i);
-            let host = Prefix::host(address);
-            changes.push(Change::Neighbour {
-                index,
-                address,
-                mac: outside_mac(k),
-            });
-            let (via, source, table) = (None, None, MAIN_TABLE);
-            changes.push(Change::Route {
-                to: host,
-                via,
-                index,
-                source,
-                table,
-            });
-            // Only from the client's own link: from a node the same packet was not handled.
-            changes.push(Change::Rule {
-                priority: RULE_SERVICES,
-                interface: interface.clone(),
-                from: Some(host),
-                to: None,
-                table: services_table(i),
-            });
-        }
-    }
-}
-
-fn node_changes(i: u8) -> Vec<Change> {
-    let mut changes = vec![Change::Up { index: UPLINK }];
-    for family in Family::BOTH {
-        let address = plan::node_address(family, i);
-        let length = plan::node_link_length(family);
-        let gateway = plan::node_gateway(family, i);
-        let mac = node_fabric_mac(i);
-        changes.push(Change::Address {
-            index: UPLINK,
-            prefix: Prefix::new(address, length),
-        });
-        changes.push(Change::Neighbour {
-            index: UPLINK,
-            address: gateway,
-            mac,
-        });
-        changes.push(default_route(family, gateway, Some(address)));
-    }
-    changes
-}
-
-fn outside_changes(k: u8, nodes: u8) -> Vec<Change> {
-    let mut changes = vec![Change::Up { index: UPLINK }];
-    for family in Family::BOTH {
-        let gateway = plan::outside_gateway(family, k);
-        let length = plan::outside_range(family, k).length;
-        for i in 1..=nodes {
-            let prefix = Prefix::new(plan::outside_address(family, k, i), length);
-            changes.push(Change::Address {
-                index: UPLINK,
-                prefix,
-            });
-        }
-        let mac = outside_fabric_mac(k);
-        changes.push(Change::Neighbour {
-            index: UPLINK,
-            address: gateway,
-            mac,
-        });
-        let first = (nodes > 0).then(|| plan::outside_address(family, k, 1));
-        changes.push(default_route(family, gateway, first));
-    }
-    changes
-}
-
-pub(crate) fn default_route(family: Family, gateway: IpAddr, source: Option<IpAddr>) -> Change {
-    Change::Route {
-        to: Prefix::any(family),
-        via: Some(gateway),
-        index: UPLINK,
-        source,
-        table: MAIN_TABLE,
     }
 }
 

@@ -29,6 +29,8 @@ const SOON: Duration = Duration::from_secs(5);
 /// Long enough for an answer that must not come, and shorter than the first resent SYN.
 const QUIET: u16 = 400;
 
+type Test = fn() -> Result<(), Failed>;
+
 fn main() -> ExitCode {
     if let Some(code) = common::init() {
         return code;
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
     if std::env::var_os(INSIDE).is_none() {
         return common::contained(INSIDE);
     }
-    let tests: &[(&str, fn() -> Result<(), Failed>)] = &[
+    let tests: &[(&str, Test)] = &[
         (
             "pods reach each other and see the source",
             pods_reach_each_other,
@@ -370,15 +372,15 @@ fn read_offender(socket: &UdpSocket) -> Result<Option<IpAddr>, Failed> {
         Some(&mut control),
         MsgFlags::MSG_ERRQUEUE,
     )?;
-    Ok(message.cmsgs()?.find_map(|message| match message {
-        ControlMessageOwned::Ipv4RecvErr(_, Some(address)) => {
-            Some(IpAddr::V4(SockaddrIn::from(address).ip()))
+    for message in message.cmsgs()? {
+        if let ControlMessageOwned::Ipv4RecvErr(_, Some(address)) = message {
+            return Ok(Some(IpAddr::V4(SockaddrIn::from(address).ip())));
         }
-        ControlMessageOwned::Ipv6RecvErr(_, Some(address)) => {
-            Some(IpAddr::V6(SockaddrIn6::from(address).ip()))
+        if let ControlMessageOwned::Ipv6RecvErr(_, Some(address)) = message {
+            return Ok(Some(IpAddr::V6(SockaddrIn6::from(address).ip())));
         }
-        _ => None,
-    }))
+    }
+    Ok(None)
 }
 
 fn resent_syn() -> Result<(), Failed> {

@@ -78,6 +78,20 @@ impl LogWriter {
         })
     }
 
+    /// Opens the log of a run that was cut off, to add what is known of its end. A torn last line
+    /// is taken away. Its clock starts anew.
+    ///
+    /// # Errors
+    /// When the file cannot be read or changed.
+    pub fn append(path: &Path) -> Result<LogWriter, LogError> {
+        let failed = |source| LogError::Read { path: path.to_owned(), source };
+        let text = std::fs::read(path).map_err(failed)?;
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let file = File::options().append(true).open(path).map_err(failed)?;
+        file.set_len(whole as u64).map_err(failed)?;
+        Ok(LogWriter { path: path.to_owned(), file: Mutex::new(file), start: Instant::now() })
+    }
+
     /// Appends one event, stamped with the time since the start, and gives it back.
     ///
     /// # Errors

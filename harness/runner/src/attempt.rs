@@ -13,7 +13,7 @@ use touchstone_verdict::{CaseFacts, Listed, decide};
 use crate::emit::Emitter;
 use crate::evidence::{Whose, failures, record};
 use crate::markers::{Marker, marker};
-use crate::run::Pause;
+use crate::run::Person;
 use crate::step::{Ground, StepOutcome, removal, run_step};
 
 /// What an attempt is about.
@@ -26,7 +26,7 @@ pub(crate) struct Attempt<'a> {
     pub(crate) ground: &'a Ground,
     pub(crate) allocator: &'a Allocator,
     pub(crate) emitter: &'a Emitter,
-    pub(crate) pause: Option<&'a dyn Pause>,
+    pub(crate) person: &'a dyn Person,
 }
 
 /// What keeps an attempt from its verdict.
@@ -142,12 +142,12 @@ impl Attempt<'_> {
             .map(|step| marker(&script.namespace, step, &families, book))
             .collect::<Result<Vec<Marker>, _>>()?;
         let result = self.steps(&script, &markers, gathered, began).await;
-        if let (Some(pause), false) = (self.pause, gathered.failures.is_empty()) {
+        if !gathered.failures.is_empty() {
             let so_far = Ended {
                 failures: gathered.failures.clone(),
                 ..self.ended(Verdict::Fail, None, gathered, began)
             };
-            pause.failed(&so_far, self.ground.cluster.how_to_join()).await;
+            self.person.failed(&so_far, self.ground.cluster.how_to_join()).await;
         }
         let cleared = self.clear(&script, &markers).await;
         result.and(cleared.map_err(Trouble::from))

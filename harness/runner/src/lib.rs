@@ -17,4 +17,4 @@ mod traffic;
 
 pub use emit::Emitter;
 pub use plan::{PROXY_STAYS_UP, planned};
-pub use run::{Pause, RunSubject, Settings, run};
+pub use run::{Person, RunSubject, Settings, run};

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, mpsc};
@@ -41,11 +42,14 @@ pub struct RunSubject {
     pub known: BTreeMap<String, String>,
 }
 
-/// What a person wants to do when a case fails.
+/// The person who may want to look into a cluster.
 #[async_trait]
-pub trait Pause: Send + Sync {
+pub trait Person: Send + Sync {
     /// Called after a failing case while its cluster still has the case's world.
     async fn failed(&self, ended: &Ended, how_to_join: Vec<String>);
+
+    /// Called before a shared cluster is closed.
+    async fn before_close(&self, how_to_join: Vec<String>);
 }
 
 /// How to run.
@@ -53,21 +57,22 @@ pub trait Pause: Send + Sync {
 pub struct Settings {
     /// Cases that run side by side on one cluster.
     pub jobs: usize,
-    /// Called after each failing case, if a person asked for it.
-    pub pause: Option<Arc<dyn Pause>>,
+    /// The person at the terminal.
+    pub person: Arc<dyn Person>,
 }
 
 /// Runs a plan on every subject.
 ///
 /// Everything that happens is told to the emitter; the caller writes the first and the last
-/// event. Clusters are closed before this returns.
+/// event. Clusters are closed before this returns. Gives the CPU time that the proxies used.
 pub async fn run(
     variants: &[Variant],
     subjects: &[RunSubject],
     settings: &Settings,
     emitter: &Emitter,
-) {
+) -> Duration {
     let sampling = Sampling::of(variants);
+    let mut spent = Duration::ZERO;
     for subject in subjects {
         let run = SubjectRun {
             subject: subject.clone(),
@@ -76,12 +81,16 @@ pub async fn run(
             sampling,
             exits: Arc::default(),
             clusters: Arc::default(),
+            spent: Arc::default(),
         };
-        Arc::new(run).all(variants).await;
+        let run = Arc::new(run);
+        Arc::clone(&run).all(variants).await;
+        spent += *run.spent.lock().unwrap_or_else(PoisonError::into_inner);
         if emitter.has_failed() {
-            return;
+            break;
         }
     }
+    spent
 }
 
 struct SubjectRun {
@@ -93,6 +102,8 @@ struct SubjectRun {
     exits: Arc<Mutex<Vec<Vec<String>>>>,
     /// Clusters started so far.
     clusters: Arc<Mutex<usize>>,
+    /// CPU time of the proxies of closed clusters.
+    spent: Arc<Mutex<Duration>>,
 }
 
 /// A cluster of the run and what listens to it.
@@ -158,6 +169,9 @@ impl SubjectRun {
                 }
             };
             again.extend(self.side_by_side(&live, &mut queue).await);
+            if !batch.alone && queue.is_empty() {
+                self.settings.person.before_close(live.cluster.how_to_join()).await;
+            }
             self.close(&live).await;
         }
         if !queue.is_empty() {
@@ -252,7 +266,7 @@ impl SubjectRun {
             ground: &live.ground,
             allocator: &live.allocator,
             emitter: &self.emitter,
-            pause: self.settings.pause.as_deref(),
+            person: self.settings.person.as_ref(),
         };
         let ended = Ended { beside, ..attempt.run().await };
         live.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
@@ -300,6 +314,7 @@ impl SubjectRun {
     }
 
     async fn close(&self, live: &Live) {
+        *self.spent.lock().unwrap_or_else(PoisonError::into_inner) += live.cluster.proxy_cpu();
         let remarks = live.cluster.close().await;
         live.listener.abort();
         self.emitter.emit(Event::ClusterClosed { cluster: live.name.clone(), remarks });

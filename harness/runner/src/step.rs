@@ -118,6 +118,7 @@ pub(crate) async fn run_step(
     waiting("every cell to agree".into());
     let settled = run.glance().await;
     if settled {
+        ground.cluster.sabotage().await?;
         waiting("every cell to be judged".into());
         run.judge().await;
         if run.wrong().is_empty() {

@@ -132,10 +132,17 @@ impl InitRequest {
         signals.add(Signal::SIGCHLD);
         signals.thread_block().map_err(watch)?;
         let signal_fd = open_signals(&signals).map_err(watch)?;
-        // The standard library empties the child's signal mask.
-        let program = Command::new("/proc/self/exe")
-            .arg0(&self.name)
-            .args(&self.arguments)
+        let mut program = Command::new("/proc/self/exe");
+        program.arg0(&self.name).args(&self.arguments);
+        // A child inherits the mask, and the program must get the signals that PID 1 holds back.
+        // Unblocking them here instead would lose one that comes just then.
+        let unblock = move || signals.thread_unblock().map_err(io::Error::from);
+        #[expect(unsafe_code)]
+        // SAFETY: between fork and execve it makes one system call and allocates nothing.
+        unsafe {
+            program.pre_exec(unblock);
+        }
+        let program = program
             .spawn()
             .map_err(|source| InitError::Start { source })?;
         let pid = i32::try_from(program.id())

@@ -49,7 +49,10 @@ impl Served {
 pub(crate) fn client(url: &str) -> kube::Client {
     // Another test of this program may have been first.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap()
+    let mut config = kube::Config::new(url.parse().unwrap());
+    // A refusal is an answer here, not a reason to ask again.
+    config.default_retry = false;
+    kube::Client::try_from(config).unwrap()
 }
 
 pub(crate) fn service(name: &str, spec: Value) -> Value {

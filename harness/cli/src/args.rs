@@ -1,0 +1,278 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::failed::Failed;
+
+/// Conformance suite for Kubernetes Service proxies.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run cases on one or more subjects and judge them.
+    Run(Run),
+    /// List the cases of a selection, and the digest of the plan.
+    List(List),
+    /// Ask the oracle: what must happen, and why. Needs no lab.
+    Explain(Explain),
+    /// Look for what is missing on this machine, and say how to mend it.
+    Doctor(Doctor),
+    /// Make the reports of a saved run again.
+    Report(ReportArgs),
+    /// Keep a lab open for a person, or join one.
+    #[command(subcommand)]
+    Lab(Lab),
+    /// Look at subjects and fetch their programs.
+    #[command(subcommand)]
+    Subject(SubjectCommand),
+    /// Print a JSON Schema, for editors and for readers of reports.
+    Schema(Schema),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which cases.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Cases {
+    /// Case ids or globs: `cluster-ip/basic`, `udp/*`, an area, or one variant.
+    #[arg(value_name = "CASE")]
+    pub(crate) patterns: Vec<String>,
+    /// A boolean expression: `level(must) and area(udp) and not family(v6)`.
+    #[arg(short = 'E', long = "expression", value_name = "EXPRESSION")]
+    pub(crate) expressions: Vec<String>,
+    /// A named set of cases, such as `smoke`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+    /// A folder with more case files, laid out like the bundled ones.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cases: Vec<PathBuf>,
+}
+
+/// Which subjects.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Subjects {
+    /// NAME[:MODE][+CONFIGURATION][@RELEASE], or a path to a subject file. May be repeated.
+    #[arg(short, long = "subject", value_name = "SUBJECT", default_value = "kube-proxy:iptables")]
+    pub(crate) subjects: Vec<String>,
+    /// A folder with more subjects.
+    #[arg(long = "subjects", value_name = "DIR")]
+    pub(crate) folders: Vec<PathBuf>,
+    /// The subject's program, instead of looking for it.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) binary: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) cases: Cases,
+    #[command(flatten)]
+    pub(crate) subjects: Subjects,
+    /// What supplies the clusters.
+    #[arg(long, value_enum, default_value_t = ProviderName::Lab)]
+    pub(crate) provider: ProviderName,
+    /// Where the log and the reports go [default: touchstone-out/RUN].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Cases that run side by side on one cluster.
+    #[arg(short, long, value_name = "N", default_value_t = 24)]
+    pub(crate) jobs: usize,
+    /// The number that repeats a run's choices [default: from the clock].
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Fail when a known failure passes.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// The weakest level whose failures fail the run.
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = FailOn::Must)]
+    pub(crate) fail_on: FailOn,
+    /// Stop at each failing case until Enter is pressed, so that a person can look.
+    #[arg(long)]
+    pub(crate) pause_on_failure: bool,
+    /// Keep the last cluster after the run until Ctrl-C.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// As root: stay in the user namespace, which proxies with eBPF programs need.
+    #[arg(long)]
+    pub(crate) no_userns: bool,
+    #[command(flatten)]
+    pub(crate) defects: Defects,
+}
+
+/// Defects planted on purpose, to see that the suite notices.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Planted defects, to see that the suite notices")]
+pub(crate) struct Defects {
+    /// Hide a field from the proxies, or set it: `Service:spec.externalTrafficPolicy`,
+    /// `Service:spec.sessionAffinity="None"`, `Service:clusterIP(v6)`.
+    #[arg(long = "lie", value_name = "KIND:PATH[=JSON]")]
+    pub(crate) lies: Vec<String>,
+    /// Start no proxy on this node.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) without_proxy: Vec<String>,
+    /// Run this shell text on every node when a step has settled, before it is judged.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) sabotage: Option<String>,
+}
+
+/// What supplies clusters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProviderName {
+    /// Real proxies in network namespaces of this machine.
+    Lab,
+    /// A simulation that answers from the model.
+    Sim,
+}
+
+/// Levels that can fail a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FailOn {
+    /// What the API promises.
+    Must,
+    /// And what users expect.
+    Should,
+    /// And what a proxy may do.
+    May,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    pub(crate) cases: Cases,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Explain {
+    /// A case id, one of its variants, or the path of a case file.
+    #[arg(value_name = "CASE|FILE")]
+    pub(crate) case: String,
+    /// Only flows from this vantage, as a case writes it: `pod@n1`, `outside`.
+    #[arg(long, value_name = "VANTAGE")]
+    pub(crate) from: Option<String>,
+    /// Only flows to this frontend: `web nodePort@n1`.
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) to: Option<String>,
+    /// Only this step, from 1.
+    #[arg(long, value_name = "N")]
+    pub(crate) step: Option<usize>,
+    /// A folder with more case files.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cases: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) subjects: Subjects,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ReportArgs {
+    /// The folder of a run.
+    #[arg(default_value = "touchstone-out/latest")]
+    pub(crate) run: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Lab {
+    /// Start a cluster with the subject and keep it until Ctrl-C.
+    Up(LabUp),
+    /// Open a shell, or run a command, in a place of a running lab: n1, outside, ….
+    Shell(LabShell),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LabUp {
+    #[command(flatten)]
+    pub(crate) subjects: Subjects,
+    /// Number of nodes.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) nodes: usize,
+    #[command(flatten)]
+    pub(crate) defects: Defects,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LabShell {
+    /// The place.
+    pub(crate) place: String,
+    /// A command instead of a shell.
+    #[arg(last = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SubjectCommand {
+    /// Find, download or build a subject's program and print its path.
+    Fetch(Fetch),
+    /// List the subjects with their modes, configurations and features.
+    List,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Fetch {
+    /// A subject, or `kubectl[@RELEASE]`, which the suite's own tests use.
+    #[arg(value_name = "SUBJECT")]
+    pub(crate) subject: String,
+    /// A folder with more subjects.
+    #[arg(long = "subjects", value_name = "DIR")]
+    pub(crate) folders: Vec<PathBuf>,
+    /// The subject's program, instead of looking for it.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) binary: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Schema {
+    /// Of what.
+    #[arg(value_enum)]
+    pub(crate) of: SchemaOf,
+}
+
+/// What has a JSON Schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SchemaOf {
+    /// Case files.
+    Case,
+    /// Subject files.
+    Subject,
+    /// Known-failures files.
+    KnownFailures,
+    /// `report.json`.
+    Report,
+}
+
+impl Schema {
+    pub(crate) fn text(&self) -> Result<String, Failed> {
+        let failed = Failed::harness;
+        match self.of {
+            SchemaOf::Case => {
+                serde_json::to_string_pretty(&touchstone_case::case_schema()).map_err(failed)
+            }
+            SchemaOf::Subject => {
+                serde_json::to_string_pretty(&touchstone_subject::subject_schema()).map_err(failed)
+            }
+            SchemaOf::KnownFailures => {
+                let schema = touchstone_subject::known_failures_schema();
+                serde_json::to_string_pretty(&schema).map_err(failed)
+            }
+            SchemaOf::Report => {
+                let schema = touchstone_report::report_schema();
+                schema.map_err(Failed::harness)
+            }
+        }
+    }
+}

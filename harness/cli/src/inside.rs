@@ -1,0 +1,155 @@
+//! The harness inside the lab's namespaces: PID 2.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::sync::mpsc;
+use touchstone_case::{Library, Variant};
+use touchstone_provider::lab::Lab;
+use touchstone_record::LogWriter;
+use touchstone_runner::{Emitter, RunSubject, Settings};
+use touchstone_spec::Feature;
+use touchstone_sys::adopt;
+
+use crate::job::{Job, Order, log_path};
+use crate::live::{Live, Person};
+use crate::say::complain;
+use crate::{doctor, failed, lab};
+
+/// First argument of a process that is the harness inside.
+pub(crate) const HARNESS_ARGUMENT: &str = "__harness";
+
+/// What the lab can do beyond any cluster, by the names that cases use in `needs: lab`.
+const LAB_PROVIDES: [&str; 1] = ["restart"];
+
+/// Exit code of a second Ctrl-C.
+const INTERRUPTED: i32 = 130;
+
+/// The number of the descriptor with the order, if this process is the harness inside.
+pub(crate) fn order(args: impl IntoIterator<Item = OsString>) -> Option<i32> {
+    let mut args = args.into_iter().skip(1);
+    let first = args.next()?;
+    if first != HARNESS_ARGUMENT {
+        return None;
+    }
+    args.next()?.to_str()?.parse().ok()
+}
+
+/// Carries out the order and gives the exit code of the process.
+pub(crate) fn main(number: i32) -> ExitCode {
+    match obey(number) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::from(failed::HARNESS)
+        }
+    }
+}
+
+fn obey(number: i32) -> Result<u8> {
+    let order = Order::from_fd(adopt(number).context("the harness has no order")?)?;
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the async runtime")?;
+    let code = runtime.block_on(async {
+        match order {
+            Order::Run(job) => run(&job).await,
+            Order::Lab(job) => lab::inside(&job).await,
+            Order::Doctor => Ok(doctor::inside()),
+        }
+    });
+    // Threads that live in namespaces end with the process.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run(job: &Job) -> Result<u8> {
+    let library = Library::load(&job.case_dirs).map_err(|e| anyhow!("{}", e.render()))?;
+    let wanted: BTreeSet<&str> = job.variants.iter().map(String::as_str).collect();
+    let variants: Vec<Variant> =
+        library.variants().into_iter().filter(|v| wanted.contains(v.id().as_str())).collect();
+    let log = LogWriter::create(&log_path(&job.out))
+        .context("the run cannot be recorded; free some space or choose another folder with --out")?;
+    let (tell, events) = mpsc::unbounded_channel();
+    let emitter = Emitter::new(log, Some(tell));
+    let live = Live::start(events, job.variants.len() * job.subjects.len());
+    let mut subjects = Vec::new();
+    for subject in &job.subjects {
+        let (chosen, resolved) = subject.reopen()?;
+        subjects.push(RunSubject {
+            record: subject.record.clone(),
+            features: Arc::new(
+                subject.record.features.iter().filter_map(|f| Feature::new(f).ok()).collect(),
+            ),
+            provider: Arc::new(Lab {
+                selection: Arc::clone(&chosen.selection),
+                resolved,
+                lies: job.defects.lies()?,
+                without_proxy: job.defects.without_proxy.clone(),
+                sabotage: job.defects.sabotage.clone(),
+                person: None,
+            }),
+            provided: LAB_PROVIDES.map(str::to_owned).into(),
+            known: subject.known.clone(),
+        });
+    }
+    let person = Arc::new(Person::new(job.pause, job.keep));
+    let settings = Settings { jobs: job.jobs, person };
+    let code = drive(job, "lab", &variants, &subjects, &settings, &emitter).await;
+    live.finish().await;
+    code
+}
+
+/// Runs a plan from its first event to its last, or to an interruption.
+pub(crate) async fn drive(
+    job: &Job,
+    provider: &str,
+    variants: &[Variant],
+    subjects: &[RunSubject],
+    settings: &Settings,
+    emitter: &Emitter,
+) -> Result<u8> {
+    use touchstone_record::Event;
+    emitter.emit(crate::live::started(job, provider, variants));
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let signal = tokio::select! {
+        spent = touchstone_runner::run(variants, subjects, settings, emitter) => {
+            emitter.emit(Event::RunEnded {
+                harness_cpu_ms: crate::live::own_cpu_ms(),
+                proxy_cpu_ms: u64::try_from(spent.as_millis()).unwrap_or(u64::MAX),
+            });
+            None
+        }
+        _ = interrupt.recv() => Some("SIGINT"),
+        _ = terminate.recv() => Some("SIGTERM"),
+    };
+    if let Some(signal) = signal {
+        // A second one ends the process at once: PID 1 follows, and everything with it.
+        tokio::spawn(async move {
+            interrupt.recv().await;
+            std::process::exit(INTERRUPTED);
+        });
+        emitter.emit(Event::Interrupted { signal: signal.to_owned() });
+    }
+    match emitter.take_failure() {
+        None => Ok(0),
+        Some(error) => Err(anyhow::Error::new(error).context(
+            "the run was stopped; what was recorded so far is kept, free some space and run again",
+        )),
+    }
+}
+
+/// Thousands of probes are in flight at a time.
+fn raise_descriptor_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // A lower limit only shows where a socket cannot be opened, and there it is named.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}

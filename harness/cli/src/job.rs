@@ -1,0 +1,159 @@
+//! What the process outside tells the harness inside: everything decided before the namespaces
+//! are entered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
+use touchstone_apiserver::{Family, How, Lie};
+use touchstone_record::SubjectRecord;
+use touchstone_spec::{ClusterShape, Level};
+use touchstone_subject::{Found, Resolved};
+
+use crate::args::Defects;
+use crate::subjects::{Chosen, choose};
+
+/// An order for the harness inside.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Run cases.
+    Run(Job),
+    /// Keep a lab open.
+    Lab(LabJob),
+    /// See what works in here.
+    Doctor,
+}
+
+/// Cases to run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Job {
+    pub(crate) run: String,
+    pub(crate) out: PathBuf,
+    pub(crate) variants: Vec<String>,
+    pub(crate) case_dirs: Vec<PathBuf>,
+    pub(crate) subjects: Vec<SubjectJob>,
+    pub(crate) jobs: usize,
+    pub(crate) seed: u64,
+    pub(crate) command: Vec<String>,
+    pub(crate) strict: bool,
+    pub(crate) fail_on: Level,
+    pub(crate) pause: bool,
+    pub(crate) keep: bool,
+    pub(crate) user_namespace: bool,
+    pub(crate) defects: DefectJob,
+    pub(crate) started: String,
+}
+
+/// A lab to keep open.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LabJob {
+    pub(crate) subject: SubjectJob,
+    pub(crate) shape: ClusterShape,
+    /// Number of the descriptor on which a person's clients are served.
+    pub(crate) listener: i32,
+    pub(crate) token: String,
+    pub(crate) state: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) defects: DefectJob,
+}
+
+/// A subject whose program has been found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SubjectJob {
+    pub(crate) selector: String,
+    pub(crate) folders: Vec<PathBuf>,
+    pub(crate) record: SubjectRecord,
+    pub(crate) program: PathBuf,
+    pub(crate) version: Option<String>,
+    /// Reasons of known failures, by variant.
+    pub(crate) known: BTreeMap<String, String>,
+}
+
+/// Planted defects.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct DefectJob {
+    pub(crate) lies: Vec<String>,
+    pub(crate) without_proxy: BTreeSet<String>,
+    pub(crate) sabotage: Option<String>,
+}
+
+impl From<&Defects> for DefectJob {
+    fn from(defects: &Defects) -> DefectJob {
+        DefectJob {
+            lies: defects.lies.clone(),
+            without_proxy: defects.without_proxy.iter().cloned().collect(),
+            sabotage: defects.sabotage.clone(),
+        }
+    }
+}
+
+impl DefectJob {
+    /// The lies, as the API server tells them.
+    pub(crate) fn lies(&self) -> Result<Vec<Lie>> {
+        self.lies.iter().map(|text| lie(text)).collect()
+    }
+}
+
+/// `Service:spec.externalTrafficPolicy`, `Service:spec.type="ClusterIP"`, `Service:clusterIP(v6)`.
+fn lie(text: &str) -> Result<Lie> {
+    let (kind, rest) = text
+        .split_once(':')
+        .with_context(|| format!("--lie {text}: write KIND:PATH or KIND:PATH=JSON"))?;
+    let how = match rest {
+        "clusterIP(v4)" => How::HideClusterIps(Family::V4),
+        "clusterIP(v6)" => How::HideClusterIps(Family::V6),
+        _ => match rest.split_once('=') {
+            None => How::Hide(rest.parse().with_context(|| format!("--lie {text}"))?),
+            Some((path, value)) => How::Set(
+                path.parse().with_context(|| format!("--lie {text}"))?,
+                serde_json::from_str(value)
+                    .with_context(|| format!("--lie {text}: {value} is not JSON"))?,
+            ),
+        },
+    };
+    Ok(Lie { watcher: None, kind: kind.to_owned(), how })
+}
+
+impl SubjectJob {
+    /// The subject and its program as the lab wants them.
+    pub(crate) fn reopen(&self) -> Result<(Chosen, Arc<Resolved>)> {
+        let chosen = choose(&self.selector, &self.folders).map_err(|failed| anyhow!("{failed}"))?;
+        let release = self.record.release.as_deref().map(str::parse).transpose()?;
+        let resolved = Resolved {
+            program: self.program.clone(),
+            sha256: self.record.digest.clone().unwrap_or_default(),
+            version: self.version.clone(),
+            release,
+            found: Found::Given,
+        };
+        Ok((chosen, Arc::new(resolved)))
+    }
+}
+
+impl Order {
+    /// Writes the order into a file without a name, to be handed down by its descriptor.
+    pub(crate) fn to_file(&self) -> Result<std::fs::File> {
+        let mut file = tempfile::tempfile().context("failed to make a temporary file")?;
+        serde_json::to_writer(&file, self).context("failed to write the order for the harness")?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(file)
+    }
+
+    /// Reads an order that was handed down.
+    pub(crate) fn from_fd(fd: OwnedFd) -> Result<Order> {
+        let mut file = std::fs::File::from(fd);
+        let mut text = String::new();
+        file.seek(SeekFrom::Start(0))?;
+        file.read_to_string(&mut text).context("failed to read the harness's order")?;
+        serde_json::from_str(&text).context("failed to understand the harness's order")
+    }
+}
+
+/// The log of a run in its folder.
+pub(crate) fn log_path(out: &Path) -> PathBuf {
+    out.join("events.jsonl")
+}

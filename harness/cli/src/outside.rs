@@ -1,0 +1,164 @@
+//! `touchstone run` as the person's own process: everything that needs the host, before and after
+//! the namespaces.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, anyhow};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use touchstone_record::{Event, LogReader, LogWriter};
+use touchstone_spec::Level;
+use touchstone_sys::{EXIT_PROC_REFUSED, Ended, UserNamespace, spawn_contained};
+
+use crate::args::{FailOn, ProviderName, Run};
+use crate::failed::Failed;
+use crate::inside::HARNESS_ARGUMENT;
+use crate::job::{Job, Order, log_path};
+use crate::lab::{OUTER_PID, OUTER_UID};
+use crate::say::note;
+use crate::selection::{library, select};
+use crate::subjects::prepare;
+use crate::{report, sim};
+
+/// Folder of runs that were given no other.
+const OUT: &str = "touchstone-out";
+
+pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
+    let library = library(&run.cases.cases)?;
+    let variants = select(&library, &run.cases)?;
+    let started = OffsetDateTime::now_utc();
+    let seed = run.seed.unwrap_or_else(seed_from_clock);
+    let subjects = match run.provider {
+        ProviderName::Lab => prepare(&run.subjects, &variants)?,
+        ProviderName::Sim => vec![sim::subject()],
+    };
+    let name = run_name(started, seed)?;
+    let out = make_folder(run.out.as_deref(), &name)?;
+    let job = Job {
+        run: name,
+        out: out.clone(),
+        variants: variants.iter().map(touchstone_case::Variant::id).collect(),
+        case_dirs: absolute(&run.cases.cases)?,
+        subjects,
+        jobs: run.jobs.max(1),
+        seed,
+        command: std::env::args().collect(),
+        strict: run.strict,
+        fail_on: match run.fail_on {
+            FailOn::Must => Level::Must,
+            FailOn::Should => Level::Should,
+            FailOn::May => Level::May,
+        },
+        pause: run.pause_on_failure,
+        keep: run.keep,
+        user_namespace: !run.no_userns,
+        defects: (&run.defects).into(),
+        started: started.format(&Rfc3339).map_err(Failed::harness)?,
+    };
+    job.defects.lies().map_err(Failed::usage)?;
+    match run.provider {
+        ProviderName::Sim => sim::run(&job)?,
+        ProviderName::Lab => in_lab(&job)?,
+    }
+    report::show(&out)
+}
+
+/// Runs the job inside, and mends the log if the harness did not come to its end.
+fn in_lab(job: &Job) -> Result<(), Failed> {
+    let ended = contained(&Order::Run(job.clone()), job.user_namespace)?;
+    let log = log_path(&job.out);
+    let whole = LogReader::read(&log).ok().is_some_and(|events| {
+        events.iter().any(|e| {
+            matches!(
+                e.event,
+                Event::RunEnded { .. } | Event::Interrupted { .. } | Event::HarnessError { .. }
+            )
+        })
+    });
+    if whole {
+        return Ok(());
+    }
+    let why = match ended {
+        Ended::Exited(EXIT_PROC_REFUSED) => {
+            "the lab could not be entered: see the message above".to_owned()
+        }
+        Ended::Exited(code) => format!("the harness ended early, with status {code}"),
+        Ended::Killed(signal) => format!("the harness was killed by signal {signal}"),
+    };
+    if LogReader::read(&log).is_err() {
+        // Nothing was recorded, so there is nothing to report on.
+        return Err(Failed::harness(anyhow!(why)));
+    }
+    note(&format!("error: {why}; what was recorded so far is kept"));
+    let writer = LogWriter::append(&log).map_err(Failed::harness)?;
+    writer.write(Event::HarnessError { message: why }).map_err(Failed::harness)?;
+    Ok(())
+}
+
+/// Starts the harness inside new namespaces and waits for its end.
+pub(crate) fn contained(order: &Order, user_namespace: bool) -> Result<Ended, Failed> {
+    contained_with(order, user_namespace, &[])
+}
+
+/// The same, handing down more descriptors.
+pub(crate) fn contained_with(
+    order: &Order,
+    user_namespace: bool,
+    keep: &[std::os::fd::BorrowedFd<'_>],
+) -> Result<Ended, Failed> {
+    let file = order.to_file().map_err(Failed::harness)?;
+    let mut handed = vec![file.as_fd()];
+    handed.extend_from_slice(keep);
+    let argv = [
+        std::env::args_os().next().unwrap_or_else(|| "touchstone".into()),
+        HARNESS_ARGUMENT.into(),
+        file.as_fd().as_raw_fd().to_string().into(),
+    ];
+    let mut env: Vec<_> = std::env::vars_os().collect();
+    env.push((OUTER_PID.into(), std::process::id().to_string().into()));
+    env.push((OUTER_UID.into(), nix::unistd::geteuid().to_string().into()));
+    let user = if user_namespace { UserNamespace::New } else { UserNamespace::Keep };
+    if !user_namespace && !nix::unistd::geteuid().is_root() {
+        return Err(Failed::usage(anyhow!("--no-userns needs root")));
+    }
+    let mut child = spawn_contained(&argv, &env, user, &handed).map_err(|error| {
+        Failed::harness(
+            anyhow::Error::new(error)
+                .context("the lab could not be entered; `touchstone doctor` looks for the reason"),
+        )
+    })?;
+    child.wait_forwarding().map_err(Failed::harness)
+}
+
+/// The run's folder, empty, with `latest` pointing to it where it is one of many.
+fn make_folder(given: Option<&Path>, name: &str) -> Result<PathBuf, Failed> {
+    let out = given.map_or_else(|| Path::new(OUT).join(name), Path::to_owned);
+    std::fs::create_dir_all(&out)
+        .with_context(|| format!("failed to make the folder {}; choose another with --out", out.display()))
+        .map_err(Failed::harness)?;
+    if given.is_none() {
+        let latest = Path::new(OUT).join("latest");
+        // The link is a convenience: a run without it is as good.
+        let _ = std::fs::remove_file(&latest);
+        let _ = std::os::unix::fs::symlink(name, &latest);
+    }
+    std::path::absolute(&out).map_err(Failed::harness)
+}
+
+fn absolute(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failed> {
+    paths.iter().map(|path| std::path::absolute(path).map_err(Failed::harness)).collect()
+}
+
+fn run_name(started: OffsetDateTime, seed: u64) -> Result<String, Failed> {
+    let format = format_description!("[year][month][day]-[hour][minute][second]");
+    let time = started.format(format).map_err(Failed::harness)?;
+    Ok(format!("{time}-{:04x}", seed & 0xffff))
+}
+
+fn seed_from_clock() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::from(now.subsec_nanos()) ^ now.as_secs()
+}

@@ -1,0 +1,49 @@
+//! From the command line to the cases of a plan.
+
+use anyhow::anyhow;
+use touchstone_case::select::Selection;
+use touchstone_case::{Library, Variant};
+
+use crate::args::Cases;
+use crate::failed::Failed;
+
+/// The library with the user's own cases.
+pub(crate) fn library(dirs: &[std::path::PathBuf]) -> Result<Library, Failed> {
+    Library::load(dirs).map_err(|errors| Failed::usage(anyhow!("{}", errors.render())))
+}
+
+/// The variants of a selection, in the order of their ids.
+///
+/// # Errors
+/// When a pattern or expression cannot be read, or nothing matches: an empty plan is never run.
+pub(crate) fn select(library: &Library, cases: &Cases) -> Result<Vec<Variant>, Failed> {
+    let usage = |error: touchstone_case::select::SelectError| Failed::usage(anyhow!("{error}"));
+    let mut selection =
+        Selection::patterns(cases.patterns.iter().map(String::as_str)).map_err(usage)?;
+    for expression in &cases.expressions {
+        selection = selection.and(Selection::expression(expression).map_err(usage)?);
+    }
+    let chosen: Vec<Variant> = library
+        .variants()
+        .into_iter()
+        .filter(|variant| selection.matches(variant))
+        .filter(|variant| {
+            let profiles = variant.case().profiles();
+            cases.profile.as_deref().is_none_or(|name| profiles.contains(name))
+        })
+        .collect();
+    if chosen.is_empty() {
+        return Err(Failed::plan(anyhow!(
+            "the selection matches no case ({}); `touchstone list` shows what there is",
+            described(cases)
+        )));
+    }
+    Ok(chosen)
+}
+
+fn described(cases: &Cases) -> String {
+    let mut parts: Vec<String> = cases.patterns.clone();
+    parts.extend(cases.expressions.iter().map(|e| format!("-E '{e}'")));
+    parts.extend(cases.profile.iter().map(|p| format!("--profile {p}")));
+    if parts.is_empty() { "there are no cases at all".to_owned() } else { parts.join(" ") }
+}

@@ -1,0 +1,73 @@
+//! Runs on the simulation: no namespaces, no proxy.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use tokio::sync::mpsc;
+use touchstone_case::{Library, Variant};
+use touchstone_provider::Sim;
+use touchstone_record::{LogWriter, SubjectRecord};
+use touchstone_runner::{Emitter, RunSubject, Settings};
+use touchstone_spec::{Feature, Features, KNOWN_FEATURES};
+
+use crate::failed::Failed;
+use crate::inside::drive;
+use crate::job::{Job, SubjectJob, log_path};
+use crate::live::{Live, Person};
+
+/// The simulated proxy, which has every feature.
+pub(crate) fn subject() -> SubjectJob {
+    SubjectJob {
+        selector: "sim".to_owned(),
+        folders: vec![],
+        record: SubjectRecord {
+            id: "sim".to_owned(),
+            name: "sim".to_owned(),
+            mode: "model".to_owned(),
+            release: None,
+            configuration: "default".to_owned(),
+            digest: None,
+            found: "part of touchstone".to_owned(),
+            features: KNOWN_FEATURES.iter().map(|known| known.name.to_owned()).collect(),
+        },
+        program: PathBuf::new(),
+        version: None,
+        known: BTreeMap::new(),
+    }
+}
+
+/// Runs a job on the simulation, in this process.
+pub(crate) fn run(job: &Job) -> Result<(), Failed> {
+    let library = Library::load(&job.case_dirs)
+        .map_err(|errors| Failed::usage(anyhow!("{}", errors.render())))?;
+    let wanted: BTreeSet<&str> = job.variants.iter().map(String::as_str).collect();
+    let variants: Vec<Variant> =
+        library.variants().into_iter().filter(|v| wanted.contains(v.id().as_str())).collect();
+    let features: Features =
+        KNOWN_FEATURES.iter().filter_map(|known| Feature::new(known.name).ok()).collect();
+    let subjects = [RunSubject {
+        record: subject().record,
+        features: Arc::new(features.clone()),
+        provider: Arc::new(Sim { features, defect: None }),
+        provided: BTreeSet::from(["restart".to_owned()]),
+        known: BTreeMap::new(),
+    }];
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failed::harness)?;
+    runtime.block_on(async {
+        let log = LogWriter::create(&log_path(&job.out)).map_err(Failed::harness)?;
+        let (tell, events) = mpsc::unbounded_channel();
+        let emitter = Emitter::new(log, Some(tell));
+        let live = Live::start(events, job.variants.len());
+        let settings =
+            Settings { jobs: job.jobs, person: Arc::new(Person::new(job.pause, false)) };
+        let result = drive(job, "sim", &variants, &subjects, &settings, &emitter).await;
+        drop(emitter);
+        live.finish().await;
+        result.map(drop).map_err(Failed::harness)
+    })
+}

@@ -1,0 +1,171 @@
+//! Choosing subjects and finding their programs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use touchstone_case::Variant;
+use touchstone_record::SubjectRecord;
+use touchstone_spec::{Feature, Features};
+use touchstone_subject::{
+    Cache, Catalog, ModeName, Program, Release, Resolved, Selection, Selector, obtain, resolve,
+};
+
+use crate::args::{Fetch, Subjects};
+use crate::failed::Failed;
+use crate::job::SubjectJob;
+use crate::say::{note, say};
+
+/// Release of kubectl that the suite's own tests use where the machine has none.
+const KUBECTL: &str = "v1.37.2";
+
+/// A subject as chosen on the command line.
+#[derive(Debug, Clone)]
+pub(crate) struct Chosen {
+    pub(crate) selector: String,
+    pub(crate) selection: Arc<Selection>,
+}
+
+fn catalog(folders: &[PathBuf]) -> Result<Catalog, Failed> {
+    let mut catalog = Catalog::bundled().map_err(Failed::harness)?;
+    for folder in folders {
+        catalog.add_folder(folder).map_err(Failed::usage)?;
+    }
+    Ok(catalog)
+}
+
+/// Chooses a subject by its selector.
+pub(crate) fn choose(selector: &str, folders: &[PathBuf]) -> Result<Chosen, Failed> {
+    let parsed: Selector = selector.parse().map_err(|error| Failed::usage(anyhow!("{error}")))?;
+    let selection = catalog(folders)?.select(&parsed).map_err(Failed::usage)?;
+    Ok(Chosen { selector: selector.to_owned(), selection: Arc::new(selection) })
+}
+
+/// Chooses every subject of the command line and finds its program.
+pub(crate) fn prepare(
+    subjects: &Subjects,
+    variants: &[Variant],
+) -> Result<Vec<SubjectJob>, Failed> {
+    let mut jobs: Vec<SubjectJob> = Vec::new();
+    for selector in &subjects.subjects {
+        let chosen = choose(selector, &subjects.folders)?;
+        let resolved = find(&chosen, subjects.binary.as_deref())?;
+        let job = describe(chosen, &resolved, &subjects.folders, variants);
+        if jobs.iter().any(|other| other.record.id == job.record.id) {
+            return Err(Failed::usage(anyhow!("--subject {selector} is given twice")));
+        }
+        jobs.push(job);
+    }
+    Ok(jobs)
+}
+
+/// Finds a subject's program, with a progress line for each thing that is done.
+pub(crate) fn find(chosen: &Chosen, binary: Option<&Path>) -> Result<Resolved, Failed> {
+    let cache = Cache::from_environment();
+    resolve(&chosen.selection, binary, &cache, &mut |line| note(&format!("  {line}")))
+        .map_err(Failed::harness)
+}
+
+/// Features that a subject declares in its mode, at a release.
+pub(crate) fn features(selection: &Selection, release: Option<&Release>) -> Features {
+    let all = selection.subject.features(&selection.mode, release);
+    all.into_keys().cloned().collect()
+}
+
+fn describe(
+    chosen: Chosen,
+    resolved: &Resolved,
+    folders: &[PathBuf],
+    variants: &[Variant],
+) -> SubjectJob {
+    let selection = &chosen.selection;
+    let release = resolved.release.as_ref();
+    let features = features(selection, release);
+    let mut id = format!("{}:{}", selection.subject.name, selection.mode);
+    let configuration = selection.configuration.to_string();
+    if configuration != "default" {
+        id.push_str(&format!("+{configuration}"));
+    }
+    if selection.asked.is_some()
+        && let Some(release) = release
+    {
+        id.push_str(&format!("@{release}"));
+    }
+    SubjectJob {
+        record: SubjectRecord {
+            id,
+            name: selection.subject.name.to_string(),
+            mode: selection.mode.to_string(),
+            release: release.map(ToString::to_string),
+            configuration,
+            digest: Some(resolved.sha256.clone()),
+            found: resolved.found.to_string(),
+            features: features.iter().map(|feature: &Feature| feature.to_string()).collect(),
+        },
+        known: known(selection, release, variants),
+        program: resolved.program.clone(),
+        version: resolved.version.clone(),
+        folders: folders.to_vec(),
+        selector: chosen.selector,
+    }
+}
+
+/// The variants that the subject lists as known failures today.
+fn known(
+    selection: &Selection,
+    release: Option<&Release>,
+    variants: &[Variant],
+) -> BTreeMap<String, String> {
+    let today = time::OffsetDateTime::now_utc().date();
+    let mut known = BTreeMap::new();
+    for variant in variants {
+        let axes = BTreeMap::from([
+            ("family".to_owned(), variant.family().to_string()),
+            ("protocol".to_owned(), variant.protocol().to_string()),
+        ]);
+        let failures = &selection.subject.known_failures;
+        let id = variant.case().id().as_str();
+        if let Some(entry) = failures.find(&selection.mode, release, id, &axes)
+            && !entry.expired(today)
+        {
+            known.insert(variant.id(), entry.reason.clone());
+        }
+    }
+    known
+}
+
+/// `touchstone subject fetch`.
+pub(crate) fn fetch(fetch: &Fetch) -> Result<u8, Failed> {
+    let (name, release) = fetch.subject.split_once('@').unwrap_or((&fetch.subject, KUBECTL));
+    if name == "kubectl" {
+        let release: Release =
+            release.parse().map_err(|error| Failed::usage(anyhow!("{release}: {error}")))?;
+        let program = Program::kubernetes("kubectl", release, &["version", "--client"]);
+        let resolved = obtain(&program, &Cache::from_environment(), &mut |line| {
+            note(&format!("  {line}"));
+        })
+        .map_err(Failed::harness)?;
+        say(&resolved.program.display().to_string());
+        return Ok(0);
+    }
+    let chosen = choose(&fetch.subject, &fetch.folders)?;
+    let resolved = find(&chosen, fetch.binary.as_deref())?;
+    say(&resolved.program.display().to_string());
+    Ok(0)
+}
+
+/// `touchstone subject list`.
+pub(crate) fn list() -> Result<u8, Failed> {
+    for subject in catalog(&[])?.iter() {
+        say(&format!("{}  {}", subject.name, subject.file.about));
+        for (mode, about) in &subject.file.modes {
+            let mode: &ModeName = mode;
+            say(&format!("  :{mode}  {}", about.about));
+        }
+        for (name, configuration) in &subject.file.configurations {
+            say(&format!("  +{name}  {}", configuration.about));
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,1 @@
+//! Nothing that ships: the project's invariants, as tests below `tests/`.
