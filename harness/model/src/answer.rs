@@ -17,6 +17,9 @@ const PROXY: &str = "v1.Service: virtual IPs and service proxies";
 
 pub(crate) fn answer(world: &World, flow: &Flow, features: &Features) -> Expectation {
     let Some(node) = entry(world, flow) else {
+        if is_endpoint(world, flow.to) {
+            return direct(world, flow);
+        }
         return one(
             Allowed::Unhandled,
             reason("the packet enters no node", PROXY),
@@ -57,18 +60,23 @@ pub(crate) fn answer(world: &World, flow: &Flow, features: &Features) -> Expecta
     }
 }
 
+/// An endpoint itself, past the proxy.
+fn direct(world: &World, flow: &Flow) -> Expectation {
+    Expectation {
+        allowed: BTreeSet::from([Allowed::Reached {
+            endpoint: flow.to,
+            sources: kept_source(world, flow),
+        }]),
+        reasons: vec![reason("traffic past the proxy keeps its addresses", PROXY)],
+        ..Expectation::default()
+    }
+}
+
 /// A destination that no Service claims.
 fn unclaimed(world: &World, flow: &Flow, node: &Node, features: &Features) -> Expectation {
     let ip = flow.to.ip();
     if is_endpoint(world, flow.to) {
-        return Expectation {
-            allowed: BTreeSet::from([Allowed::Reached {
-                endpoint: flow.to,
-                sources: kept_source(world, flow),
-            }]),
-            reasons: vec![reason("traffic past the proxy keeps its addresses", PROXY)],
-            ..Expectation::default()
-        };
+        return direct(world, flow);
     }
     if world.owner(ip).is_some() || ip.is_loopback() {
         return one(
