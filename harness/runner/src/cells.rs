@@ -1,5 +1,6 @@
 //! The cells of a step: which flows, what they must meet, what they have met.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use touchstone_case::{Pin, ScriptStep};
@@ -10,7 +11,7 @@ use touchstone_spec::{
 };
 use touchstone_verdict::{CellTally, Wrong};
 
-use crate::sampling::Sampling;
+use crate::sampling::{ChoiceKey, Sampling, choice};
 
 /// How long silence must last to count as such, and how long a first look waits.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -55,13 +56,9 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    fn new(flow: Flow, role: Role, worlds: &Worlds, features: &Features, s: Sampling) -> Cell {
+    fn new(flow: Flow, role: Role, worlds: &Worlds, features: &Features) -> Cell {
         let expectation = expect(&worlds.after, &flow, features);
         let before = expect(&worlds.before, &flow, features);
-        let wanted = match role {
-            Role::Pinned | Role::Matrix => s.wanted(&expectation),
-            Role::Control | Role::Marker => 1,
-        };
         Cell {
             node: entry(&worlds.after, &flow).map(|node| node.name.clone()),
             changed: before.allowed != expectation.allowed,
@@ -75,8 +72,14 @@ impl Cell {
             flow,
             role,
             expectation,
-            wanted,
+            wanted: 1,
         }
+    }
+
+    /// The choice whose endpoints it helps to see.
+    pub(crate) fn choice(&self) -> Option<ChoiceKey> {
+        let judged = self.is_judged();
+        if judged { choice(self.node.as_deref(), &self.flow, &self.expectation) } else { None }
     }
 
     /// How long a probe that judges waits: long where an answer must come, short where none may.
@@ -88,12 +91,6 @@ impl Cell {
                 .iter()
                 .any(|k| matches!(k, OutcomeKind::Dropped | OutcomeKind::Unhandled));
         if silent { SILENCE } else { PATIENCE }
-    }
-
-    /// How long a probe waits while the cell settles: no longer than silence takes, since an
-    /// answer that is late then is simply asked for again.
-    pub(crate) fn patience_while_settling(&self) -> Duration {
-        Cell::glance()
     }
 
     /// How long a probe that only looks whether the change has arrived waits.
@@ -195,16 +192,24 @@ pub(crate) fn cells(
 ) -> Vec<Cell> {
     let mut cells = Vec::new();
     for row in &step.rows {
-        let mut cell = Cell::new(row.flow.clone(), Role::Pinned, worlds, features, sampling);
+        let mut cell = Cell::new(row.flow.clone(), Role::Pinned, worlds, features);
         cell.line = Some(row.line);
         cell.pin = Some(row.pin.clone());
         cells.push(cell);
     }
     for flow in &step.matrix {
-        cells.push(Cell::new(flow.clone(), Role::Matrix, worlds, features, sampling));
+        cells.push(Cell::new(flow.clone(), Role::Matrix, worlds, features));
     }
     for flow in controls(&cells) {
-        cells.push(Cell::new(flow, Role::Control, worlds, features, sampling));
+        cells.push(Cell::new(flow, Role::Control, worlds, features));
+    }
+    let mut sharing: BTreeMap<ChoiceKey, u64> = BTreeMap::new();
+    for choice in cells.iter().filter_map(Cell::choice) {
+        *sharing.entry(choice).or_default() += 1;
+    }
+    for cell in cells.iter_mut().filter(|cell| cell.is_judged()) {
+        let sharing = cell.choice().and_then(|choice| sharing.get(&choice).copied());
+        cell.wanted = sampling.wanted(&cell.expectation, sharing.unwrap_or(1));
     }
     cells
 }
@@ -214,11 +219,10 @@ pub(crate) fn marker_cells(
     flows: &[Flow],
     worlds: &Worlds,
     features: &Features,
-    sampling: Sampling,
 ) -> Vec<Cell> {
     flows
         .iter()
-        .map(|flow| Cell::new(flow.clone(), Role::Marker, worlds, features, sampling))
+        .map(|flow| Cell::new(flow.clone(), Role::Marker, worlds, features))
         .collect()
 }
 

@@ -88,8 +88,7 @@ fn failure(whose: &Whose<'_>, cell: &Cell, outcome: &StepOutcome, names: &Names)
     let mut evidence = Vec::new();
     match &cell.wrong {
         Some(Wrong::NeverSeen(endpoints)) => evidence.push(format!(
-            "never seen in {} connections: {}",
-            cell.tally.samples(),
+            "never seen by any client of this frontend on this node: {}",
             list(endpoints.iter().map(|e| named(names, *e)))
         )),
         Some(Wrong::Moved(endpoints)) => evidence.push(format!(

@@ -9,21 +9,21 @@ use tokio::sync::Semaphore;
 use touchstone_case::{ScriptStep, Spread};
 use touchstone_provider::{Cluster, ClusterError};
 use touchstone_record::StepTimes;
-use touchstone_spec::{Change, Features, Observation};
-use touchstone_verdict::{CellJudgement, Wrong, even_share_slack};
+use touchstone_spec::{Change, Expectation, Features, Observation};
+use touchstone_verdict::{CellJudgement, CellTally, Wrong, even_share_slack, judge_one};
 
 use crate::cells::{Cell, Role, Worlds, cells, marker_cells};
 use crate::markers::Marker;
 use crate::pace::{HOLD, POLL, POLL_ALONE, pace};
-use crate::sampling::Sampling;
+use crate::sampling::{ChoiceKey, Sampling};
 use crate::traffic::{Stream, TrafficResult};
 
 /// Probes in flight at a time on one cluster that expect an answer.
-const BUSY: usize = 96;
+const BUSY: usize = 24;
 /// Probes in flight at a time on one cluster that expect silence: they cost nothing but time.
 const SILENT: usize = 1024;
 /// Samples with which settling looks at a cell before it is judged.
-const GLANCES: u64 = 2;
+const GLANCES: u64 = 1;
 /// Connections per endpoint of a cell whose spread is judged.
 const SPREAD_SAMPLES: u64 = 200;
 
@@ -92,7 +92,7 @@ pub(crate) async fn run_step(
     }
     let mut all = cells(step, &worlds, &ground.features, ground.sampling);
     let judged_from = all.len();
-    all.extend(marker_cells(&marker.flows, &marked, &ground.features, ground.sampling));
+    all.extend(marker_cells(&marker.flows, &marked, &ground.features));
 
     let stream = match &step.traffic {
         Some(traffic) => Some(Stream::start(ground, traffic).await),
@@ -182,13 +182,8 @@ impl Run<'_> {
     fn settle_with(&mut self, index: usize, saw: Observation) {
         let now = self.now();
         let cell = &mut self.cells[index];
-        let mut one = touchstone_verdict::CellTally::default();
-        one.add(saw.clone());
-        match one.judge(&cell.expectation, 0) {
+        match judge_one(&cell.expectation, &saw) {
             CellJudgement::Agrees | CellJudgement::NeedsMore => {
-                cell.first_right.get_or_insert(now);
-            }
-            CellJudgement::Wrong(Wrong::NeverSeen(_)) => {
                 cell.first_right.get_or_insert(now);
             }
             CellJudgement::Broken(_) => {}
@@ -242,15 +237,15 @@ impl Run<'_> {
     async fn glance(&mut self) -> bool {
         let mut pending: Vec<usize> = (0..self.cells.len()).collect();
         for cell in &mut self.cells {
-            cell.tally = touchstone_verdict::CellTally::default();
+            cell.tally = CellTally::default();
         }
         loop {
             let round: Vec<(usize, u64)> =
                 pending.iter().map(|i| (*i, self.glances(*i))).collect();
             for index in &pending {
-                self.cells[*index].tally = touchstone_verdict::CellTally::default();
+                self.cells[*index].tally = CellTally::default();
             }
-            for (index, saw) in self.round(&round, Cell::patience_while_settling).await {
+            for (index, saw) in self.round(&round, Cell::patience).await {
                 self.settle_with(index, saw);
             }
             pending.retain(|i| !self.is_right(*i));
@@ -263,7 +258,7 @@ impl Run<'_> {
             if self.late() {
                 for index in pending {
                     let cell = &mut self.cells[index];
-                    if let CellJudgement::Wrong(wrong) = cell.tally.judge(&cell.expectation, 0) {
+                    if let CellJudgement::Wrong(wrong) = cell.tally.judge(&membership(cell), 0) {
                         cell.wrong.get_or_insert(wrong);
                     }
                 }
@@ -282,10 +277,8 @@ impl Run<'_> {
 
     fn is_right(&self, index: usize) -> bool {
         let cell = &self.cells[index];
-        match cell.tally.judge(&cell.expectation, 0) {
+        match cell.tally.judge(&membership(cell), 0) {
             CellJudgement::Agrees | CellJudgement::NeedsMore => true,
-            // Too few samples to say that an endpoint is missing.
-            CellJudgement::Wrong(Wrong::NeverSeen(_)) => true,
             CellJudgement::Wrong(_) | CellJudgement::Broken(_) => false,
         }
     }
@@ -293,7 +286,7 @@ impl Run<'_> {
     /// Samples every cell as often as its duty needs; nothing is forgiven any more.
     async fn judge(&mut self) {
         for cell in &mut self.cells {
-            cell.tally = touchstone_verdict::CellTally::default();
+            cell.tally = CellTally::default();
         }
         let round: Vec<(usize, u64)> =
             self.cells.iter().enumerate().map(|(i, cell)| (i, samples(cell))).collect();
@@ -302,7 +295,7 @@ impl Run<'_> {
         }
         let miss = self.ground.sampling.miss();
         for cell in &mut self.cells {
-            let judgement = match cell.tally.judge(&cell.expectation, cell.wanted) {
+            let judgement = match cell.tally.judge(&membership(cell), cell.wanted) {
                 CellJudgement::Agrees if is_even(cell) => {
                     let k = cell.expectation.endpoints().len();
                     let slack = even_share_slack(k, cell.tally.samples(), miss);
@@ -315,6 +308,29 @@ impl Run<'_> {
             };
             if let CellJudgement::Wrong(wrong) = judgement {
                 cell.wrong.get_or_insert(wrong);
+            }
+        }
+        self.judge_choices();
+    }
+
+    /// Every endpoint of a choice must have been seen by one of the cells that share it.
+    fn judge_choices(&mut self) {
+        let mut choices: BTreeMap<ChoiceKey, Vec<usize>> = BTreeMap::new();
+        for (index, cell) in self.cells.iter().enumerate() {
+            if let Some(choice) = cell.choice() {
+                choices.entry(choice).or_default().push(index);
+            }
+        }
+        for (choice, members) in choices {
+            let (_, _, _, endpoints) = choice;
+            let seen: BTreeSet<_> = members
+                .iter()
+                .flat_map(|i| self.cells[*i].tally.endpoints().into_keys())
+                .collect();
+            let never: BTreeSet<_> = endpoints.difference(&seen).copied().collect();
+            // A pinned cell speaks for all of them.
+            if let (false, Some(first)) = (never.is_empty(), members.first()) {
+                self.cells[*first].wrong.get_or_insert(Wrong::NeverSeen(never));
             }
         }
     }
@@ -334,7 +350,7 @@ impl Run<'_> {
             for (index, saw) in self.round(&pinned, Cell::patience).await {
                 self.strict(index, saw);
                 let cell = &mut self.cells[index];
-                if let CellJudgement::Wrong(wrong) = cell.tally.judge(&cell.expectation, 0) {
+                if let CellJudgement::Wrong(wrong) = cell.tally.judge(&membership(cell), 0) {
                     cell.wrong.get_or_insert(wrong);
                 }
             }
@@ -344,11 +360,7 @@ impl Run<'_> {
     fn strict(&mut self, index: usize, saw: Observation) {
         let now = self.now();
         let cell = &mut self.cells[index];
-        let mut one = touchstone_verdict::CellTally::default();
-        one.add(saw.clone());
-        if let CellJudgement::Wrong(wrong) = one.judge(&cell.expectation, 0)
-            && !matches!(wrong, Wrong::NeverSeen(_))
-        {
+        if let CellJudgement::Wrong(_) = judge_one(&cell.expectation, &saw) {
             cell.last_wrong = Some(now);
             cell.first_disagreement.get_or_insert((now, saw.clone()));
         }
@@ -369,7 +381,7 @@ impl Run<'_> {
     ) -> StepOutcome {
         let mut doubts = Vec::new();
         for cell in &mut self.cells {
-            if let CellJudgement::Broken(why) = cell.tally.judge(&cell.expectation, 0) {
+            if let CellJudgement::Broken(why) = cell.tally.judge(&membership(cell), 0) {
                 doubts.push(format!("{}: the probe broke: {why}", cell.flow.text));
             }
             if cell.role == Role::Control && cell.wrong.is_some() {
@@ -380,7 +392,7 @@ impl Run<'_> {
             }
             // A marker that is late while every judged cell agrees is late like any Service.
             if cell.role == Role::Marker && cell.first_right.is_none() && cell.wrong.is_none() {
-                cell.wrong = match cell.tally.judge(&cell.expectation, 0) {
+                cell.wrong = match cell.tally.judge(&membership(cell), 0) {
                     CellJudgement::Wrong(wrong) => Some(wrong),
                     CellJudgement::Agrees
                     | CellJudgement::NeedsMore
@@ -420,6 +432,11 @@ impl Run<'_> {
             probes: self.probes,
         }
     }
+}
+
+/// What every single answer of a cell must be; whether all endpoints were seen is judged apart.
+fn membership(cell: &Cell) -> Expectation {
+    Expectation { cover: false, ..cell.expectation.clone() }
 }
 
 /// Whether a cell's row asks for an even spread.

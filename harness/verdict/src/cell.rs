@@ -129,8 +129,9 @@ impl CellTally {
     }
 }
 
-/// Judges a single observation by membership.
-fn judge_one(expectation: &Expectation, saw: &Observation) -> CellJudgement {
+/// Judges a single observation by membership alone.
+#[must_use]
+pub fn judge_one(expectation: &Expectation, saw: &Observation) -> CellJudgement {
     match saw {
         Observation::ProbeBroke(why) => CellJudgement::Broken(why.clone()),
         Observation::Saw(outcome @ Outcome::Reached { resent, .. })
