@@ -40,9 +40,7 @@ impl Family {
     }
 
     pub(crate) fn named(name: &str) -> Option<Family> {
-        [Family::V4, Family::V6]
-            .into_iter()
-            .find(|family| family.as_str() == name)
+        [Family::V4, Family::V6].into_iter().find(|family| family.as_str() == name)
     }
 
     pub(crate) fn other(self) -> Family {
@@ -78,10 +76,7 @@ impl Held {
             .collect();
         ports.push(fields::number(service, "spec.healthCheckNodePort"));
         Held {
-            addresses: addresses
-                .iter()
-                .filter_map(|text| text.parse().ok())
-                .collect(),
+            addresses: addresses.iter().filter_map(|text| text.parse().ok()).collect(),
             ports: ports
                 .into_iter()
                 .filter_map(|port| u16::try_from(port).ok())
@@ -111,11 +106,7 @@ impl Range {
     fn offsets(&self) -> (u128, u128) {
         let bits = self.cidr.max_prefix_len() - self.cidr.prefix_len();
         let size = 1_u128 << bits.min(32);
-        let end = if bits > 0 && self.cidr.addr().is_ipv4() {
-            size - 1
-        } else {
-            size
-        };
+        let end = if bits > 0 && self.cidr.addr().is_ipv4() { size - 1 } else { size };
         (2, end)
     }
 
@@ -141,13 +132,7 @@ pub(crate) struct Allocator {
 impl Allocator {
     pub(crate) fn new(cidrs: &[IpNet], ports: RangeInclusive<u16>) -> Allocator {
         Allocator {
-            ranges: cidrs
-                .iter()
-                .map(|cidr| Range {
-                    cidr: cidr.trunc(),
-                    next: 2,
-                })
-                .collect(),
+            ranges: cidrs.iter().map(|cidr| Range { cidr: cidr.trunc(), next: 2 }).collect(),
             next_port: *ports.start(),
             ports,
             addresses: BTreeMap::new(),
@@ -157,10 +142,7 @@ impl Allocator {
 
     /// The families that Services can have, the default one first.
     pub(crate) fn families(&self) -> Vec<Family> {
-        self.ranges
-            .iter()
-            .map(|range| Family::of(range.cidr.addr()))
-            .collect()
+        self.ranges.iter().map(|range| Family::of(range.cidr.addr())).collect()
     }
 
     pub(crate) fn port_range(&self) -> String {
@@ -168,20 +150,13 @@ impl Allocator {
     }
 
     pub(crate) fn address_range(&self, family: Family) -> Option<String> {
-        let range = self
-            .ranges
-            .iter()
-            .find(|range| Family::of(range.cidr.addr()) == family)?;
+        let range = self.ranges.iter().find(|range| Family::of(range.cidr.addr()) == family)?;
         Some(range.cidr.to_string())
     }
 
     /// Whether `owner` may hold this address.
     pub(crate) fn may_hold(&self, owner: &Key, address: IpAddr) -> Result<(), Refusal> {
-        if !self
-            .ranges
-            .iter()
-            .any(|range| range.cidr.contains(&address))
-        {
+        if !self.ranges.iter().any(|range| range.cidr.contains(&address)) {
             return Err(Refusal::OutOfRange);
         }
         match self.addresses.get(&address) {
@@ -205,17 +180,11 @@ impl Allocator {
     pub(crate) fn next_address(&mut self, family: Family) -> Option<IpAddr> {
         let taken = &self.addresses;
         let ranges = &mut self.ranges;
-        let range = ranges
-            .iter_mut()
-            .find(|range| Family::of(range.cidr.addr()) == family)?;
+        let range = ranges.iter_mut().find(|range| Family::of(range.cidr.addr()) == family)?;
         let (first, end) = range.offsets();
         let mut offset = range.next;
         for _ in first..end {
-            let here = if (first..end).contains(&offset) {
-                offset
-            } else {
-                first
-            };
+            let here = if (first..end).contains(&offset) { offset } else { first };
             offset = here + 1;
             let address = range.address(here);
             if !taken.contains_key(&address) {
@@ -230,11 +199,7 @@ impl Allocator {
     pub(crate) fn next_node_port(&mut self, also: &[u16]) -> Option<u16> {
         let mut port = self.next_port;
         for _ in self.ports.clone() {
-            let here = if self.ports.contains(&port) {
-                port
-            } else {
-                *self.ports.start()
-            };
+            let here = if self.ports.contains(&port) { port } else { *self.ports.start() };
             port = here.wrapping_add(1);
             if !self.taken.contains_key(&here) && !also.contains(&here) {
                 self.next_port = port;
@@ -257,9 +222,7 @@ impl Allocator {
             }
         }
         for address in &now.addresses {
-            self.addresses
-                .entry(*address)
-                .or_insert_with(|| owner.clone());
+            self.addresses.entry(*address).or_insert_with(|| owner.clone());
         }
         for port in &now.ports {
             self.taken.entry(*port).or_insert_with(|| owner.clone());

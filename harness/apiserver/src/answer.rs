@@ -28,10 +28,7 @@ impl Form {
     pub(crate) fn accepted(accept: &str, include_object: &str) -> Form {
         for range in accept.split(',') {
             let mut parts = range.split(';').map(str::trim);
-            if !matches!(
-                parts.next(),
-                Some("application/json" | "application/*" | "*/*")
-            ) {
+            if !matches!(parts.next(), Some("application/json" | "application/*" | "*/*")) {
                 continue;
             }
             match parts.find_map(|part| part.strip_prefix("as=")) {
@@ -108,27 +105,15 @@ impl Voice {
             metadata["remainingItemCount"] = json!(page.remaining);
         }
         if let Form::Table(include) = self.form {
-            let objects: Vec<Value> = page
-                .items
-                .iter()
-                .map(|stored| self.told(stored.decode()))
-                .collect();
-            return table::render(def, &objects, metadata, include, true)
-                .to_string()
-                .into();
+            let objects: Vec<Value> =
+                page.items.iter().map(|stored| self.told(stored.decode())).collect();
+            return table::render(def, &objects, metadata, include, true).to_string().into();
         }
         let (kind, version) = match self.form {
             Form::Whole | Form::Table(_) => (format!("{}List", def.kind), def.api_version()),
-            Form::Metadata => (
-                "PartialObjectMetadataList".to_owned(),
-                "meta.k8s.io/v1".to_owned(),
-            ),
+            Form::Metadata => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
         };
-        let size: usize = page
-            .items
-            .iter()
-            .map(|stored| stored.bytes().len() + 1)
-            .sum();
+        let size: usize = page.items.iter().map(|stored| stored.bytes().len() + 1).sum();
         let mut body = BytesMut::with_capacity(size + 256);
         let head = format!(
             "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{metadata},\"items\":[",
@@ -151,9 +136,7 @@ impl Voice {
 pub(crate) fn json(code: StatusCode, body: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(body.into());
     *response.status_mut() = code;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

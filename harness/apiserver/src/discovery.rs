@@ -77,10 +77,8 @@ fn group_document(path: &str) -> Option<Value> {
         ["apis", group] if !schema && groups().contains(&group) => return Some(api_group(group)),
         _ => return None,
     };
-    let kinds: Vec<&Kind> = KINDS
-        .iter()
-        .filter(|kind| kind.group == group && kind.version == version)
-        .collect();
+    let kinds: Vec<&Kind> =
+        KINDS.iter().filter(|kind| kind.group == group && kind.version == version).collect();
     let first = kinds.first()?;
     Some(match schema {
         true => open_api(&kinds),
@@ -143,11 +141,7 @@ fn schema_index() -> Value {
 fn open_api(kinds: &[&Kind]) -> Value {
     let mut paths = json!({});
     for kind in kinds {
-        let home = if kind.namespaced {
-            "/namespaces/{namespace}"
-        } else {
-            ""
-        };
+        let home = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
         let collection = format!("/{}{home}/{}", prefix(kind), kind.plural);
         let operation = json!({
             "parameters": [

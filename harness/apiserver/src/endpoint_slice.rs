@@ -16,10 +16,7 @@ const MOST_PORTS: usize = 20_000;
 
 /// Fills what Kubernetes fills: protocol and name of each port.
 pub(crate) fn default(slice: &mut Value) {
-    for port in fields::list_mut(slice, "ports")
-        .iter_mut()
-        .filter(|port| port.is_object())
-    {
+    for port in fields::list_mut(slice, "ports").iter_mut().filter(|port| port.is_object()) {
         fields::default(port, "protocol", "TCP");
         fields::default(port, "name", "");
     }
@@ -34,11 +31,7 @@ pub(crate) fn validate(slice: &Value, old: Option<&Value>) -> Vec<Cause> {
     let family = address_type(slice, old, &mut causes);
     let endpoints = fields::list(slice, "endpoints");
     if endpoints.len() > MOST_ENDPOINTS {
-        causes.push(Cause::too_many(
-            "endpoints",
-            endpoints.len(),
-            MOST_ENDPOINTS,
-        ));
+        causes.push(Cause::too_many("endpoints", endpoints.len(), MOST_ENDPOINTS));
     }
     for (at, endpoint) in endpoints.iter().enumerate() {
         let addresses = fields::texts(endpoint, "addresses");
@@ -71,11 +64,7 @@ fn address_type(slice: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) -> 
                 causes.push(Cause::invalid("addressType", name, "field is immutable"));
             }
         }
-        _ => causes.push(Cause::unsupported(
-            "addressType",
-            name,
-            &["FQDN", "IPv4", "IPv6"],
-        )),
+        _ => causes.push(Cause::unsupported("addressType", name, &["FQDN", "IPv4", "IPv6"])),
     }
     Family::named(name)
 }
@@ -113,16 +102,10 @@ fn ports(ports: &[Value], causes: &mut Vec<Cause>) {
         }
         // An absent number means all ports.
         if let Some(number) = fields::at(port, "port")
-            && !number
-                .as_i64()
-                .is_some_and(|number| (1..=65535).contains(&number))
+            && !number.as_i64().is_some_and(|number| (1..=65535).contains(&number))
         {
             let why = "must be between 1 and 65535, inclusive";
-            causes.push(Cause::invalid(
-                format!("ports[{at}].port"),
-                number.clone(),
-                why,
-            ));
+            causes.push(Cause::invalid(format!("ports[{at}].port"), number.clone(), why));
         }
     }
 }

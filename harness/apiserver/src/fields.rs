@@ -18,18 +18,12 @@ pub(crate) fn text<'a>(object: &'a Value, path: &str) -> &'a str {
 
 /// The list at a dotted path; empty where it is absent or no list.
 pub(crate) fn list<'a>(object: &'a Value, path: &str) -> &'a [Value] {
-    at(object, path)
-        .and_then(Value::as_array)
-        .map_or(&[], Vec::as_slice)
+    at(object, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// The texts of a list at a dotted path.
 pub(crate) fn texts(object: &Value, path: &str) -> Vec<String> {
-    list(object, path)
-        .iter()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect()
+    list(object, path).iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// The whole number at a dotted path; 0 where it is absent or no number.
@@ -59,9 +53,7 @@ fn as_object(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = Value::Object(Map::new());
     }
-    let Value::Object(map) = value else {
-        unreachable!("made an object just above")
-    };
+    let Value::Object(map) = value else { unreachable!("made an object just above") };
     map
 }
 
@@ -97,6 +89,5 @@ pub(crate) fn list_mut<'a>(object: &'a mut Value, path: &str) -> &'a mut [Value]
     for key in path.split('.') {
         here = here.and_then(|value| value.get_mut(key));
     }
-    here.and_then(Value::as_array_mut)
-        .map_or(&mut [], Vec::as_mut_slice)
+    here.and_then(Value::as_array_mut).map_or(&mut [], Vec::as_mut_slice)
 }

@@ -36,11 +36,7 @@ pub(crate) async fn handle(door: &Door, request: Request<Incoming>) -> Response<
     door.server.log_request(log::Request {
         watcher: door.watcher.clone(),
         method: parts.method.to_string(),
-        path: parts
-            .uri
-            .path_and_query()
-            .map_or("/", |it| it.as_str())
-            .to_owned(),
+        path: parts.uri.path_and_query().map_or("/", |it| it.as_str()).to_owned(),
         user_agent: header(&parts, USER_AGENT).to_owned(),
         content_type: header(&parts, CONTENT_TYPE).to_owned(),
         accept: header(&parts, ACCEPT).to_owned(),
@@ -52,11 +48,7 @@ pub(crate) async fn handle(door: &Door, request: Request<Incoming>) -> Response<
 }
 
 fn header(parts: &Parts, name: HeaderName) -> &str {
-    parts
-        .headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("")
+    parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
 }
 
 async fn answer(door: &Door, parts: &Parts, body: Incoming) -> Result<Response<Body>, Status> {
@@ -78,11 +70,7 @@ async fn answer(door: &Door, parts: &Parts, body: Incoming) -> Result<Response<B
         door,
         query: Query::parse(parts.uri.query().unwrap_or("")),
         accept: header(parts, ACCEPT),
-        media_type: header(parts, CONTENT_TYPE)
-            .split(';')
-            .next()
-            .unwrap_or("")
-            .trim(),
+        media_type: header(parts, CONTENT_TYPE).split(';').next().unwrap_or("").trim(),
     };
     match (&parts.method, target) {
         (&Method::GET, Target::Collection { kind, namespace }) => {
@@ -98,14 +86,9 @@ async fn answer(door: &Door, parts: &Parts, body: Incoming) -> Result<Response<B
         (&Method::PATCH, Target::Object { kind, key, part }) => {
             asked.patch(kind, &key, part, &read(body).await?)
         }
-        (
-            &Method::DELETE,
-            Target::Object {
-                kind,
-                key,
-                part: Part::Main,
-            },
-        ) => asked.delete(kind, &key, &read(body).await?),
+        (&Method::DELETE, Target::Object { kind, key, part: Part::Main }) => {
+            asked.delete(kind, &key, &read(body).await?)
+        }
         (&Method::DELETE, Target::Collection { kind, namespace }) => {
             asked.delete_all(kind, namespace.as_deref(), &read(body).await?)
         }
@@ -121,21 +104,17 @@ fn document_answer(document: Document) -> Response<Body> {
             // Field 1, the version of the format, is all that the document says.
             let mut response = Response::new(Body::from(&b"\x0a\x032.0"[..]));
             let media_type = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-            response
-                .headers_mut()
-                .insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
             response
         }
     }
 }
 
 async fn read(body: Incoming) -> Result<Bytes, Status> {
-    axum::body::to_bytes(Body::new(body), MOST_BYTES)
-        .await
-        .map_err(|_| {
-            let message = format!("Request entity too large: limit is {MOST_BYTES}");
-            Status::new(Reason::RequestEntityTooLarge, message)
-        })
+    axum::body::to_bytes(Body::new(body), MOST_BYTES).await.map_err(|_| {
+        let message = format!("Request entity too large: limit is {MOST_BYTES}");
+        Status::new(Reason::RequestEntityTooLarge, message)
+    })
 }
 
 /// One request, but for its target and body.
@@ -153,18 +132,11 @@ impl Asked<'_> {
 
     fn voice(&self, kind: KindId) -> Voice {
         let lies = self.door.server.lies_for(&self.door.watcher, kind);
-        Voice {
-            kind,
-            form: self.form(),
-            lies,
-        }
+        Voice { kind, form: self.form(), lies }
     }
 
     fn manner(&self) -> Manner {
-        Manner {
-            raw: false,
-            dry_run: self.query.text("dryRun") == "All",
-        }
+        Manner { raw: false, dry_run: self.query.text("dryRun") == "All" }
     }
 
     fn one(&self, code: StatusCode, kind: KindId, object: Value) -> Response<Body> {
@@ -176,10 +148,7 @@ impl Asked<'_> {
             return self.list_or_watch(kind, Some(&key.namespace), Some(&key.name));
         }
         let stored = self.door.server.state().read(kind, key)?.clone();
-        Ok(answer::json(
-            StatusCode::OK,
-            self.voice(kind).encode(&stored, true),
-        ))
+        Ok(answer::json(StatusCode::OK, self.voice(kind).encode(&stored, true)))
     }
 
     fn list_or_watch(
@@ -257,12 +226,7 @@ impl Asked<'_> {
             "false" => from.or_else(|| Some(self.door.server.resource_version())),
             _ => from,
         };
-        let seconds = self
-            .query
-            .text("timeoutSeconds")
-            .parse::<u64>()
-            .ok()
-            .filter(|it| *it > 0);
+        let seconds = self.query.text("timeoutSeconds").parse::<u64>().ok().filter(|it| *it > 0);
         let wish = Wish {
             watcher: self.door.watcher.clone(),
             kind,
@@ -273,10 +237,7 @@ impl Asked<'_> {
             bookmarks: self.query.flag("allowWatchBookmarks"),
             limit: seconds.map(Duration::from_secs),
         };
-        Ok(answer::json(
-            StatusCode::OK,
-            watch::body(self.door.server.clone(), wish),
-        ))
+        Ok(answer::json(StatusCode::OK, watch::body(self.door.server.clone(), wish)))
     }
 
     fn create(
@@ -290,9 +251,7 @@ impl Asked<'_> {
         }
         let object = self.json(&body)?;
         let created =
-            self.door
-                .server
-                .create_at(kind, namespace.as_deref(), object, self.manner())?;
+            self.door.server.create_at(kind, namespace.as_deref(), object, self.manner())?;
         Ok(self.one(StatusCode::CREATED, kind, created))
     }
 
@@ -322,9 +281,7 @@ impl Asked<'_> {
         let object = self.json(&body)?;
         log(Some(object.clone()));
         let created =
-            self.door
-                .server
-                .create_at(kind, namespace.as_deref(), object, self.manner())?;
+            self.door.server.create_at(kind, namespace.as_deref(), object, self.manner())?;
         Ok(self.one(StatusCode::CREATED, kind, created))
     }
 
@@ -336,10 +293,7 @@ impl Asked<'_> {
         body: &Bytes,
     ) -> Result<Response<Body>, Status> {
         let object = self.json(body)?;
-        let updated = self
-            .door
-            .server
-            .update_at(kind, key, object, part, self.manner())?;
+        let updated = self.door.server.update_at(kind, key, object, part, self.manner())?;
         Ok(self.one(StatusCode::OK, kind, updated))
     }
 
@@ -364,24 +318,15 @@ impl Asked<'_> {
             }
         })?;
         let existed = self.door.server.state().read(kind, key).is_ok();
-        let patched = self
-            .door
-            .server
-            .patch_at(kind, key, rules, &patch, part, self.manner())?;
-        let code = if existed {
-            StatusCode::OK
-        } else {
-            StatusCode::CREATED
-        };
+        let patched = self.door.server.patch_at(kind, key, rules, &patch, part, self.manner())?;
+        let code = if existed { StatusCode::OK } else { StatusCode::CREATED };
         Ok(self.one(code, kind, patched))
     }
 
     fn delete(&self, kind: KindId, key: &Key, body: &Bytes) -> Result<Response<Body>, Status> {
         let (preconditions, dry_run) = self.delete_options(body);
         let Deleted { object, gone } =
-            self.door
-                .server
-                .delete_at(kind, key, &preconditions, dry_run)?;
+            self.door.server.delete_at(kind, key, &preconditions, dry_run)?;
         if !gone || kind.def().rules == Rules::Pod {
             return Ok(self.one(StatusCode::OK, kind, object));
         }
@@ -405,10 +350,7 @@ impl Asked<'_> {
         let filter = Filter::parse(namespace, labels, self.query.text("fieldSelector"))?;
         let (_, dry_run) = self.delete_options(body);
         let server = &self.door.server;
-        let page = server
-            .state()
-            .store
-            .page(kind, &filter, &Cursor::default())?;
+        let page = server.state().store.page(kind, &filter, &Cursor::default())?;
         for stored in &page.items {
             match server.delete_at(kind, stored.key(), &Preconditions::default(), dry_run) {
                 Ok(_) => {}
@@ -427,9 +369,7 @@ impl Asked<'_> {
             uid: fields::text(&options, "preconditions.uid").to_owned(),
             version: fields::text(&options, "preconditions.resourceVersion").to_owned(),
         };
-        let asked = fields::texts(&options, "dryRun")
-            .iter()
-            .any(|it| it == "All");
+        let asked = fields::texts(&options, "dryRun").iter().any(|it| it == "All");
         (preconditions, asked || self.query.text("dryRun") == "All")
     }
 
@@ -454,9 +394,6 @@ impl Asked<'_> {
 fn continued(token: &str) -> Option<(u64, Key)> {
     let (version, key) = token.split_once('/')?;
     let (namespace, name) = key.split_once('/')?;
-    let key = Key {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    };
+    let key = Key { namespace: namespace.to_owned(), name: name.to_owned() };
     Some((version.parse().ok()?, key))
 }

@@ -87,18 +87,9 @@ impl Kind {
     }
 }
 
-const OWNERS: MergeList = MergeList {
-    path: "metadata.ownerReferences",
-    keys: &["uid"],
-};
-const FINALIZERS: MergeList = MergeList {
-    path: "metadata.finalizers",
-    keys: &[],
-};
-const CONDITIONS: MergeList = MergeList {
-    path: "status.conditions",
-    keys: &["type"],
-};
+const OWNERS: MergeList = MergeList { path: "metadata.ownerReferences", keys: &["uid"] };
+const FINALIZERS: MergeList = MergeList { path: "metadata.finalizers", keys: &[] };
+const CONDITIONS: MergeList = MergeList { path: "status.conditions", keys: &["type"] };
 const COMMON: &[MergeList] = &[OWNERS, FINALIZERS, CONDITIONS];
 
 /// Every served kind. The position in the table is the kind's number in the store.
@@ -136,14 +127,8 @@ pub(crate) static KINDS: &[Kind] = &[
             OWNERS,
             FINALIZERS,
             CONDITIONS,
-            MergeList {
-                path: "spec.podCIDRs",
-                keys: &[],
-            },
-            MergeList {
-                path: "status.addresses",
-                keys: &["type"],
-            },
+            MergeList { path: "spec.podCIDRs", keys: &[] },
+            MergeList { path: "status.addresses", keys: &["type"] },
         ],
         indexed: &[],
         columns: table::NODE,
@@ -165,10 +150,7 @@ pub(crate) static KINDS: &[Kind] = &[
             OWNERS,
             FINALIZERS,
             CONDITIONS,
-            MergeList {
-                path: "spec.ports",
-                keys: &["port", "protocol"],
-            },
+            MergeList { path: "spec.ports", keys: &["port", "protocol"] },
         ],
         indexed: &["spec.clusterIP", "spec.type"],
         columns: table::SERVICE,
@@ -190,46 +172,16 @@ pub(crate) static KINDS: &[Kind] = &[
             OWNERS,
             FINALIZERS,
             CONDITIONS,
-            MergeList {
-                path: "spec.containers",
-                keys: &["name"],
-            },
-            MergeList {
-                path: "spec.containers.env",
-                keys: &["name"],
-            },
-            MergeList {
-                path: "spec.containers.ports",
-                keys: &["containerPort", "protocol"],
-            },
-            MergeList {
-                path: "spec.containers.volumeMounts",
-                keys: &["mountPath"],
-            },
-            MergeList {
-                path: "spec.initContainers",
-                keys: &["name"],
-            },
-            MergeList {
-                path: "spec.initContainers.env",
-                keys: &["name"],
-            },
-            MergeList {
-                path: "spec.initContainers.volumeMounts",
-                keys: &["mountPath"],
-            },
-            MergeList {
-                path: "spec.volumes",
-                keys: &["name"],
-            },
-            MergeList {
-                path: "spec.imagePullSecrets",
-                keys: &["name"],
-            },
-            MergeList {
-                path: "status.podIPs",
-                keys: &["ip"],
-            },
+            MergeList { path: "spec.containers", keys: &["name"] },
+            MergeList { path: "spec.containers.env", keys: &["name"] },
+            MergeList { path: "spec.containers.ports", keys: &["containerPort", "protocol"] },
+            MergeList { path: "spec.containers.volumeMounts", keys: &["mountPath"] },
+            MergeList { path: "spec.initContainers", keys: &["name"] },
+            MergeList { path: "spec.initContainers.env", keys: &["name"] },
+            MergeList { path: "spec.initContainers.volumeMounts", keys: &["mountPath"] },
+            MergeList { path: "spec.volumes", keys: &["name"] },
+            MergeList { path: "spec.imagePullSecrets", keys: &["name"] },
+            MergeList { path: "status.podIPs", keys: &["ip"] },
         ],
         indexed: &[],
         columns: table::POD,

@@ -182,18 +182,12 @@ fn children(here: &mut Value, step: &Step, mut visit: impl FnMut(&mut Value)) {
 fn hide_cluster_ips(service: &mut Value, family: Family) {
     let is_hidden = |address: &str| address.parse().is_ok_and(|it| Family::of(it) == family);
     let kept = |path: &str, hidden: &dyn Fn(&str) -> bool| -> Vec<String> {
-        fields::texts(service, path)
-            .into_iter()
-            .filter(|text| !hidden(text))
-            .collect()
+        fields::texts(service, path).into_iter().filter(|text| !hidden(text)).collect()
     };
     let addresses = kept("spec.clusterIPs", &is_hidden);
     let families = kept("spec.ipFamilies", &|name| name == family.as_str());
     let first_is_hidden = is_hidden(fields::text(service, "spec.clusterIP"));
-    for (path, values) in [
-        ("spec.clusterIPs", &addresses),
-        ("spec.ipFamilies", &families),
-    ] {
+    for (path, values) in [("spec.clusterIPs", &addresses), ("spec.ipFamilies", &families)] {
         match values.is_empty() {
             true => fields::remove(service, path),
             false => fields::set(service, path, values.clone()),
@@ -215,11 +209,7 @@ mod tests {
 
     fn check(object: Value, how: How, told: Value) {
         let shown = format!("{how:?}");
-        let lie = Lie {
-            watcher: None,
-            kind: "Service".to_owned(),
-            how,
-        };
+        let lie = Lie { watcher: None, kind: "Service".to_owned(), how };
         let mut heard = object;
         lie.tell(&mut heard);
         assert_eq!(heard, told, "{shown}");
@@ -247,26 +237,10 @@ mod tests {
 
     #[test]
     fn hiding() {
-        check(
-            json!({"a": {"b": 1, "c": 2}}),
-            How::Hide(path("a.b")),
-            json!({"a": {"c": 2}}),
-        );
-        check(
-            json!({"a": 1}),
-            How::Hide(path("x.y[*].z")),
-            json!({"a": 1}),
-        );
-        check(
-            json!({"l": [1, 2, 3]}),
-            How::Hide(path("l[1]")),
-            json!({"l": [1, 3]}),
-        );
-        check(
-            json!({"l": [1]}),
-            How::Hide(path("l[1]")),
-            json!({"l": [1]}),
-        );
+        check(json!({"a": {"b": 1, "c": 2}}), How::Hide(path("a.b")), json!({"a": {"c": 2}}));
+        check(json!({"a": 1}), How::Hide(path("x.y[*].z")), json!({"a": 1}));
+        check(json!({"l": [1, 2, 3]}), How::Hide(path("l[1]")), json!({"l": [1, 3]}));
+        check(json!({"l": [1]}), How::Hide(path("l[1]")), json!({"l": [1]}));
         check(
             json!({"l": [{"c": {"r": true}}, {"c": {"r": false, "s": 1}}, {}]}),
             How::Hide(path("l[*].c.r")),
@@ -277,17 +251,9 @@ mod tests {
     #[test]
     fn setting() {
         let none = json!("None");
-        check(
-            json!({}),
-            How::Set(path("a.b"), none.clone()),
-            json!({"a": {"b": "None"}}),
-        );
+        check(json!({}), How::Set(path("a.b"), none.clone()), json!({"a": {"b": "None"}}));
         check(json!({}), How::Set(path("l[*].b"), none.clone()), json!({}));
-        check(
-            json!({"l": []}),
-            How::Set(path("l[0]"), none.clone()),
-            json!({"l": []}),
-        );
+        check(json!({"l": []}), How::Set(path("l[0]"), none.clone()), json!({"l": []}));
         check(
             json!({"l": [{}, {"c": {"r": 1}}]}),
             How::Set(path("l[*].c.r"), none),
@@ -307,16 +273,8 @@ mod tests {
         let single = |ip: &str, family: &str| json!({"spec": {"clusterIP": ip, "clusterIPs": [ip], "ipFamilies": [family]}});
         let four = How::HideClusterIps(Family::V4);
         let six = How::HideClusterIps(Family::V6);
-        check(
-            dual("10.0.0.1", "fd::1"),
-            six.clone(),
-            single("10.0.0.1", "IPv4"),
-        );
-        check(
-            dual("fd::1", "10.0.0.1"),
-            six.clone(),
-            single("10.0.0.1", "IPv4"),
-        );
+        check(dual("10.0.0.1", "fd::1"), six.clone(), single("10.0.0.1", "IPv4"));
+        check(dual("fd::1", "10.0.0.1"), six.clone(), single("10.0.0.1", "IPv4"));
         check(dual("10.0.0.1", "fd::1"), four, single("fd::1", "IPv6"));
         check(single("fd::1", "IPv6"), six.clone(), json!({"spec": {}}));
         let headless = json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}});

@@ -54,18 +54,12 @@ pub(crate) fn apply(
         }
         Manner::Strategic => {
             expect_object(patch)?;
-            let rules = Rules {
-                lists: kind.merge,
-                every_key: false,
-            };
+            let rules = Rules { lists: kind.merge, every_key: false };
             rules.merge(&mut patched, patch, "")?;
         }
         Manner::Apply => {
             expect_object(patch)?;
-            let rules = Rules {
-                lists: kind.merge,
-                every_key: true,
-            };
+            let rules = Rules { lists: kind.merge, every_key: true };
             rules.merge(&mut patched, patch, "")?;
         }
     }
@@ -76,9 +70,7 @@ pub(crate) fn apply(
 fn expect_object(value: &Value) -> Result<(), Status> {
     match value.is_object() {
         true => Ok(()),
-        false => Err(Status::bad_request(
-            "error decoding patch: an object is needed",
-        )),
+        false => Err(Status::bad_request("error decoding patch: an object is needed")),
     }
 }
 
@@ -91,10 +83,7 @@ struct Rules {
 
 impl Rules {
     fn keys(&self, path: &str) -> Option<&'static [&'static str]> {
-        self.lists
-            .iter()
-            .find(|list| list.path == path)
-            .map(|list| list.keys)
+        self.lists.iter().find(|list| list.path == path).map(|list| list.keys)
     }
 
     fn merge(&self, target: &mut Value, patch: &Value, path: &str) -> Result<(), Status> {
@@ -123,11 +112,7 @@ impl Rules {
             map.retain(|key, _| kept.iter().any(|kept| kept == key));
         }
         for (key, change) in changes {
-            let here = if path.is_empty() {
-                key.clone()
-            } else {
-                format!("{path}.{key}")
-            };
+            let here = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             if let Some(list) = key.strip_prefix("$deleteFromPrimitiveList/") {
                 let gone = change.as_array().map_or(&[][..], Vec::as_slice);
                 if let Some(held) = map.get_mut(list).and_then(Value::as_array_mut) {
@@ -138,27 +123,17 @@ impl Rules {
             } else if change.is_null() {
                 map.shift_remove(key);
             } else if let (Some(keys), Some(elements)) = (self.keys(&here), change.as_array()) {
-                let held = map
-                    .entry(key.as_str())
-                    .or_insert_with(|| Value::Array(Vec::new()));
+                let held = map.entry(key.as_str()).or_insert_with(|| Value::Array(Vec::new()));
                 self.merge_list(held, elements, keys, &here)?;
             } else {
-                self.merge(
-                    map.entry(key.as_str()).or_insert(Value::Null),
-                    change,
-                    &here,
-                )?;
+                self.merge(map.entry(key.as_str()).or_insert(Value::Null), change, &here)?;
             }
         }
         for (key, order) in changes {
             if let Some(list) = key.strip_prefix("$setElementOrder/")
                 && let Some(held) = map.get_mut(list).and_then(Value::as_array_mut)
             {
-                let here = if path.is_empty() {
-                    list.to_owned()
-                } else {
-                    format!("{path}.{list}")
-                };
+                let here = if path.is_empty() { list.to_owned() } else { format!("{path}.{list}") };
                 let order = order.as_array().map_or(&[][..], Vec::as_slice);
                 set_order(held, order, self.keys(&here).unwrap_or(&[]));
             }
@@ -181,11 +156,7 @@ impl Rules {
         };
         let replaces = |element: &&Value| element.get("$patch") == Some(&Value::from("replace"));
         if elements.iter().any(|element| replaces(&element)) {
-            *list = elements
-                .iter()
-                .filter(|element| !replaces(element))
-                .cloned()
-                .collect();
+            *list = elements.iter().filter(|element| !replaces(element)).cloned().collect();
             return Ok(());
         }
         for element in elements {
@@ -196,15 +167,11 @@ impl Rules {
                 continue;
             }
             let Some(wanted) = element.as_object() else {
-                return Err(Status::bad_request(format!(
-                    "invalid element of {path}: {element}"
-                )));
+                return Err(Status::bad_request(format!("invalid element of {path}: {element}")));
             };
             if wanted.get(keys[0]).is_none() {
-                let why = format!(
-                    "map: {element} does not contain declared merge key: {}",
-                    keys[0]
-                );
+                let why =
+                    format!("map: {element} does not contain declared merge key: {}", keys[0]);
                 return Err(Status::bad_request(why));
             }
             let place = self.find(list, element, keys);
@@ -256,24 +223,17 @@ enum Directive {
 }
 
 fn directive(changes: &Map<String, Value>) -> Result<Directive, Status> {
-    match changes
-        .get("$patch")
-        .map(|value| value.as_str().unwrap_or(""))
-    {
+    match changes.get("$patch").map(|value| value.as_str().unwrap_or("")) {
         None | Some("merge") => Ok(Directive::Merge),
         Some("replace") => Ok(Directive::Replace),
         Some("delete") => Ok(Directive::Delete),
-        Some(other) => Err(Status::bad_request(format!(
-            "unknown patch type: {other:?}"
-        ))),
+        Some(other) => Err(Status::bad_request(format!("unknown patch type: {other:?}"))),
     }
 }
 
 /// An element of a patch without its directives and nulls.
 fn plain(changes: &Map<String, Value>) -> Map<String, Value> {
-    let fields = changes
-        .iter()
-        .filter(|(key, value)| !key.starts_with('$') && !value.is_null());
+    let fields = changes.iter().filter(|(key, value)| !key.starts_with('$') && !value.is_null());
     fields
         .map(|(key, value)| match value.as_object() {
             Some(inner) => (key.clone(), Value::Object(plain(inner))),
@@ -288,16 +248,11 @@ fn set_order(list: &mut [Value], order: &[Value], keys: &[&str]) {
         None => element == wanted,
         Some(_) => {
             let named = keys.iter().filter(|key| wanted.get(**key).is_some());
-            named
-                .into_iter()
-                .all(|key| element.get(key) == wanted.get(key))
+            named.into_iter().all(|key| element.get(key) == wanted.get(key))
         }
     };
     list.sort_by_key(|element| {
-        order
-            .iter()
-            .position(|wanted| same(element, wanted))
-            .unwrap_or(order.len())
+        order.iter().position(|wanted| same(element, wanted)).unwrap_or(order.len())
     });
 }
 

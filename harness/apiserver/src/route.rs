@@ -12,10 +12,7 @@ use crate::write::Part;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// All objects of a kind, in one namespace or in all.
-    Collection {
-        kind: KindId,
-        namespace: Option<String>,
-    },
+    Collection { kind: KindId, namespace: Option<String> },
     /// One object, or its status.
     Object { kind: KindId, key: Key, part: Part },
 }
@@ -48,21 +45,13 @@ pub(crate) fn target(path: &str) -> Option<Target> {
     }
     match (name, namespace) {
         (_, Some(_)) if !def.namespaced => None,
-        (None, namespace) => Some(Target::Collection {
-            kind,
-            namespace: namespace.map(str::to_owned),
-        }),
+        (None, namespace) => {
+            Some(Target::Collection { kind, namespace: namespace.map(str::to_owned) })
+        }
         (Some(_), None) if def.namespaced => None,
         (Some(name), namespace) => {
             let namespace = namespace.unwrap_or("").to_owned();
-            Some(Target::Object {
-                kind,
-                key: Key {
-                    namespace,
-                    name: name.to_owned(),
-                },
-                part,
-            })
+            Some(Target::Object { kind, key: Key { namespace, name: name.to_owned() }, part })
         }
     }
 }
@@ -80,9 +69,7 @@ impl Query {
                 let text = text.replace('+', " ");
                 percent_decode_str(&text).decode_utf8_lossy().into_owned()
             };
-            parameters
-                .entry(decode(name))
-                .or_insert_with(|| decode(value));
+            parameters.entry(decode(name)).or_insert_with(|| decode(value));
         }
         Query(parameters)
     }
@@ -113,12 +100,7 @@ mod tests {
                 )
             }
             Some(Target::Object { kind, key, part }) => {
-                format!(
-                    "{} {}/{} {part:?}",
-                    kind.def().qualified(),
-                    key.namespace,
-                    key.name
-                )
+                format!("{} {}/{} {part:?}", kind.def().qualified(), key.namespace, key.name)
             }
         };
         assert_eq!(shown, meaning, "{path}");
@@ -129,10 +111,7 @@ mod tests {
         check("/api/v1/services", "all services in all");
         check("/api/v1/namespaces/a/services", "all services in a");
         check("/api/v1/namespaces/a/services/web", "services a/web Main");
-        check(
-            "/api/v1/namespaces/a/services/web/status",
-            "services a/web Status",
-        );
+        check("/api/v1/namespaces/a/services/web/status", "services a/web Status");
         check("/api/v1/namespaces", "all namespaces in all");
         check("/api/v1/namespaces/a", "namespaces /a Main");
         check("/api/v1/namespaces/a/status", "namespaces /a Status");

@@ -57,19 +57,9 @@ impl Filter {
         labels: &str,
         fields: &str,
     ) -> Result<Filter, Status> {
-        let labels = split(labels)
-            .into_iter()
-            .map(requirement)
-            .collect::<Result<_, _>>()?;
-        let fields = split(fields)
-            .into_iter()
-            .map(field_requirement)
-            .collect::<Result<_, _>>()?;
-        Ok(Filter {
-            namespace: namespace.map(str::to_owned),
-            labels,
-            fields,
-        })
+        let labels = split(labels).into_iter().map(requirement).collect::<Result<_, _>>()?;
+        let fields = split(fields).into_iter().map(field_requirement).collect::<Result<_, _>>()?;
+        Ok(Filter { namespace: namespace.map(str::to_owned), labels, fields })
     }
 
     /// The only namespace that can match, if there is one.
@@ -80,10 +70,8 @@ impl Filter {
     /// Whether an object is one of those asked for.
     pub(crate) fn matches(&self, kind: KindId, stored: &Stored) -> bool {
         let labels = |key: &str| stored.label(key).map(str::to_owned);
-        let here = self
-            .namespace
-            .as_deref()
-            .is_none_or(|namespace| namespace == stored.namespace());
+        let here =
+            self.namespace.as_deref().is_none_or(|namespace| namespace == stored.namespace());
         here && self.labels.iter().all(|one| one.holds(&labels)) && self.fields_match(kind, stored)
     }
 
@@ -123,11 +111,7 @@ fn split(text: &str) -> Vec<&str> {
         }
     }
     parts.push(&text[start..]);
-    parts
-        .into_iter()
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-        .collect()
+    parts.into_iter().map(str::trim).filter(|part| !part.is_empty()).collect()
 }
 
 fn requirement(part: &str) -> Result<Requirement, Status> {
@@ -141,13 +125,8 @@ fn requirement(part: &str) -> Result<Requirement, Status> {
         let (key, values) = one(key, value);
         Requirement::In(key, values)
     } else if let Some((head, tail)) = part.split_once('(') {
-        let values = tail
-            .strip_suffix(')')
-            .ok_or_else(|| unreadable("label", part))?;
-        let values = values
-            .split(',')
-            .map(|value| value.trim().to_owned())
-            .collect();
+        let values = tail.strip_suffix(')').ok_or_else(|| unreadable("label", part))?;
+        let values = values.split(',').map(|value| value.trim().to_owned()).collect();
         match head.split_whitespace().collect::<Vec<_>>()[..] {
             [key, "in"] => Requirement::In(key.to_owned(), values),
             [key, "notin"] => Requirement::NotIn(key.to_owned(), values),
@@ -183,9 +162,7 @@ fn field_requirement(part: &str) -> Result<FieldRequirement, Status> {
 }
 
 fn unreadable(which: &str, part: &str) -> Status {
-    Status::bad_request(format!(
-        "unable to parse requirement of the {which} selector: {part:?}"
-    ))
+    Status::bad_request(format!("unable to parse requirement of the {which} selector: {part:?}"))
 }
 
 #[cfg(test)]
@@ -193,14 +170,10 @@ mod tests {
     use super::*;
 
     fn check(selector: &str, labels: &str, matches: bool) {
-        let held: Vec<(&str, &str)> = labels
-            .split(' ')
-            .filter_map(|pair| pair.split_once('='))
-            .collect();
+        let held: Vec<(&str, &str)> =
+            labels.split(' ').filter_map(|pair| pair.split_once('=')).collect();
         let lookup = |key: &str| {
-            held.iter()
-                .find(|(held, _)| *held == key)
-                .map(|(_, value)| (*value).to_owned())
+            held.iter().find(|(held, _)| *held == key).map(|(_, value)| (*value).to_owned())
         };
         let filter = Filter::parse(None, selector, "").unwrap();
         let all = filter.labels.iter().all(|one| one.holds(&lookup));

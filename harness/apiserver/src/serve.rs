@@ -62,11 +62,7 @@ impl ApiServer {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let listener = TcpListener::from_std(listener)?;
-        let door = Door {
-            server: self.clone(),
-            watcher: watcher.to_owned(),
-            token,
-        };
+        let door = Door { server: self.clone(), watcher: watcher.to_owned(), token };
         let task = runtime.spawn(accept(listener, Arc::new(door)));
         Ok(ServeHandle { task, address })
     }
@@ -100,9 +96,7 @@ async fn accept(listener: TcpListener, door: Arc<Door>) {
             });
             let builder = auto::Builder::new(TokioExecutor::new());
             // A connection that breaks is the client's affair.
-            let _ = builder
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }

@@ -32,10 +32,7 @@ impl Default for Config {
     fn default() -> Self {
         let v4 = Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16);
         let v6 = Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0), 112);
-        Config {
-            service_cidrs: vec![v4.into(), v6.into()],
-            node_ports: 30000..=32767,
-        }
+        Config { service_cidrs: vec![v4.into(), v6.into()], node_ports: 30000..=32767 }
     }
 }
 
@@ -62,10 +59,7 @@ impl ApiServer {
         let allocator = Allocator::new(&config.service_cidrs, config.node_ports);
         let server = ApiServer {
             inner: Arc::new(Inner {
-                state: Mutex::new(State {
-                    store: Store::new(),
-                    allocator,
-                }),
+                state: Mutex::new(State { store: Store::new(), allocator }),
                 signals: KINDS.iter().map(|_| watch::Sender::new(())).collect(),
                 lies: RwLock::new(Arc::new([])),
                 requests: Log::new(),
@@ -106,13 +100,7 @@ impl ApiServer {
     /// # Errors
     /// Only what makes storing impossible: no name, an unknown kind, a name in use.
     pub fn create_raw(&self, object: Value) -> Result<Value, Status> {
-        self.write_new(
-            object,
-            Manner {
-                raw: true,
-                dry_run: false,
-            },
-        )
+        self.write_new(object, Manner { raw: true, dry_run: false })
     }
 
     fn write_new(&self, object: Value, manner: Manner) -> Result<Value, Status> {
@@ -162,14 +150,7 @@ impl ApiServer {
     /// # Errors
     /// 404 where there is none to replace, 409 as for [`ApiServer::replace`].
     pub fn replace_raw(&self, object: Value) -> Result<Value, Status> {
-        self.write_over(
-            object,
-            Part::Main,
-            Manner {
-                raw: true,
-                dry_run: false,
-            },
-        )
+        self.write_over(object, Part::Main, Manner { raw: true, dry_run: false })
     }
 
     /// Replaces the status of an object.
@@ -183,11 +164,7 @@ impl ApiServer {
     fn write_over(&self, object: Value, part: Part, manner: Manner) -> Result<Value, Status> {
         let kind = kind_of(&object)?;
         let text = |field| object.pointer(field).and_then(Value::as_str);
-        let key = key(
-            kind,
-            text("/metadata/namespace"),
-            text("/metadata/name").unwrap_or(""),
-        );
+        let key = key(kind, text("/metadata/namespace"), text("/metadata/name").unwrap_or(""));
         self.change(kind, |state| state.update(kind, &key, object, part, manner))
     }
 
@@ -204,14 +181,7 @@ impl ApiServer {
     ) -> Result<Value, Status> {
         let kind = named(kind)?;
         let key = key(kind, namespace, name);
-        self.patch_at(
-            kind,
-            &key,
-            patch::Manner::Merge,
-            patch,
-            Part::Main,
-            Manner::default(),
-        )
+        self.patch_at(kind, &key, patch::Manner::Merge, patch, Part::Main, Manner::default())
     }
 
     /// Changes the status of an object by a merge patch of the whole object.
@@ -227,14 +197,7 @@ impl ApiServer {
     ) -> Result<Value, Status> {
         let kind = named(kind)?;
         let key = key(kind, namespace, name);
-        self.patch_at(
-            kind,
-            &key,
-            patch::Manner::Merge,
-            patch,
-            Part::Status,
-            Manner::default(),
-        )
+        self.patch_at(kind, &key, patch::Manner::Merge, patch, Part::Status, Manner::default())
     }
 
     /// Deletes an object and answers its last state; a namespace goes with all it holds.
@@ -245,9 +208,7 @@ impl ApiServer {
     pub fn delete(&self, kind: &str, namespace: Option<&str>, name: &str) -> Result<Value, Status> {
         let kind = named(kind)?;
         let key = key(kind, namespace, name);
-        Ok(self
-            .delete_at(kind, &key, &Preconditions::default(), false)?
-            .object)
+        Ok(self.delete_at(kind, &key, &Preconditions::default(), false)?.object)
     }
 
     /// The version of the latest change.
@@ -263,11 +224,7 @@ impl ApiServer {
     /// Replaces all lies. Objects already sent stay as they were told; everything sent from now
     /// on follows the new lies.
     pub fn set_lies(&self, lies: Vec<Lie>) {
-        *self
-            .inner
-            .lies
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = lies.into();
+        *self.inner.lies.write().unwrap_or_else(PoisonError::into_inner) = lies.into();
     }
 
     /// The latest 65,536 Events that clients posted, oldest first.
@@ -289,10 +246,7 @@ impl ApiServer {
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.inner
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn subscribe(&self, kind: KindId) -> watch::Receiver<()> {
@@ -301,16 +255,8 @@ impl ApiServer {
 
     /// The lies told to a watcher about a kind.
     pub(crate) fn lies_for(&self, watcher: &str, kind: KindId) -> Vec<Lie> {
-        let lies = self
-            .inner
-            .lies
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        lies.iter()
-            .filter(|lie| lie.concerns(watcher, kind.def().kind))
-            .cloned()
-            .collect()
+        let lies = self.inner.lies.read().unwrap_or_else(PoisonError::into_inner).clone();
+        lies.iter().filter(|lie| lie.concerns(watcher, kind.def().kind)).cloned().collect()
     }
 
     pub(crate) fn create_at(
@@ -368,9 +314,7 @@ impl ApiServer {
         preconditions: &Preconditions,
         dry_run: bool,
     ) -> Result<Deleted, Status> {
-        self.change(kind, |state| {
-            state.delete(kind, key, preconditions, dry_run)
-        })
+        self.change(kind, |state| state.delete(kind, key, preconditions, dry_run))
     }
 
     /// Runs a write under the lock, then wakes the watchers of the kind.
@@ -406,9 +350,7 @@ fn kind_of(object: &Value) -> Result<KindId, Status> {
     let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or("");
     KindId::of_object(text("apiVersion"), text("kind")).ok_or_else(|| {
         let (version, kind) = (text("apiVersion"), text("kind"));
-        Status::bad_request(format!(
-            "no kind \"{kind}\" is registered for version \"{version}\""
-        ))
+        Status::bad_request(format!("no kind \"{kind}\" is registered for version \"{version}\""))
     })
 }
 
@@ -417,8 +359,5 @@ fn key(kind: KindId, namespace: Option<&str>, name: &str) -> Key {
         true => namespace.unwrap_or("default"),
         false => "",
     };
-    Key {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    }
+    Key { namespace: namespace.to_owned(), name: name.to_owned() }
 }

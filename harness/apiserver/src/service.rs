@@ -25,10 +25,7 @@ impl From<Vec<Cause>> for Refused {
 
 /// Whether the Service has cluster addresses, or says that it wants none.
 pub(crate) fn needs_cluster_ip(service: &Value) -> bool {
-    matches!(
-        text(service, "spec.type"),
-        "ClusterIP" | "NodePort" | "LoadBalancer"
-    )
+    matches!(text(service, "spec.type"), "ClusterIP" | "NodePort" | "LoadBalancer")
 }
 
 pub(crate) fn is_headless(service: &Value) -> bool {
@@ -100,18 +97,13 @@ fn default(service: &mut Value) {
     fields::default(service, "spec.type", "ClusterIP");
     fields::default(service, "spec.sessionAffinity", "None");
     match text(service, "spec.sessionAffinity") {
-        "ClientIP" => fields::default(
-            service,
-            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
-            10800,
-        ),
+        "ClientIP" => {
+            fields::default(service, "spec.sessionAffinityConfig.clientIP.timeoutSeconds", 10800)
+        }
         "None" => remove(service, "spec.sessionAffinityConfig"),
         _ => {}
     }
-    for port in fields::list_mut(service, "spec.ports")
-        .iter_mut()
-        .filter(|port| port.is_object())
-    {
+    for port in fields::list_mut(service, "spec.ports").iter_mut().filter(|port| port.is_object()) {
         fields::default(port, "protocol", "TCP");
         let target = at(port, "targetPort");
         if target.is_none_or(|target| *target == json!(0) || *target == json!("")) {
@@ -122,11 +114,9 @@ fn default(service: &mut Value) {
             remove(port, "nodePort");
         }
     }
-    for (field, empty) in [
-        ("healthCheckNodePort", json!(0)),
-        ("clusterIP", json!("")),
-        ("clusterIPs", json!([])),
-    ] {
+    for (field, empty) in
+        [("healthCheckNodePort", json!(0)), ("clusterIP", json!("")), ("clusterIPs", json!([]))]
+    {
         if service["spec"].get(field) == Some(&empty) {
             remove(service, &format!("spec.{field}"));
         }
@@ -188,9 +178,8 @@ fn carry_over_node_ports(service: &mut Value, old: &Value) {
         .map(|port| (number(port, "nodePort"), text(port, "protocol").to_owned()))
         .collect();
     for port in fields::list_mut(service, "spec.ports") {
-        let before = fields::list(old, "spec.ports")
-            .iter()
-            .find(|it| identity(it) == identity(port));
+        let before =
+            fields::list(old, "spec.ports").iter().find(|it| identity(it) == identity(port));
         let node_port = before.map_or(0, |before| number(before, "nodePort"));
         let clash = used.contains(&(node_port, text(port, "protocol").to_owned()));
         if number(port, "nodePort") == 0 && node_port != 0 && !clash {
@@ -213,13 +202,9 @@ fn drop_what_the_type_lost(service: &mut Value, old: &Value) {
         }
     };
     if needs_cluster_ip(old) && !needs_cluster_ip(service) {
-        for field in [
-            "clusterIP",
-            "clusterIPs",
-            "ipFamilies",
-            "ipFamilyPolicy",
-            "internalTrafficPolicy",
-        ] {
+        for field in
+            ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]
+        {
             drop_same(service, &format!("spec.{field}"));
         }
     }
@@ -282,10 +267,7 @@ fn choose_families(service: &mut Value, configured: &[Family]) -> Result<(), Vec
     }
     .to_owned();
     if policy == "SingleStack" {
-        for (field, count) in [
-            ("clusterIPs", addresses.len()),
-            ("ipFamilies", families.len()),
-        ] {
+        for (field, count) in [("clusterIPs", addresses.len()), ("ipFamilies", families.len())] {
             if count > 1 {
                 let why = format!(
                     "must be RequireDualStack or PreferDualStack when multiple '{field}' are specified"
@@ -310,11 +292,7 @@ fn choose_families(service: &mut Value, configured: &[Family]) -> Result<(), Vec
         for (nth, name) in families.iter().enumerate() {
             if Family::named(name).is_some_and(|family| !configured.contains(&family)) {
                 let field = format!("spec.ipFamilies[{nth}]");
-                causes.push(Cause::invalid(
-                    field,
-                    name.as_str(),
-                    "not configured on this cluster",
-                ));
+                causes.push(Cause::invalid(field, name.as_str(), "not configured on this cluster"));
             }
         }
     }
@@ -358,9 +336,7 @@ fn allocate_addresses(
             Ok(()) => continue,
             Err(Refusal::Taken) => "provided IP is already allocated".to_owned(),
             Err(Refusal::OutOfRange) => {
-                let range = allocator
-                    .address_range(Family::of(address))
-                    .unwrap_or_default();
+                let range = allocator.address_range(Family::of(address)).unwrap_or_default();
                 format!(
                     "the provided IP ({given}) is not in the valid range. \
                      The range of valid IPs is {range}"
@@ -370,10 +346,7 @@ fn allocate_addresses(
         let why = format!("failed to allocate IP {}: {why}", addresses[nth]);
         return Err(vec![Cause::invalid("spec.clusterIPs", json!(addresses), why)].into());
     }
-    for family in fields::texts(service, "spec.ipFamilies")
-        .iter()
-        .skip(addresses.len())
-    {
+    for family in fields::texts(service, "spec.ipFamilies").iter().skip(addresses.len()) {
         let next = Family::named(family).and_then(|family| allocator.next_address(family));
         let Some(address) = next else {
             let message = "failed to allocate a serviceIP: range is full";
@@ -394,9 +367,7 @@ fn allocate_ports(
     allocator: &mut Allocator,
 ) -> Result<(), Refused> {
     let mut own: Vec<u16> = Vec::new();
-    let given = fields::list(service, "spec.ports")
-        .iter()
-        .map(|port| number(port, "nodePort"));
+    let given = fields::list(service, "spec.ports").iter().map(|port| number(port, "nodePort"));
     let given: Vec<i64> = given.collect();
     for (nth, port) in given.iter().enumerate().filter(|(_, port)| **port != 0) {
         let field = format!("spec.ports[{nth}].nodePort");
@@ -404,12 +375,7 @@ fn allocate_ports(
     }
     let health = number(service, "spec.healthCheckNodePort");
     if health != 0 && needs_health_check_port(service) {
-        own.push(node_port(
-            "spec.healthCheckNodePort".to_owned(),
-            health,
-            key,
-            allocator,
-        )?);
+        own.push(node_port("spec.healthCheckNodePort".to_owned(), health, key, allocator)?);
     }
     let next = |allocator: &mut Allocator, own: &mut Vec<u16>| match allocator.next_node_port(own) {
         Some(port) => {
@@ -427,11 +393,7 @@ fn allocate_ports(
             .iter()
             .filter(|port| number(port, "nodePort") != 0)
             .map(|port| {
-                (
-                    number(port, "port"),
-                    number(port, "nodePort"),
-                    text(port, "protocol").to_owned(),
-                )
+                (number(port, "port"), number(port, "nodePort"), text(port, "protocol").to_owned())
             })
             .collect();
         for port in fields::list_mut(service, "spec.ports") {
@@ -440,13 +402,9 @@ fn allocate_ports(
             }
             let (wanted, protocol) = (number(port, "port"), text(port, "protocol").to_owned());
             let taken = |node_port: i64| {
-                shared
-                    .iter()
-                    .any(|(_, used, by)| *used == node_port && *by == protocol)
+                shared.iter().any(|(_, used, by)| *used == node_port && *by == protocol)
             };
-            let twin = shared
-                .iter()
-                .find(|(port, used, _)| *port == wanted && !taken(*used));
+            let twin = shared.iter().find(|(port, used, _)| *port == wanted && !taken(*used));
             let chosen = match twin {
                 Some((_, node_port, _)) => *node_port,
                 None => i64::from(next(allocator, &mut own)?),

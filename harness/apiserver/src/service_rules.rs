@@ -32,21 +32,12 @@ pub(crate) fn validate(service: &Value, old: Option<&Value>) -> Vec<Cause> {
 /// Fields with a closed set of values.
 fn choices(service: &Value, causes: &mut Vec<Cause>) {
     let table: [(&str, &[&str]); 6] = [
-        (
-            "spec.type",
-            &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
-        ),
+        ("spec.type", &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]),
         ("spec.sessionAffinity", &["ClientIP", "None"]),
         ("spec.internalTrafficPolicy", &["Cluster", "Local"]),
         ("spec.externalTrafficPolicy", &["Cluster", "Local"]),
-        (
-            "spec.ipFamilyPolicy",
-            &["PreferDualStack", "RequireDualStack", "SingleStack"],
-        ),
-        (
-            "spec.trafficDistribution",
-            &["PreferClose", "PreferSameNode", "PreferSameZone"],
-        ),
+        ("spec.ipFamilyPolicy", &["PreferDualStack", "RequireDualStack", "SingleStack"]),
+        ("spec.trafficDistribution", &["PreferClose", "PreferSameNode", "PreferSameZone"]),
     ];
     for (field, allowed) in table {
         if let Some(value) = at(service, field)
@@ -59,11 +50,7 @@ fn choices(service: &Value, causes: &mut Vec<Cause>) {
     for (nth, family) in list(service, "spec.ipFamilies").iter().enumerate() {
         let field = format!("spec.ipFamilies[{nth}]");
         if family.as_str().and_then(Family::named).is_none() {
-            causes.push(Cause::unsupported(
-                &field,
-                family.clone(),
-                &["IPv4", "IPv6"],
-            ));
+            causes.push(Cause::unsupported(&field, family.clone(), &["IPv4", "IPv6"]));
         } else if seen.contains(&family) {
             causes.push(Cause::duplicate(&field, family.clone()));
         }
@@ -105,10 +92,7 @@ fn ports(service: &Value, causes: &mut Vec<Cause>) {
         }
         target_port(port, &here, causes);
         if seen.contains(&(value, protocol)) {
-            causes.push(Cause::duplicate(
-                &here,
-                json!({ "port": value, "protocol": protocol }),
-            ));
+            causes.push(Cause::duplicate(&here, json!({ "port": value, "protocol": protocol })));
         }
         seen.push((value, protocol));
         let node_port = number(port, "nodePort");
@@ -171,24 +155,14 @@ fn addresses(service: &Value, causes: &mut Vec<Cause>) {
         let field = format!("spec.externalIPs[{nth}]");
         causes.extend(why.map(|why| Cause::invalid(field, given.clone(), why)));
     }
-    for (nth, given) in list(service, "spec.loadBalancerSourceRanges")
-        .iter()
-        .enumerate()
-    {
-        if given
-            .as_str()
-            .and_then(|text| text.trim().parse::<IpNet>().ok())
-            .is_none()
-        {
+    for (nth, given) in list(service, "spec.loadBalancerSourceRanges").iter().enumerate() {
+        if given.as_str().and_then(|text| text.trim().parse::<IpNet>().ok()).is_none() {
             let field = format!("spec.loadBalancerSourceRanges[{nth}]");
             let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
             causes.push(Cause::invalid(field, given.clone(), why));
         }
     }
-    for (nth, ingress) in list(service, "status.loadBalancer.ingress")
-        .iter()
-        .enumerate()
-    {
+    for (nth, ingress) in list(service, "status.loadBalancer.ingress").iter().enumerate() {
         let here = format!("status.loadBalancer.ingress[{nth}]");
         let ip = text(ingress, "ip");
         if !ip.is_empty() && ip.parse::<IpAddr>().is_err() {
@@ -196,11 +170,7 @@ fn addresses(service: &Value, causes: &mut Vec<Cause>) {
         }
         let mode = text(ingress, "ipMode");
         if !["", "VIP", "Proxy"].contains(&mode) {
-            causes.push(Cause::unsupported(
-                format!("{here}.ipMode"),
-                mode,
-                &["Proxy", "VIP"],
-            ));
+            causes.push(Cause::unsupported(format!("{here}.ipMode"), mode, &["Proxy", "VIP"]));
         }
     }
 }
@@ -245,11 +215,7 @@ fn by_type(service: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     {
         let before = number(old, "spec.healthCheckNodePort");
         if before != 0 && health != before {
-            causes.push(Cause::invalid(
-                "spec.healthCheckNodePort",
-                health,
-                "field is immutable",
-            ));
+            causes.push(Cause::invalid("spec.healthCheckNodePort", health, "field is immutable"));
         }
     }
 }
@@ -310,11 +276,7 @@ fn unchanged(
         let given_up = nth == 1 && now.is_none() && single;
         if now != Some(was) && !given_up {
             let field = format!("spec.clusterIPs[{nth}]");
-            causes.push(Cause::invalid(
-                field,
-                json!(given),
-                "may not change once set",
-            ));
+            causes.push(Cause::invalid(field, json!(given), "may not change once set"));
         }
     }
     let before = texts(old, "spec.ipFamilies");

@@ -109,11 +109,7 @@ impl Status {
     }
 
     pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Status {
-            reason,
-            message: message.into(),
-            details: Map::new(),
-        }
+        Status { reason, message: message.into(), details: Map::new() }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -127,11 +123,7 @@ impl Status {
             details.insert("group".into(), json!(kind.group));
         }
         details.insert("kind".into(), json!(kind.plural));
-        Status {
-            reason,
-            message,
-            details,
-        }
+        Status { reason, message, details }
     }
 
     pub(crate) fn not_found(kind: &Kind, name: &str) -> Self {
@@ -140,10 +132,7 @@ impl Status {
     }
 
     pub(crate) fn no_such_resource() -> Self {
-        Status::new(
-            Reason::NotFound,
-            "the server could not find the requested resource",
-        )
+        Status::new(Reason::NotFound, "the server could not find the requested resource")
     }
 
     pub(crate) fn already_exists(kind: &Kind, name: &str) -> Self {
@@ -169,18 +158,13 @@ impl Status {
     }
 
     pub(crate) fn too_old(asked: u64, oldest: u64) -> Self {
-        Status::new(
-            Reason::Expired,
-            format!("too old resource version: {asked} ({oldest})"),
-        )
+        Status::new(Reason::Expired, format!("too old resource version: {asked} ({oldest})"))
     }
 
     /// A refusal with every broken rule; `causes` must not be empty.
     pub(crate) fn invalid(kind: &Kind, name: &str, causes: Vec<Cause>) -> Self {
-        let mut lines: Vec<String> = causes
-            .iter()
-            .map(|cause| format!("{}: {}", cause.field, cause.message()))
-            .collect();
+        let mut lines: Vec<String> =
+            causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message())).collect();
         let all = match lines.len() {
             1 => lines.remove(0),
             _ => format!("[{}]", lines.join(", ")),
@@ -234,10 +218,7 @@ impl Fault {
 
 impl Cause {
     pub(crate) fn required(field: impl Into<String>, why: &str) -> Self {
-        Cause {
-            field: field.into(),
-            fault: Fault::Required(why.to_owned()),
-        }
+        Cause { field: field.into(), fault: Fault::Required(why.to_owned()) }
     }
 
     pub(crate) fn invalid(
@@ -245,10 +226,7 @@ impl Cause {
         value: impl Into<Value>,
         why: impl Into<String>,
     ) -> Self {
-        Cause {
-            field: field.into(),
-            fault: Fault::Invalid(value.into(), why.into()),
-        }
+        Cause { field: field.into(), fault: Fault::Invalid(value.into(), why.into()) }
     }
 
     pub(crate) fn unsupported(
@@ -257,31 +235,19 @@ impl Cause {
         supported: &[&str],
     ) -> Self {
         let supported: Vec<String> = supported.iter().map(|one| format!("\"{one}\"")).collect();
-        Cause {
-            field: field.into(),
-            fault: Fault::Unsupported(value.into(), supported.join(", ")),
-        }
+        Cause { field: field.into(), fault: Fault::Unsupported(value.into(), supported.join(", ")) }
     }
 
     pub(crate) fn duplicate(field: impl Into<String>, value: impl Into<Value>) -> Self {
-        Cause {
-            field: field.into(),
-            fault: Fault::Duplicate(value.into()),
-        }
+        Cause { field: field.into(), fault: Fault::Duplicate(value.into()) }
     }
 
     pub(crate) fn forbidden(field: impl Into<String>, why: &str) -> Self {
-        Cause {
-            field: field.into(),
-            fault: Fault::Forbidden(why.to_owned()),
-        }
+        Cause { field: field.into(), fault: Fault::Forbidden(why.to_owned()) }
     }
 
     pub(crate) fn too_many(field: impl Into<String>, count: usize, most: usize) -> Self {
-        Cause {
-            field: field.into(),
-            fault: Fault::TooMany(count, most),
-        }
+        Cause { field: field.into(), fault: Fault::TooMany(count, most) }
     }
 
     fn message(&self) -> String {

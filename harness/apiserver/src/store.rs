@@ -81,19 +81,12 @@ impl Stored {
     }
 
     pub(crate) fn label(&self, key: &str) -> Option<&str> {
-        self.labels
-            .iter()
-            .find(|(held, _)| **held == *key)
-            .map(|(_, value)| &**value)
+        self.labels.iter().find(|(held, _)| **held == *key).map(|(_, value)| &**value)
     }
 
     /// The text of a field that the kind indexes; `None` for other fields.
     pub(crate) fn indexed(&self, kind: KindId, path: &str) -> Option<&str> {
-        let at = kind
-            .def()
-            .indexed
-            .iter()
-            .position(|indexed| *indexed == path)?;
+        let at = kind.def().indexed.iter().position(|indexed| *indexed == path)?;
         self.indexed.get(at).map(|value| &**value)
     }
 }
@@ -134,10 +127,7 @@ impl Shelf {
 
 /// What a change keeps alive: the version it replaced.
 fn weight(change: &Change) -> usize {
-    change
-        .before
-        .as_ref()
-        .map_or(0, |before| before.bytes.len())
+    change.before.as_ref().map_or(0, |before| before.bytes.len())
 }
 
 /// A part of a list, in order.
@@ -170,10 +160,7 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new() -> Store {
-        Store {
-            version: 1,
-            shelves: KINDS.iter().map(|_| Shelf::default()).collect(),
-        }
+        Store { version: 1, shelves: KINDS.iter().map(|_| Shelf::default()).collect() }
     }
 
     /// The version of the latest change.
@@ -193,10 +180,7 @@ impl Store {
     /// Every object of a namespace, or of all.
     pub(crate) fn keys(&self, kind: KindId, namespace: Option<&str>) -> Vec<Key> {
         let objects = self.shelves[kind.index()].objects.keys();
-        objects
-            .filter(|key| namespace.is_none_or(|it| it == key.namespace))
-            .cloned()
-            .collect()
+        objects.filter(|key| namespace.is_none_or(|it| it == key.namespace)).cloned().collect()
     }
 
     /// Puts a new version of an object, encoded under [`Store::next_version`].
@@ -205,12 +189,8 @@ impl Store {
         let object = Arc::new(stored);
         let shelf = &mut self.shelves[kind.index()];
         let before = shelf.objects.insert(object.key.clone(), object.clone());
-        let change = Change {
-            version: self.version,
-            before,
-            object: object.clone(),
-            deleted: false,
-        };
+        let change =
+            Change { version: self.version, before, object: object.clone(), deleted: false };
         shelf.remember(change);
         object
     }
@@ -222,12 +202,7 @@ impl Store {
         if let Some(before) = shelf.objects.remove(&last.key) {
             let before = Some(before);
             let object = Arc::new(last);
-            shelf.remember(Change {
-                version: self.version,
-                before,
-                object,
-                deleted: true,
-            });
+            shelf.remember(Change { version: self.version, before, object, deleted: true });
         }
     }
 
@@ -254,9 +229,7 @@ impl Store {
         if after < shelf.floor {
             return Err(Status::too_old(after, shelf.floor));
         }
-        let start = shelf
-            .history
-            .partition_point(|change| change.version <= after);
+        let start = shelf.history.partition_point(|change| change.version <= after);
         Ok(shelf.history.range(start..).take(most).cloned().collect())
     }
 
@@ -273,10 +246,7 @@ impl Store {
         let version = cursor.version.unwrap_or(self.version);
         let shelf = &self.shelves[kind.index()];
         let mut items: Vec<Arc<Stored>> = if version >= self.version {
-            self.range(kind, filter)
-                .filter(|one| behind(one, cursor))
-                .cloned()
-                .collect()
+            self.range(kind, filter).filter(|one| behind(one, cursor)).cloned().collect()
         } else {
             let changes = self.changes(kind, version, usize::MAX)?;
             let mut objects = shelf.objects.clone();
@@ -286,10 +256,7 @@ impl Store {
                     None => objects.remove(&change.object.key),
                 };
             }
-            objects
-                .into_values()
-                .filter(|one| behind(one, cursor))
-                .collect()
+            objects.into_values().filter(|one| behind(one, cursor)).collect()
         };
         items.retain(|one| filter.matches(kind, one));
         let mut remaining = 0;
@@ -297,11 +264,7 @@ impl Store {
             remaining = items.len() - cursor.limit;
             items.truncate(cursor.limit);
         }
-        Ok(Page {
-            version,
-            items,
-            remaining,
-        })
+        Ok(Page { version, items, remaining })
     }
 
     fn range<'a>(
@@ -313,10 +276,7 @@ impl Store {
         match filter.namespace() {
             None => Box::new(objects.values()),
             Some(namespace) => {
-                let first = Key {
-                    namespace: namespace.to_owned(),
-                    name: String::new(),
-                };
+                let first = Key { namespace: namespace.to_owned(), name: String::new() };
                 let namespace = namespace.to_owned();
                 let here = objects.range(first..).map(|(_, one)| one);
                 Box::new(here.take_while(move |one| one.key.namespace == namespace))
@@ -326,8 +286,5 @@ impl Store {
 }
 
 fn behind(stored: &Stored, cursor: &Cursor) -> bool {
-    cursor
-        .after
-        .as_ref()
-        .is_none_or(|after| stored.key > *after)
+    cursor.after.as_ref().is_none_or(|after| stored.key > *after)
 }

@@ -87,11 +87,7 @@ fn definition(column: &Column) -> Value {
 pub(crate) const NAMESPACE: &[Column] = &[shown("Name"), shown("Status"), shown("Age")];
 
 pub(crate) fn namespace(object: &Value, now: OffsetDateTime) -> Vec<Value> {
-    vec![
-        name(object),
-        fields::text(object, "status.phase").into(),
-        age(object, now),
-    ]
+    vec![name(object), fields::text(object, "status.phase").into(), age(object, now)]
 }
 
 pub(crate) const NODE: &[Column] = &[
@@ -132,12 +128,8 @@ pub(crate) fn node(object: &Value, now: OffsetDateTime) -> Vec<Value> {
             .map_or("<none>", |address| fields::text(address, "address"))
             .to_owned()
     };
-    let info = |field: &str| {
-        or(
-            fields::text(object, &format!("status.nodeInfo.{field}")),
-            "<unknown>",
-        )
-    };
+    let info =
+        |field: &str| or(fields::text(object, &format!("status.nodeInfo.{field}")), "<unknown>");
     vec![
         name(object),
         status.into(),
@@ -167,10 +159,7 @@ pub(crate) fn service(object: &Value, now: OffsetDateTime) -> Vec<Value> {
         .iter()
         .map(|port| {
             let protocol = fields::text(port, "protocol");
-            match (
-                fields::number(port, "port"),
-                fields::number(port, "nodePort"),
-            ) {
+            match (fields::number(port, "port"), fields::number(port, "nodePort")) {
                 (number, 0) => format!("{number}/{protocol}"),
                 (number, node_port) => format!("{number}:{node_port}/{protocol}"),
             }
@@ -194,11 +183,7 @@ fn external_addresses(service: &Value) -> String {
         "LoadBalancer" => {
             for ingress in fields::list(service, "status.loadBalancer.ingress") {
                 let ip = fields::text(ingress, "ip");
-                let shown = if ip.is_empty() {
-                    fields::text(ingress, "hostname")
-                } else {
-                    ip
-                };
+                let shown = if ip.is_empty() { fields::text(ingress, "hostname") } else { ip };
                 addresses.push(shown.to_owned());
             }
             addresses.extend(fields::texts(service, "spec.externalIPs"));
@@ -225,20 +210,10 @@ pub(crate) const POD: &[Column] = &[
 
 pub(crate) fn pod(object: &Value, now: OffsetDateTime) -> Vec<Value> {
     let states = fields::list(object, "status.containerStatuses");
-    let ready = states
-        .iter()
-        .filter(|one| one.get("ready") == Some(&Value::Bool(true)))
-        .count();
-    let restarts: i64 = states
-        .iter()
-        .map(|one| fields::number(one, "restartCount"))
-        .sum();
+    let ready = states.iter().filter(|one| one.get("ready") == Some(&Value::Bool(true))).count();
+    let restarts: i64 = states.iter().map(|one| fields::number(one, "restartCount")).sum();
     let deleted = fields::at(object, "metadata.deletionTimestamp").is_some();
-    let phase = if deleted {
-        "Terminating"
-    } else {
-        fields::text(object, "status.phase")
-    };
+    let phase = if deleted { "Terminating" } else { fields::text(object, "status.phase") };
     vec![
         name(object),
         format!("{ready}/{}", fields::list(object, "spec.containers").len()).into(),
@@ -255,16 +230,9 @@ pub(crate) fn pod(object: &Value, now: OffsetDateTime) -> Vec<Value> {
 pub(crate) const CONFIG_MAP: &[Column] = &[shown("Name"), shown("Data"), shown("Age")];
 
 pub(crate) fn config_map(object: &Value, now: OffsetDateTime) -> Vec<Value> {
-    let count = |field| {
-        fields::at(object, field)
-            .and_then(Value::as_object)
-            .map_or(0, |map| map.len())
-    };
-    vec![
-        name(object),
-        (count("data") + count("binaryData")).to_string().into(),
-        age(object, now),
-    ]
+    let count =
+        |field| fields::at(object, field).and_then(Value::as_object).map_or(0, |map| map.len());
+    vec![name(object), (count("data") + count("binaryData")).to_string().into(), age(object, now)]
 }
 
 pub(crate) const ENDPOINTS: &[Column] = &[shown("Name"), shown("Endpoints"), shown("Age")];
@@ -275,11 +243,7 @@ pub(crate) fn endpoints(object: &Value, now: OffsetDateTime) -> Vec<Value> {
         for address in fields::list(subset, "addresses") {
             let ip = fields::text(address, "ip");
             let ports = fields::list(subset, "ports");
-            all.extend(
-                ports
-                    .iter()
-                    .map(|port| format!("{ip}:{}", fields::number(port, "port"))),
-            );
+            all.extend(ports.iter().map(|port| format!("{ip}:{}", fields::number(port, "port"))));
         }
     }
     vec![name(object), first_three(&all, "<none>"), age(object, now)]
@@ -298,20 +262,12 @@ pub(crate) const EVENT: &[Column] = &[
 pub(crate) fn event(object: &Value, now: OffsetDateTime) -> Vec<Value> {
     let either = |old: &str, new: &str| {
         let text = fields::text(object, old);
-        if text.is_empty() {
-            fields::text(object, new).to_owned()
-        } else {
-            text.to_owned()
-        }
+        if text.is_empty() { fields::text(object, new).to_owned() } else { text.to_owned() }
     };
     let kind = either("involvedObject.kind", "regarding.kind").to_lowercase();
     let named = either("involvedObject.name", "regarding.name");
     let seen = either("lastTimestamp", "eventTime");
-    let seen = if seen.is_empty() {
-        age(object, now)
-    } else {
-        since(&seen, now)
-    };
+    let seen = if seen.is_empty() { age(object, now) } else { since(&seen, now) };
     vec![
         seen,
         fields::text(object, "type").into(),
@@ -322,13 +278,8 @@ pub(crate) fn event(object: &Value, now: OffsetDateTime) -> Vec<Value> {
     ]
 }
 
-pub(crate) const ENDPOINT_SLICE: &[Column] = &[
-    shown("Name"),
-    shown("AddressType"),
-    shown("Ports"),
-    shown("Endpoints"),
-    shown("Age"),
-];
+pub(crate) const ENDPOINT_SLICE: &[Column] =
+    &[shown("Name"), shown("AddressType"), shown("Ports"), shown("Endpoints"), shown("Age")];
 
 pub(crate) fn endpoint_slice(object: &Value, now: OffsetDateTime) -> Vec<Value> {
     let ports: Vec<String> = fields::list(object, "ports")
@@ -354,11 +305,7 @@ pub(crate) fn endpoint_slice(object: &Value, now: OffsetDateTime) -> Vec<Value> 
 pub(crate) const SERVICE_CIDR: &[Column] = &[shown("Name"), shown("CIDRs"), shown("Age")];
 
 pub(crate) fn service_cidr(object: &Value, now: OffsetDateTime) -> Vec<Value> {
-    vec![
-        name(object),
-        fields::texts(object, "spec.cidrs").join(",").into(),
-        age(object, now),
-    ]
+    vec![name(object), fields::texts(object, "spec.cidrs").join(",").into(), age(object, now)]
 }
 
 pub(crate) const IP_ADDRESS: &[Column] = &[shown("Name"), shown("ParentRef"), shown("Age")];
@@ -377,11 +324,7 @@ fn name(object: &Value) -> Value {
 }
 
 fn or(text: &str, otherwise: &str) -> Value {
-    if text.is_empty() {
-        otherwise.into()
-    } else {
-        text.into()
-    }
+    if text.is_empty() { otherwise.into() } else { text.into() }
 }
 
 fn pairs(object: &Value, path: &str) -> String {

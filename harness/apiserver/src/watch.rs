@@ -87,11 +87,7 @@ impl Watch {
                 let whole = Cursor::default();
                 // The latest version is always at hand.
                 if let Ok(page) =
-                    watch
-                        .server
-                        .state()
-                        .store
-                        .page(watch.wish.kind, &watch.wish.filter, &whole)
+                    watch.server.state().store.page(watch.wish.kind, &watch.wish.filter, &whole)
                 {
                     watch.cursor = page.version;
                     watch.initial = page.items.into_iter().rev().collect();
@@ -115,11 +111,7 @@ impl Watch {
         }
         loop {
             self.signal.borrow_and_update();
-            let changes = self
-                .server
-                .state()
-                .store
-                .changes(self.wish.kind, self.cursor, BATCH);
+            let changes = self.server.state().store.changes(self.wish.kind, self.cursor, BATCH);
             let changes = match changes {
                 Ok(changes) => changes,
                 Err(gone) => {
@@ -162,11 +154,7 @@ impl Watch {
 
     fn voice(&self) -> Voice {
         let lies = self.server.lies_for(&self.wish.watcher, self.wish.kind);
-        Voice {
-            kind: self.wish.kind,
-            form: self.wish.form,
-            lies,
-        }
+        Voice { kind: self.wish.kind, form: self.wish.form, lies }
     }
 
     fn initial_chunk(&mut self) -> Bytes {
@@ -196,19 +184,12 @@ impl Watch {
         let mut chunk = BytesMut::new();
         let matches = |stored: &Stored, wish: &Wish| wish.filter.matches(wish.kind, stored);
         for change in changes {
-            let before = change
-                .before
-                .as_ref()
-                .filter(|before| matches(before, &self.wish));
+            let before = change.before.as_ref().filter(|before| matches(before, &self.wish));
             let after = !change.deleted && matches(&change.object, &self.wish);
             match (before, after) {
                 (None, false) => {}
                 (None, true) => {
-                    put_event(
-                        &mut chunk,
-                        "ADDED",
-                        &voice.encode(&change.object, self.columns()),
-                    );
+                    put_event(&mut chunk, "ADDED", &voice.encode(&change.object, self.columns()));
                 }
                 (Some(_), true) => {
                     put_event(
@@ -218,11 +199,7 @@ impl Watch {
                     );
                 }
                 (Some(_), false) if change.deleted => {
-                    put_event(
-                        &mut chunk,
-                        "DELETED",
-                        &voice.encode(&change.object, self.columns()),
-                    );
+                    put_event(&mut chunk, "DELETED", &voice.encode(&change.object, self.columns()));
                 }
                 (Some(before), false) => {
                     // It left the selection: its last matching state, under the new version.

@@ -55,9 +55,7 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn read(&self, kind: KindId, key: &Key) -> Result<&Arc<Stored>, Status> {
-        self.store
-            .get(kind, key)
-            .ok_or_else(|| Status::not_found(kind.def(), &key.name))
+        self.store.get(kind, key).ok_or_else(|| Status::not_found(kind.def(), &key.name))
     }
 
     pub(crate) fn create(
@@ -127,10 +125,7 @@ impl State {
             return Err(Status::invalid(def, &name, vec![cause]));
         }
         if def.namespaced && !manner.raw {
-            let home = Key {
-                namespace: String::new(),
-                name: namespace.clone(),
-            };
+            let home = Key { namespace: String::new(), name: namespace.clone() };
             let kinds =
                 KindId::named("Namespace").filter(|id| self.store.get(*id, &home).is_none());
             if let Some(id) = kinds {
@@ -154,10 +149,9 @@ impl State {
         let stored = self.read(kind, key)?.clone();
         let old = stored.decode();
         expect_kind(kind, &new)?;
-        for (field, wanted) in [
-            ("metadata.name", &key.name),
-            ("metadata.namespace", &key.namespace),
-        ] {
+        for (field, wanted) in
+            [("metadata.name", &key.name), ("metadata.namespace", &key.namespace)]
+        {
             let given = text(&new, field);
             if !given.is_empty() && given != wanted {
                 let message = format!(
@@ -211,11 +205,7 @@ impl State {
         if !manner.raw {
             self.prepare(kind, &mut new, Some(&old), key)?;
         }
-        set(
-            &mut new,
-            "metadata.resourceVersion",
-            stored.version().to_string(),
-        );
+        set(&mut new, "metadata.resourceVersion", stored.version().to_string());
         if new == old {
             return Ok(old);
         }
@@ -241,26 +231,17 @@ impl State {
         let old = self.read(kind, key)?.decode();
         check_preconditions(kind, key, &old, preconditions)?;
         if dry_run {
-            return Ok(Deleted {
-                object: old,
-                gone: true,
-            });
+            return Ok(Deleted { object: old, gone: true });
         }
         if !list(&old, "metadata.finalizers").is_empty() {
             if at(&old, "metadata.deletionTimestamp").is_some() {
-                return Ok(Deleted {
-                    object: old,
-                    gone: false,
-                });
+                return Ok(Deleted { object: old, gone: false });
             }
             let mut new = old.clone();
             set(&mut new, "metadata.deletionTimestamp", now());
             set(&mut new, "metadata.deletionGracePeriodSeconds", 0);
             let object = self.finish(kind, key.clone(), new, Some(&old), Manner::default())?;
-            return Ok(Deleted {
-                object,
-                gone: false,
-            });
+            return Ok(Deleted { object, gone: false });
         }
         if kind.def().rules == Rules::Namespace {
             for inner in KindId::all().filter(|id| id.def().namespaced) {
@@ -271,10 +252,7 @@ impl State {
             }
         }
         self.remove(kind, key, &old);
-        Ok(Deleted {
-            object: old,
-            gone: true,
-        })
+        Ok(Deleted { object: old, gone: true })
     }
 
     fn remove(&mut self, kind: KindId, key: &Key, old: &Value) {
@@ -284,8 +262,7 @@ impl State {
         let version = self.store.next_version();
         let mut last = old.clone();
         set(&mut last, "metadata.resourceVersion", version.to_string());
-        self.store
-            .remove(kind, Stored::encode(kind, key.clone(), version, &last));
+        self.store.remove(kind, Stored::encode(kind, key.clone(), version, &last));
     }
 
     /// The kind's own defaulting, allocation and validation.
@@ -300,21 +277,13 @@ impl State {
         if let Some(spec) = object.get("spec")
             && !spec.is_object()
         {
-            return Err(invalid(vec![Cause::invalid(
-                "spec",
-                spec.clone(),
-                "must be an object",
-            )]));
+            return Err(invalid(vec![Cause::invalid("spec", spec.clone(), "must be an object")]));
         }
         let mut causes = metadata_faults(object);
         match kind.def().rules {
             Rules::Common => {}
             Rules::Namespace => {
-                set(
-                    object,
-                    "metadata.labels",
-                    with_name_label(object, &key.name),
-                );
+                set(object, "metadata.labels", with_name_label(object, &key.name));
                 fields::default(object, "spec.finalizers", json!(["kubernetes"]));
                 fields::default(object, "status.phase", "Active");
             }
@@ -360,8 +329,7 @@ impl State {
         }
         let version = self.store.next_version();
         set(&mut object, "metadata.resourceVersion", version.to_string());
-        self.store
-            .put(kind, Stored::encode(kind, key, version, &object));
+        self.store.put(kind, Stored::encode(kind, key, version, &object));
         Ok(object)
     }
 }
@@ -369,18 +337,13 @@ impl State {
 fn expect_kind(kind: KindId, object: &Value) -> Result<(), Status> {
     let def = kind.def();
     if !object.is_object()
-        || object
-            .get("metadata")
-            .is_some_and(|it| !it.is_object() && !it.is_null())
+        || object.get("metadata").is_some_and(|it| !it.is_object() && !it.is_null())
     {
         return Err(Status::bad_request(
             "the object provided is unrecognized: no object, or no metadata",
         ));
     }
-    for (field, wanted) in [
-        ("apiVersion", def.api_version()),
-        ("kind", def.kind.to_owned()),
-    ] {
+    for (field, wanted) in [("apiVersion", def.api_version()), ("kind", def.kind.to_owned())] {
         let given = text(object, field);
         if !given.is_empty() && given != wanted {
             let message = format!(
@@ -439,10 +402,7 @@ fn check_preconditions(
             Ok(_) => Status::modified(kind.def(), &key.name),
             Err(_) => {
                 let why = "resourceVersion: must be a number";
-                Status::new(
-                    Reason::BadRequest,
-                    format!("{why}, not {:?}", wanted.version),
-                )
+                Status::new(Reason::BadRequest, format!("{why}, not {:?}", wanted.version))
             }
         });
     }
@@ -453,11 +413,7 @@ fn metadata_faults(object: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     for field in ["metadata.labels", "metadata.annotations"] {
         let map = at(object, field).and_then(Value::as_object);
-        for (key, value) in map
-            .into_iter()
-            .flatten()
-            .filter(|(_, value)| !value.is_string())
-        {
+        for (key, value) in map.into_iter().flatten().filter(|(_, value)| !value.is_string()) {
             let field = format!("{field}.{key}");
             causes.push(Cause::invalid(field, value.clone(), "must be a string"));
         }
@@ -466,9 +422,7 @@ fn metadata_faults(object: &Value) -> Vec<Cause> {
 }
 
 fn with_name_label(namespace: &Value, name: &str) -> Value {
-    let mut labels = at(namespace, "metadata.labels")
-        .cloned()
-        .unwrap_or_else(|| json!({}));
+    let mut labels = at(namespace, "metadata.labels").cloned().unwrap_or_else(|| json!({}));
     if let Some(map) = labels.as_object_mut() {
         map.insert("kubernetes.io/metadata.name".to_owned(), json!(name));
     }
@@ -482,25 +436,13 @@ fn service_cidr_faults(object: &Value, old: Option<&Value>) -> Vec<Cause> {
         causes.push(Cause::required("spec.cidrs", "at least one CIDR required"));
     }
     for (nth, cidr) in cidrs.iter().enumerate() {
-        if cidr
-            .as_str()
-            .and_then(|text| text.parse::<ipnet::IpNet>().ok())
-            .is_none()
-        {
+        if cidr.as_str().and_then(|text| text.parse::<ipnet::IpNet>().ok()).is_none() {
             let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-            causes.push(Cause::invalid(
-                format!("spec.cidrs[{nth}]"),
-                cidr.clone(),
-                why,
-            ));
+            causes.push(Cause::invalid(format!("spec.cidrs[{nth}]"), cidr.clone(), why));
         }
     }
     if old.is_some_and(|old| list(old, "spec.cidrs") != cidrs) {
-        causes.push(Cause::invalid(
-            "spec.cidrs",
-            json!(cidrs),
-            "field is immutable",
-        ));
+        causes.push(Cause::invalid("spec.cidrs", json!(cidrs), "field is immutable"));
     }
     causes
 }
@@ -524,8 +466,5 @@ pub(crate) fn now() -> String {
 fn suffix() -> String {
     const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let random = Uuid::new_v4();
-    random.as_bytes()[..5]
-        .iter()
-        .map(|byte| char::from(LETTERS[usize::from(*byte) % 27]))
-        .collect()
+    random.as_bytes()[..5].iter().map(|byte| char::from(LETTERS[usize::from(*byte) % 27])).collect()
 }

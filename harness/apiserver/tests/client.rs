@@ -37,10 +37,7 @@ async fn send(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    match client
-        .request_text(request.body(body.to_vec()).unwrap())
-        .await
-    {
+    match client.request_text(request.body(body.to_vec()).unwrap()).await {
         Ok(text) => text,
         refused => refusal(refused),
     }
@@ -54,18 +51,12 @@ async fn objects_are_created_read_changed_and_deleted() {
     let api: Api<Service> = Api::default_namespaced(served.client());
     let made = object(service("web", json!({"ports": [{"port": 80}]})));
     let web = api.create(&PostParams::default(), &made).await.unwrap();
-    assert_eq!(
-        web.spec.as_ref().unwrap().cluster_ip.as_deref(),
-        Some("10.96.0.2")
-    );
+    assert_eq!(web.spec.as_ref().unwrap().cluster_ip.as_deref(), Some("10.96.0.2"));
     assert_eq!(
         refusal(api.create(&PostParams::default(), &made).await),
         "409 AlreadyExists: services \"web\" already exists"
     );
-    assert_eq!(
-        refusal(api.get("other").await),
-        "404 NotFound: services \"other\" not found"
-    );
+    assert_eq!(refusal(api.get("other").await), "404 NotFound: services \"other\" not found");
     assert_eq!(
         refusal(
             Api::<Service>::namespaced(served.client(), "no")
@@ -81,18 +72,9 @@ async fn objects_are_created_read_changed_and_deleted() {
     );
     let mut changed = web.clone();
     changed.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
-    let newer = api
-        .replace("web", &PostParams::default(), &changed)
-        .await
-        .unwrap();
-    let version = |it: &Service| {
-        it.metadata
-            .resource_version
-            .clone()
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-    };
+    let newer = api.replace("web", &PostParams::default(), &changed).await.unwrap();
+    let version =
+        |it: &Service| it.metadata.resource_version.clone().unwrap().parse::<u64>().unwrap();
     assert!(version(&newer) > version(&web));
     changed.metadata.labels = None;
     assert_eq!(
@@ -100,22 +82,14 @@ async fn objects_are_created_read_changed_and_deleted() {
         "409 Conflict: Operation cannot be fulfilled on services \"web\": the object has been modified; \
          please apply your changes to the latest version and try again"
     );
-    let same = api
-        .replace("web", &PostParams::default(), &newer)
-        .await
-        .unwrap();
+    let same = api.replace("web", &PostParams::default(), &newer).await.unwrap();
     assert_eq!(version(&same), version(&newer), "no change, no version");
-    let wrong = DeleteParams::default().preconditions(Preconditions {
-        uid: Some("x".to_owned()),
-        resource_version: None,
-    });
+    let wrong = DeleteParams::default()
+        .preconditions(Preconditions { uid: Some("x".to_owned()), resource_version: None });
     assert!(refusal(api.delete("web", &wrong).await).starts_with("409 Conflict: Operation cannot be fulfilled on services \"web\": Precondition failed: UID in precondition: x"));
     let gone = api.delete("web", &DeleteParams::default()).await.unwrap();
     assert!(gone.right().is_some_and(|status| status.is_success()));
-    assert_eq!(
-        api.list(&ListParams::default()).await.unwrap().items,
-        Vec::new()
-    );
+    assert_eq!(api.list(&ListParams::default()).await.unwrap().items, Vec::new());
 }
 
 #[tokio::test]
@@ -125,10 +99,7 @@ async fn patches_of_every_manner() {
     let made = object(slice("s", "web", &["10.0.0.1"]));
     let s = api.create(&PostParams::default(), &made).await.unwrap();
     assert_eq!(
-        (
-            s.ports.unwrap()[0].protocol.as_deref(),
-            s.metadata.generation
-        ),
+        (s.ports.unwrap()[0].protocol.as_deref(), s.metadata.generation),
         (Some("TCP"), Some(1))
     );
     let parameters = PatchParams::apply("test");
@@ -145,25 +116,15 @@ async fn patches_of_every_manner() {
     let operations = object(
         json!([{"op": "add", "path": "/endpoints/-", "value": {"addresses": ["10.0.0.2"]}}]),
     );
-    let s = api
-        .patch("s", &PatchParams::default(), &Patch::Json::<()>(operations))
-        .await
-        .unwrap();
+    let s = api.patch("s", &PatchParams::default(), &Patch::Json::<()>(operations)).await.unwrap();
     let labels: Vec<String> = s.metadata.labels.unwrap().into_keys().collect();
     assert_eq!(labels, ["a", "b", "c", "kubernetes.io/service-name"]);
-    assert_eq!(
-        (s.endpoints.unwrap().len(), s.metadata.generation),
-        (2, Some(2))
-    );
+    assert_eq!((s.endpoints.unwrap().len(), s.metadata.generation), (2, Some(2)));
     let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/s";
     let client = served.client();
     let wrong = [("Content-Type", "application/json-patch+json")];
     let body = br#"[{"op":"test","path":"/addressType","value":"IPv6"}]"#;
-    assert!(
-        send(&client, "PATCH", path, &wrong, body)
-            .await
-            .starts_with("422 Invalid: ")
-    );
+    assert!(send(&client, "PATCH", path, &wrong, body).await.starts_with("422 Invalid: "));
     assert!(
         send(&client, "PATCH", path, JSON, b"{}").await.starts_with(
             "415 UnsupportedMediaType: the body of the request was in an unknown format"
@@ -171,19 +132,9 @@ async fn patches_of_every_manner() {
     );
     let stale = br#"{"metadata":{"resourceVersion":"1"}}"#;
     let merge = [("Content-Type", "application/merge-patch+json")];
-    assert!(
-        send(&client, "PATCH", path, &merge, stale)
-            .await
-            .starts_with("409 Conflict: ")
-    );
-    let dry = send(
-        &client,
-        "PATCH",
-        &format!("{path}?dryRun=All"),
-        &merge,
-        br#"{"endpoints":[]}"#,
-    )
-    .await;
+    assert!(send(&client, "PATCH", path, &merge, stale).await.starts_with("409 Conflict: "));
+    let dry =
+        send(&client, "PATCH", &format!("{path}?dryRun=All"), &merge, br#"{"endpoints":[]}"#).await;
     assert!(dry.contains(r#""endpoints":[]"#), "{dry}");
     assert_eq!(api.get("s").await.unwrap().endpoints.unwrap().len(), 2);
 }
@@ -193,14 +144,9 @@ async fn status_is_a_resource_of_its_own() {
     let served = serve();
     let api: Api<Node> = Api::all(served.client());
     let node = json!({"metadata": {"name": "n1"}, "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}});
-    api.create(&PostParams::default(), &object(node))
-        .await
-        .unwrap();
+    api.create(&PostParams::default(), &object(node)).await.unwrap();
     let patch = Patch::Merge(json!({"spec": {"podCIDR": "10.1.0.0/24"}, "status": {"phase": "A"}}));
-    let by_main = api
-        .patch("n1", &PatchParams::default(), &patch)
-        .await
-        .unwrap();
+    let by_main = api.patch("n1", &PatchParams::default(), &patch).await.unwrap();
     let by_status = api
         .patch_status(
             "n1",
@@ -232,17 +178,10 @@ async fn names_can_be_made_up_and_finalizers_hold() {
     let map = api.create(&PostParams::default(), &made).await.unwrap();
     let name = map.metadata.name.unwrap();
     assert!(name.len() == 7 && name.starts_with("c-"), "{name}");
-    let held = api
-        .delete(&name, &DeleteParams::default())
-        .await
-        .unwrap()
-        .left()
-        .unwrap();
+    let held = api.delete(&name, &DeleteParams::default()).await.unwrap().left().unwrap();
     assert!(held.metadata.deletion_timestamp.is_some());
     let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    api.patch(&name, &PatchParams::default(), &release)
-        .await
-        .unwrap();
+    api.patch(&name, &PatchParams::default(), &release).await.unwrap();
     assert!(api.get_opt(&name).await.unwrap().is_none());
 }
 
@@ -281,11 +220,7 @@ async fn requests_that_make_no_sense_get_a_status() {
             "/api/v1/services?resourceVersion=999",
             "504 Timeout: Too large resource version: 999",
         ),
-        (
-            "GET",
-            "/api/v1/services?continue=x",
-            "400 BadRequest: continue key is not valid",
-        ),
+        ("GET", "/api/v1/services?continue=x", "400 BadRequest: continue key is not valid"),
         (
             "GET",
             "/api/v1/services?watch=1&sendInitialEvents=true",
@@ -310,16 +245,8 @@ async fn requests_that_make_no_sense_get_a_status() {
         "401 Unauthorized: Unauthorized"
     );
     let bearer = [("Authorization", "Bearer secret")];
-    assert!(
-        send(&guarded, "GET", "/api/v1/nodes", &bearer, b"")
-            .await
-            .contains("NodeList")
-    );
-    assert!(
-        send(&guarded, "GET", "/version", &[], b"")
-            .await
-            .contains("touchstone")
-    );
+    assert!(send(&guarded, "GET", "/api/v1/nodes", &bearer, b"").await.contains("NodeList"));
+    assert!(send(&guarded, "GET", "/version", &[], b"").await.contains("touchstone"));
 }
 
 #[tokio::test]
@@ -358,12 +285,8 @@ async fn events_are_kept_even_undecoded_and_requests_are_logged() {
             "n1 default application/json 44 Some(String(\"Started\"))",
         ]
     );
-    let first = served
-        .server
-        .requests()
-        .into_iter()
-        .find(|request| request.watcher == "n1")
-        .unwrap();
+    let first =
+        served.server.requests().into_iter().find(|request| request.watcher == "n1").unwrap();
     assert_eq!(
         (
             first.method.as_str(),
@@ -385,38 +308,20 @@ async fn long_lists_come_in_pages_of_one_version() {
     }
     let api: Api<ConfigMap> = Api::all(served.client());
     let first = api.list(&ListParams::default().limit(2)).await.unwrap();
-    let (version, token) = (
-        first.metadata.resource_version.clone(),
-        first.metadata.continue_.clone().unwrap(),
-    );
+    let (version, token) =
+        (first.metadata.resource_version.clone(), first.metadata.continue_.clone().unwrap());
     assert_eq!(first.metadata.remaining_item_count, Some(3));
     served.server.delete("ConfigMap", None, "c").unwrap();
     served.server.create(map("bb")).unwrap();
-    let rest = api
-        .list(&ListParams::default().continue_token(&token))
-        .await
-        .unwrap();
-    let names: Vec<String> = rest
-        .items
-        .into_iter()
-        .filter_map(|map| map.metadata.name)
-        .collect();
+    let rest = api.list(&ListParams::default().continue_token(&token)).await.unwrap();
+    let names: Vec<String> = rest.items.into_iter().filter_map(|map| map.metadata.name).collect();
     assert_eq!(
         (names, rest.metadata.resource_version),
-        (
-            vec!["c".to_owned(), "d".to_owned(), "e".to_owned()],
-            version
-        )
+        (vec!["c".to_owned(), "d".to_owned(), "e".to_owned()], version)
     );
     served.server.forget_history();
-    let late = refusal(
-        api.list(&ListParams::default().continue_token(&token))
-            .await,
-    );
-    assert!(
-        late.starts_with("410 Expired: too old resource version"),
-        "{late}"
-    );
+    let late = refusal(api.list(&ListParams::default().continue_token(&token)).await);
+    assert!(late.starts_with("410 Expired: too old resource version"), "{late}");
 }
 
 #[tokio::test]
@@ -425,18 +330,12 @@ async fn lies_are_told_to_their_watcher_only() {
     let node = client(&served.also("n1", None));
     served
         .server
-        .create(service(
-            "web",
-            json!({"ports": [{"port": 80}], "sessionAffinity": "ClientIP"}),
-        ))
+        .create(service("web", json!({"ports": [{"port": 80}], "sessionAffinity": "ClientIP"})))
         .unwrap();
     served.server.set_lies(vec![Lie {
         watcher: Some("n1".to_owned()),
         kind: "Service".to_owned(),
-        how: How::Set(
-            "spec.sessionAffinity".parse::<FieldPath>().unwrap(),
-            json!("None"),
-        ),
+        how: How::Set("spec.sessionAffinity".parse::<FieldPath>().unwrap(), json!("None")),
     }]);
     let path = "/api/v1/namespaces/default/services/web";
     for path in [path, "/api/v1/services"] {
@@ -446,9 +345,5 @@ async fn lies_are_told_to_their_watcher_only() {
         assert!(lie.contains(r#""sessionAffinity":"None""#), "{lie}");
     }
     served.server.set_lies(Vec::new());
-    assert!(
-        send(&node, "GET", path, &[], b"")
-            .await
-            .contains(r#""sessionAffinity":"ClientIP""#)
-    );
+    assert!(send(&node, "GET", path, &[], b"").await.contains(r#""sessionAffinity":"ClientIP""#));
 }

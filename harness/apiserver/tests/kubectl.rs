@@ -59,11 +59,7 @@ impl Bench {
             .output()
             .expect("these tests need kubectl, and it was not found on PATH");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        (
-            output.status.success(),
-            text(output.stdout),
-            text(output.stderr),
-        )
+        (output.status.success(), text(output.stdout), text(output.stderr))
     }
 
     fn file(&self, name: &str, text: &str) -> PathBuf {
@@ -78,10 +74,7 @@ fn table(text: &str) -> Vec<Vec<String>> {
     let is_age = |word: &str| {
         word.len() > 1
             && word.ends_with(['s', 'm', 'h'])
-            && word
-                .trim_end_matches(['s', 'm', 'h'])
-                .chars()
-                .all(|one| one.is_ascii_digit())
+            && word.trim_end_matches(['s', 'm', 'h']).chars().all(|one| one.is_ascii_digit())
     };
     text.lines()
         .map(|line| {
@@ -113,25 +106,15 @@ async fn get_prints_the_usual_columns() {
             "web",
             json!({"selector": {"app": "web"}, "ports": [{"port": 80}], "clusterIP": "10.96.0.10"}),
         ),
-        service(
-            "out",
-            json!({"type": "NodePort", "ports": ports, "clusterIP": "10.96.0.11"}),
-        ),
+        service("out", json!({"type": "NodePort", "ports": ports, "clusterIP": "10.96.0.11"})),
         service(
             "lb",
             json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false,
             "ports": [{"port": 80}], "clusterIP": "10.96.0.12"}),
         ),
         service("none", json!({"clusterIP": "None", "selector": {"a": "b"}})),
-        service(
-            "alias",
-            json!({"type": "ExternalName", "externalName": "example.com"}),
-        ),
-        slice(
-            "web-1",
-            "web",
-            &["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"],
-        ),
+        service("alias", json!({"type": "ExternalName", "externalName": "example.com"})),
+        slice("web-1", "web", &["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]),
         slice("web-2", "web", &[]),
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1", "b": "2"}}),
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
@@ -180,10 +163,7 @@ async fn get_prints_the_usual_columns() {
          web-2 IPv4 8080 <unset> 1s",
     );
     check(&bench.run(&["get", "cm"]), "NAME DATA AGE\n c 2 1s");
-    check(
-        &bench.run(&["get", "po"]),
-        "NAME READY STATUS RESTARTS AGE\n p 0/1 Pending 0 1s",
-    );
+    check(&bench.run(&["get", "po"]), "NAME READY STATUS RESTARTS AGE\n p 0/1 Pending 0 1s");
     check(
         &bench.run(&["get", "ns"]),
         "NAME STATUS AGE\n default Active 1s\n kube-system Active 1s",
@@ -240,12 +220,8 @@ async fn apply_creates_and_changes() {
     );
     let web = bench.served.server.get("Service", None, "web").unwrap();
     assert_eq!(web["spec"]["clusterIP"], address);
-    let ports: Vec<&Value> = web["spec"]["ports"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|port| &port["port"])
-        .collect();
+    let ports: Vec<&Value> =
+        web["spec"]["ports"].as_array().unwrap().iter().map(|port| &port["port"]).collect();
     assert_eq!(ports, [81, 82]);
     assert!(web["spec"]["ports"][0]["nodePort"].is_u64());
     assert_eq!(
@@ -257,10 +233,7 @@ async fn apply_creates_and_changes() {
         "service/web unchanged (server dry run)\n\
          endpointslice.discovery.k8s.io/web-1 unchanged (server dry run)\n"
     );
-    let bad = bench.file(
-        "bad.yaml",
-        &service.replace("port: 80", "port: 0").replace("web", "bad"),
-    );
+    let bad = bench.file("bad.yaml", &service.replace("port: 80", "port: 0").replace("web", "bad"));
     let complaint = bench.refused(&["apply", "-f", bad.to_str().unwrap()]);
     assert!(
         complaint.contains(
@@ -278,21 +251,10 @@ async fn apply_creates_and_changes() {
 async fn patch_replace_label_and_delete() {
     let bench = bench();
     let server = &bench.served.server;
-    server
-        .create(service(
-            "web",
-            json!({"ports": [{"port": 80, "name": "a"}]}),
-        ))
-        .unwrap();
+    server.create(service("web", json!({"ports": [{"port": 80, "name": "a"}]}))).unwrap();
     let patched = "service/web patched\n";
     assert_eq!(
-        bench.run(&[
-            "patch",
-            "svc",
-            "web",
-            "-p",
-            r#"{"spec":{"ports":[{"port":81,"name":"b"}]}}"#
-        ]),
+        bench.run(&["patch", "svc", "web", "-p", r#"{"spec":{"ports":[{"port":81,"name":"b"}]}}"#]),
         patched
     );
     assert_eq!(
@@ -307,10 +269,7 @@ async fn patch_replace_label_and_delete() {
         patched
     );
     let operation = r#"[{"op":"replace","path":"/spec/ports/0/name","value":"c"}]"#;
-    assert_eq!(
-        bench.run(&["patch", "svc", "web", "--type=json", "-p", operation]),
-        patched
-    );
+    assert_eq!(bench.run(&["patch", "svc", "web", "--type=json", "-p", operation]), patched);
     assert_eq!(
         bench.run(&[
             "patch",
@@ -324,46 +283,20 @@ async fn patch_replace_label_and_delete() {
         patched
     );
     let web = server.get("Service", None, "web").unwrap();
-    let names: Vec<&Value> = web["spec"]["ports"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|port| &port["name"])
-        .collect();
+    let names: Vec<&Value> =
+        web["spec"]["ports"].as_array().unwrap().iter().map(|port| &port["name"]).collect();
     assert_eq!(names, ["c", "b"], "{web}");
     assert_eq!(
-        (
-            &web["spec"]["type"],
-            &web["status"]["conditions"][0]["type"]
-        ),
+        (&web["spec"]["type"], &web["status"]["conditions"][0]["type"]),
         (&json!("NodePort"), &json!("T"))
     );
-    assert_eq!(
-        bench.run(&["label", "svc", "web", "a=b"]),
-        "service/web labeled\n"
-    );
-    assert_eq!(
-        bench.run(&["annotate", "svc", "web", "a=b"]),
-        "service/web annotated\n"
-    );
-    assert_eq!(
-        bench.run(&["get", "svc", "-l", "a in (b)", "-o", "name"]),
-        "service/web\n"
-    );
-    assert_eq!(
-        bench.run(&["get", "svc", "web", "-o", "jsonpath={.spec.ports[0].name}"]),
-        "c"
-    );
-    assert!(
-        bench
-            .run(&["describe", "svc", "web"])
-            .contains("Session Affinity:")
-    );
+    assert_eq!(bench.run(&["label", "svc", "web", "a=b"]), "service/web labeled\n");
+    assert_eq!(bench.run(&["annotate", "svc", "web", "a=b"]), "service/web annotated\n");
+    assert_eq!(bench.run(&["get", "svc", "-l", "a in (b)", "-o", "name"]), "service/web\n");
+    assert_eq!(bench.run(&["get", "svc", "web", "-o", "jsonpath={.spec.ports[0].name}"]), "c");
+    assert!(bench.run(&["describe", "svc", "web"]).contains("Session Affinity:"));
     let complaint = bench.refused(&["get", "svc", "nobody"]);
-    assert_eq!(
-        complaint,
-        "Error from server (NotFound): services \"nobody\" not found\n"
-    );
+    assert_eq!(complaint, "Error from server (NotFound): services \"nobody\" not found\n");
     let again = bench.file(
         "again.yaml",
         "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 1}]}\n",
@@ -374,27 +307,19 @@ async fn patch_replace_label_and_delete() {
             && complaint.contains("services \"web\" already exists"),
         "{complaint}"
     );
-    assert_eq!(
-        bench.run(&["delete", "svc", "web"]).trim_end(),
-        "service \"web\" deleted"
-    );
+    assert_eq!(bench.run(&["delete", "svc", "web"]).trim_end(), "service \"web\" deleted");
     server
         .create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}}))
         .unwrap();
     let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "team"}});
     server.create(map("c")).unwrap();
     assert_eq!(
-        bench
-            .run(&["delete", "configmap", "--all", "-n", "team"])
-            .trim_end(),
+        bench.run(&["delete", "configmap", "--all", "-n", "team"]).trim_end(),
         "configmap \"c\" deleted"
     );
     server.create(map("d")).unwrap();
     bench.run(&["delete", "ns", "team"]);
-    assert_eq!(
-        server.list("ConfigMap", None, "").unwrap(),
-        Vec::<Value>::new()
-    );
+    assert_eq!(server.list("ConfigMap", None, "").unwrap(), Vec::<Value>::new());
     let version = bench.run(&["version", "-o", "json"]);
     assert!(version.contains("v1.37.0+touchstone"), "{version}");
     assert!(bench.run(&["api-resources"]).contains("endpointslices"));
@@ -405,19 +330,10 @@ async fn get_watch_shows_changes_as_rows() {
     let bench = bench();
     let server = &bench.served.server;
     server
-        .create(service(
-            "web",
-            json!({"ports": [{"port": 80}], "clusterIP": "10.96.0.10"}),
-        ))
+        .create(service("web", json!({"ports": [{"port": 80}], "clusterIP": "10.96.0.10"})))
         .unwrap();
     let mut child = bench
-        .command(&[
-            "get",
-            "svc",
-            "--watch",
-            "--output-watch-events",
-            "--request-timeout=30s",
-        ])
+        .command(&["get", "svc", "--watch", "--output-watch-events", "--request-timeout=30s"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("these tests need kubectl, and it was not found on PATH");
@@ -425,23 +341,10 @@ async fn get_watch_shows_changes_as_rows() {
     let mut next = || table(&lines.next().unwrap().unwrap()).remove(0).join(" ");
     assert_eq!(next(), "EVENT NAME TYPE CLUSTER-IP EXTERNAL-IP PORT(S) AGE");
     assert_eq!(next(), "ADDED web ClusterIP 10.96.0.10 <none> 80/TCP AGE");
-    server
-        .patch(
-            "Service",
-            None,
-            "web",
-            &json!({"spec": {"externalIPs": ["1.2.3.4"]}}),
-        )
-        .unwrap();
-    assert_eq!(
-        next(),
-        "MODIFIED web ClusterIP 10.96.0.10 1.2.3.4 80/TCP AGE"
-    );
+    server.patch("Service", None, "web", &json!({"spec": {"externalIPs": ["1.2.3.4"]}})).unwrap();
+    assert_eq!(next(), "MODIFIED web ClusterIP 10.96.0.10 1.2.3.4 80/TCP AGE");
     server.delete("Service", None, "web").unwrap();
-    assert_eq!(
-        next(),
-        "DELETED web ClusterIP 10.96.0.10 1.2.3.4 80/TCP AGE"
-    );
+    assert_eq!(next(), "DELETED web ClusterIP 10.96.0.10 1.2.3.4 80/TCP AGE");
     child.kill().unwrap();
     child.wait().unwrap();
 }

@@ -21,21 +21,14 @@ fn single_stack() -> ApiServer {
 fn shown(service: &Value) -> String {
     let spec = &service["spec"];
     let list = |field: &str| -> Vec<&str> {
-        spec[field]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect()
+        spec[field].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
     };
     let ports: Vec<String> = spec["ports"]
         .as_array()
         .into_iter()
         .flatten()
         .map(|port| {
-            let node_port = port["nodePort"]
-                .as_u64()
-                .map_or(String::new(), |it| format!("@{it}"));
+            let node_port = port["nodePort"].as_u64().map_or(String::new(), |it| format!("@{it}"));
             format!(
                 "{}/{}>{}{node_port}",
                 port["port"],
@@ -53,10 +46,7 @@ fn shown(service: &Value) -> String {
         ("itp", "/spec/internalTrafficPolicy"),
         ("etp", "/spec/externalTrafficPolicy"),
         ("affinity", "/spec/sessionAffinity"),
-        (
-            "timeout",
-            "/spec/sessionAffinityConfig/clientIP/timeoutSeconds",
-        ),
+        ("timeout", "/spec/sessionAffinityConfig/clientIP/timeoutSeconds"),
         ("alloc", "/spec/allocateLoadBalancerNodePorts"),
         ("health", "/spec/healthCheckNodePort"),
     ] {
@@ -81,11 +71,7 @@ fn outcome(result: Result<Value, touchstone_apiserver::Status>) -> String {
 #[track_caller]
 fn check(server: &ApiServer, spec: Value, wanted: &str) {
     let text = spec.to_string();
-    assert_eq!(
-        outcome(server.create(service("web", spec))),
-        wanted,
-        "{text}"
-    );
+    assert_eq!(outcome(server.create(service("web", spec))), wanted, "{text}");
 }
 
 const TAIL: &str = "itp=Cluster affinity=None";
@@ -293,10 +279,7 @@ fn invalid_services_are_refused_in_the_words_of_kubernetes() {
             json!({"ports": one, "type": "LoadBalancer", "loadBalancerSourceRanges": ["x"]}),
             "spec.loadBalancerSourceRanges[0]: Invalid value: \"x\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
         ),
-        (
-            json!({"type": "ExternalName"}),
-            "spec.externalName: Required value",
-        ),
+        (json!({"type": "ExternalName"}), "spec.externalName: Required value"),
         (
             json!({"ports": one, "type": "NodePort", "clusterIP": "None"}),
             "spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services",
@@ -307,11 +290,7 @@ fn invalid_services_are_refused_in_the_words_of_kubernetes() {
         ),
     ];
     for (spec, wanted) in table {
-        check(
-            &server(),
-            spec,
-            &format!("422: Service \"web\" is invalid: {wanted}"),
-        );
+        check(&server(), spec, &format!("422: Service \"web\" is invalid: {wanted}"));
     }
     let bad_name = outcome(server().create(service("1web", json!({"ports": one}))));
     assert!(bad_name.starts_with("422: Service \"1web\" is invalid: metadata.name: Invalid value: \"1web\": a DNS-1035 label must"), "{bad_name}");
@@ -323,29 +302,14 @@ fn addresses_and_ports_are_given_forward_and_only_once() {
     let spec = json!({"type": "NodePort", "ports": [{"port": 80}]});
     let make = |name: &str, spec: &Value| outcome(server.create(service(name, spec.clone())));
     let given = |text: String| -> String {
-        text.split(['[', ']', '@', ')'])
-            .skip(1)
-            .step_by(2)
-            .collect::<Vec<_>>()
-            .join(" ")
+        text.split(['[', ']', '@', ')']).skip(1).step_by(2).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(given(make("a", &spec)), "10.96.0.2 30000");
     assert_eq!(given(make("b", &spec)), "10.96.0.3 30001");
     server.delete("Service", None, "a").unwrap();
-    assert_eq!(
-        given(make("c", &spec)),
-        "10.96.0.4 30002",
-        "what a held is not given out at once"
-    );
-    assert_eq!(
-        given(make("d", &spec)),
-        "10.96.0.5 30000",
-        "node ports wrapped"
-    );
-    assert_eq!(
-        make("e", &spec),
-        "500: failed to allocate a nodePort: range is full"
-    );
+    assert_eq!(given(make("c", &spec)), "10.96.0.4 30002", "what a held is not given out at once");
+    assert_eq!(given(make("d", &spec)), "10.96.0.5 30000", "node ports wrapped");
+    assert_eq!(make("e", &spec), "500: failed to allocate a nodePort: range is full");
     let taken = json!({"ports": [{"port": 80}], "clusterIP": "10.96.0.3"});
     assert_eq!(
         make("e", &taken),
@@ -409,10 +373,8 @@ fn changes_keep_drop_and_allocate() {
         json!({"type": "ExternalName", "externalName": "a.b"}),
         "ExternalName []  - (80/TCP>80) affinity=None",
     );
-    let again = outcome(emptied.create(service(
-        "next",
-        json!({"ports": ports, "clusterIP": "10.96.0.2"}),
-    )));
+    let again =
+        outcome(emptied.create(service("next", json!({"ports": ports, "clusterIP": "10.96.0.2"}))));
     assert!(again.contains("[10.96.0.2]"), "released: {again}");
     changes(
         balancer.clone(),
@@ -471,10 +433,7 @@ fn raw_objects_are_stored_as_they_are() {
     );
     let stored = server.create_raw(bad.clone()).unwrap();
     assert_eq!(stored["spec"], bad["spec"]);
-    assert_eq!(
-        server.get("Service", None, "1BAD").unwrap()["spec"],
-        bad["spec"]
-    );
+    assert_eq!(server.get("Service", None, "1BAD").unwrap()["spec"], bad["spec"]);
 }
 
 fn check_slice(change: Value, wanted: &str) {
@@ -499,10 +458,7 @@ fn slices_are_completed_and_checked() {
             json!({"addressType": "IPv5"}),
             "addressType: Unsupported value: \"IPv5\": supported values: \"FQDN\", \"IPv4\", \"IPv6\"",
         ),
-        (
-            json!({"addressType": null, "endpoints": []}),
-            "addressType: Required value",
-        ),
+        (json!({"addressType": null, "endpoints": []}), "addressType: Required value"),
         (
             json!({"addressType": "IPv6"}),
             "endpoints[0].addresses[0]: Invalid value: \"10.0.0.1\": must be a valid IPv6 address",
@@ -515,10 +471,7 @@ fn slices_are_completed_and_checked() {
             json!({"endpoints": [{"addresses": ["127.0.0.1"]}]}),
             "endpoints[0].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
         ),
-        (
-            json!({"ports": [{"port": 1}, {"port": 2}]}),
-            "ports[1].name: Duplicate value: \"\"",
-        ),
+        (json!({"ports": [{"port": 1}, {"port": 2}]}), "ports[1].name: Duplicate value: \"\""),
         (
             json!({"ports": [{"port": 70000}]}),
             "ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive",
@@ -536,9 +489,8 @@ fn slices_are_completed_and_checked() {
     }
     let server = server();
     server.create(common::slice("s", "web", &[])).unwrap();
-    let status = server
-        .patch("EndpointSlice", None, "s", &json!({"addressType": "IPv6"}))
-        .unwrap_err();
+    let status =
+        server.patch("EndpointSlice", None, "s", &json!({"addressType": "IPv6"})).unwrap_err();
     assert_eq!(
         status.message(),
         "EndpointSlice.discovery.k8s.io \"s\" is invalid: addressType: Invalid value: \"IPv6\": field is immutable"

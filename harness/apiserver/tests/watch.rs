@@ -29,9 +29,7 @@ async fn watch(url: &str, query: &str) -> Watch {
 
 impl Watch {
     async fn next_value(&mut self) -> Option<Value> {
-        tokio::time::timeout(LIMIT, self.0.next())
-            .await
-            .expect("no event within the limit")
+        tokio::time::timeout(LIMIT, self.0.next()).await.expect("no event within the limit")
     }
 
     /// The next event in short: what happened to which name, or which code.
@@ -42,18 +40,11 @@ impl Watch {
         let object = &event["object"];
         let kind = event["type"].as_str().unwrap();
         match kind {
-            "ERROR" => format!(
-                "ERROR {} {}",
-                object["code"],
-                object["reason"].as_str().unwrap()
-            ),
+            "ERROR" => format!("ERROR {} {}", object["code"], object["reason"].as_str().unwrap()),
             "BOOKMARK" => {
                 let annotations = object["metadata"]["annotations"].to_string();
-                let shown = if annotations == "null" {
-                    String::new()
-                } else {
-                    format!(" {annotations}")
-                };
+                let shown =
+                    if annotations == "null" { String::new() } else { format!(" {annotations}") };
                 format!(
                     "BOOKMARK {}{shown}",
                     object["metadata"]["resourceVersion"].as_str().unwrap()
@@ -85,12 +76,7 @@ async fn initial_events_end_with_their_bookmark() {
     served.server.delete("Service", None, "a").unwrap();
     served
         .server
-        .patch(
-            "Service",
-            None,
-            "b",
-            &json!({"spec": {"externalIPs": ["1.2.3.4"]}}),
-        )
+        .patch("Service", None, "b", &json!({"spec": {"externalIPs": ["1.2.3.4"]}}))
         .unwrap();
     assert_eq!(watch.next().await, "DELETED a");
     assert_eq!(watch.next().await, "MODIFIED b");
@@ -141,41 +127,23 @@ async fn objects_come_and_go_as_they_match() {
     let mut watch = watch(&served.url, query).await;
     let server = &served.server;
     let label = |value: Value| json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": value}}});
-    server
-        .create(service("headless", json!({"clusterIP": "None"})))
-        .unwrap();
+    server.create(service("headless", json!({"clusterIP": "None"}))).unwrap();
     server.create(plain("web")).unwrap();
-    server
-        .patch("Service", None, "web", &label(json!("mine")))
-        .unwrap();
+    server.patch("Service", None, "web", &label(json!("mine"))).unwrap();
     let left = server.resource_version();
     server
-        .patch(
-            "Service",
-            None,
-            "web",
-            &json!({"metadata": {"annotations": {"unseen": "1"}}}),
-        )
+        .patch("Service", None, "web", &json!({"metadata": {"annotations": {"unseen": "1"}}}))
         .unwrap();
-    server
-        .patch("Service", None, "web", &label(Value::Null))
-        .unwrap();
+    server.patch("Service", None, "web", &label(Value::Null)).unwrap();
     server.delete("Service", None, "headless").unwrap();
     server.delete("Service", None, "web").unwrap();
     assert_eq!(watch.next().await, "ADDED web");
     let gone = watch.next_value().await.unwrap();
     assert_eq!(
-        (
-            &gone["type"],
-            &gone["object"]["metadata"]["resourceVersion"]
-        ),
+        (&gone["type"], &gone["object"]["metadata"]["resourceVersion"]),
         (&json!("DELETED"), &json!(left.to_string()))
     );
-    assert_eq!(
-        gone["object"]["metadata"]["labels"],
-        Value::Null,
-        "its last matching state"
-    );
+    assert_eq!(gone["object"]["metadata"]["labels"], Value::Null, "its last matching state");
     assert_eq!(watch.next().await, "ADDED web");
     assert_eq!(watch.next().await, "DELETED web");
 }
@@ -197,14 +165,7 @@ async fn watch_events_tell_the_lies_of_the_moment() {
     let told = watch.next_value().await.unwrap();
     assert_eq!(told["object"]["spec"]["ports"].as_array().unwrap().len(), 1);
     server.set_lies(Vec::new());
-    server
-        .patch(
-            "Service",
-            None,
-            "web",
-            &json!({"metadata": {"labels": {"a": "b"}}}),
-        )
-        .unwrap();
+    server.patch("Service", None, "web", &json!({"metadata": {"labels": {"a": "b"}}})).unwrap();
     let told = watch.next_value().await.unwrap();
     assert_eq!(told["object"]["spec"]["ports"].as_array().unwrap().len(), 2);
 }
@@ -222,11 +183,7 @@ async fn the_watcher_of_kube_follows_both_ways() {
         let mut events = Box::pin(watcher(api, config));
         let mut seen = Vec::new();
         while seen.len() < 5 {
-            let event = tokio::time::timeout(LIMIT, events.next())
-                .await
-                .unwrap()
-                .unwrap()
-                .unwrap();
+            let event = tokio::time::timeout(LIMIT, events.next()).await.unwrap().unwrap().unwrap();
             let name = |service: Service| service.metadata.name.unwrap();
             seen.push(match event {
                 Event::Init => "init".to_owned(),

@@ -74,11 +74,8 @@ struct AddressPool {
 
 impl AddressPool {
     fn new(what: &'static str, ranges: &[IpNet], first: u128) -> AddressPool {
-        let ranges = ranges
-            .iter()
-            .rev()
-            .map(|net| (Family::of(net.addr()), (*net, first)))
-            .collect();
+        let ranges =
+            ranges.iter().rev().map(|net| (Family::of(net.addr()), (*net, first))).collect();
         AddressPool { what, ranges }
     }
 
@@ -95,9 +92,9 @@ impl AddressPool {
 
 fn nth(net: &IpNet, n: u128) -> Option<IpAddr> {
     let address = match net.network() {
-        IpAddr::V4(base) => IpAddr::V4(Ipv4Addr::from(
-            u32::from(base).checked_add(u32::try_from(n).ok()?)?,
-        )),
+        IpAddr::V4(base) => {
+            IpAddr::V4(Ipv4Addr::from(u32::from(base).checked_add(u32::try_from(n).ok()?)?))
+        }
         IpAddr::V6(base) => IpAddr::V6(Ipv6Addr::from(u128::from(base).checked_add(n)?)),
     };
     (net.contains(&address) && address != net.broadcast()).then_some(address)
@@ -193,38 +190,23 @@ impl Book {
     }
 
     pub(crate) fn node(&self, name: &str) -> Option<(usize, &NodeFacts)> {
-        self.facts
-            .nodes
-            .iter()
-            .enumerate()
-            .find(|(_, node)| node.name == name)
+        self.facts.nodes.iter().enumerate().find(|(_, node)| node.name == name)
     }
 
     pub(crate) fn node_address(&self, name: &str, family: Family) -> Result<IpAddr, BookError> {
         self.node(name)
             .and_then(|(_, node)| {
-                node.addresses
-                    .iter()
-                    .copied()
-                    .find(|ip| Family::of(*ip) == family)
+                node.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
             })
-            .ok_or_else(|| BookError::NoAddress {
-                place: name.to_owned(),
-                family,
-            })
+            .ok_or_else(|| BookError::NoAddress { place: name.to_owned(), family })
     }
 
     pub(crate) fn pod(&self, key: &str) -> Result<&PodFacts, BookError> {
-        self.pods.get(key).ok_or_else(|| BookError::NoPod {
-            key: key.to_owned(),
-        })
+        self.pods.get(key).ok_or_else(|| BookError::NoPod { key: key.to_owned() })
     }
 
     pub(crate) fn pod_address(&self, key: &str, family: Family) -> Result<IpAddr, BookError> {
-        let no_address = || BookError::NoAddress {
-            place: key.to_owned(),
-            family,
-        };
+        let no_address = || BookError::NoAddress { place: key.to_owned(), family };
         self.pod(key)?.address(family).ok_or_else(no_address)
     }
 
@@ -233,20 +215,12 @@ impl Book {
     /// # Errors
     /// When the cluster has none left.
     pub fn cluster_ip(&mut self, service: &str, family: Family) -> Result<IpAddr, BookError> {
-        let held = &mut self
-            .services
-            .entry(service.to_owned())
-            .or_default()
-            .cluster_ips;
-        keep(held, family, || {
-            self.allocator.pools().cluster_ips.take(family)
-        })
+        let held = &mut self.services.entry(service.to_owned()).or_default().cluster_ips;
+        keep(held, family, || self.allocator.pools().cluster_ips.take(family))
     }
 
     pub(crate) fn unallocated(&mut self, family: Family) -> Result<IpAddr, BookError> {
-        keep(&mut self.unallocated, family, || {
-            self.allocator.pools().cluster_ips.take(family)
-        })
+        keep(&mut self.unallocated, family, || self.allocator.pools().cluster_ips.take(family))
     }
 
     pub(crate) fn external_ip(
@@ -255,14 +229,8 @@ impl Book {
         index: usize,
         family: Family,
     ) -> Result<IpAddr, BookError> {
-        let held = &mut self
-            .services
-            .entry(service.to_owned())
-            .or_default()
-            .external_ips;
-        keep(held, (index, family), || {
-            self.allocator.pools().external_ips.take(family)
-        })
+        let held = &mut self.services.entry(service.to_owned()).or_default().external_ips;
+        keep(held, (index, family), || self.allocator.pools().external_ips.take(family))
     }
 
     pub(crate) fn load_balancer_ip(
@@ -271,31 +239,17 @@ impl Book {
         index: usize,
         family: Family,
     ) -> Result<IpAddr, BookError> {
-        let held = &mut self
-            .services
-            .entry(service.to_owned())
-            .or_default()
-            .load_balancer_ips;
-        keep(held, (index, family), || {
-            self.allocator.pools().load_balancer_ips.take(family)
-        })
+        let held = &mut self.services.entry(service.to_owned()).or_default().load_balancer_ips;
+        keep(held, (index, family), || self.allocator.pools().load_balancer_ips.take(family))
     }
 
     pub(crate) fn node_port(&mut self, service: &str, port: &str) -> Result<u16, BookError> {
-        let held = &mut self
-            .services
-            .entry(service.to_owned())
-            .or_default()
-            .node_ports;
+        let held = &mut self.services.entry(service.to_owned()).or_default().node_ports;
         keep(held, port.to_owned(), || take_port(&self.allocator))
     }
 
     pub(crate) fn health_check_node_port(&mut self, service: &str) -> Result<u16, BookError> {
-        let held = &mut self
-            .services
-            .entry(service.to_owned())
-            .or_default()
-            .health_check_node_port;
+        let held = &mut self.services.entry(service.to_owned()).or_default().health_check_node_port;
         match held {
             Some(port) => Ok(*port),
             None => Ok(*held.insert(take_port(&self.allocator)?)),
@@ -303,25 +257,15 @@ impl Book {
     }
 
     pub(crate) fn host_port(&mut self, endpoint: &str, port: &str) -> Result<u16, BookError> {
-        keep(
-            &mut self.host_ports,
-            (endpoint.to_owned(), port.to_owned()),
-            || {
-                let port = self.allocator.pools().host_ports.pop_front();
-                port.ok_or(BookError::Exhausted {
-                    what: "port for endpoints on the host's network",
-                })
-            },
-        )
+        keep(&mut self.host_ports, (endpoint.to_owned(), port.to_owned()), || {
+            let port = self.allocator.pools().host_ports.pop_front();
+            port.ok_or(BookError::Exhausted { what: "port for endpoints on the host's network" })
+        })
     }
 }
 
 fn take_port(allocator: &Allocator) -> Result<u16, BookError> {
-    allocator
-        .pools()
-        .node_ports
-        .pop_front()
-        .ok_or(BookError::Exhausted { what: "node port" })
+    allocator.pools().node_ports.pop_front().ok_or(BookError::Exhausted { what: "node port" })
 }
 
 /// What is held under a key, or what is taken now and held from then on.
@@ -349,9 +293,7 @@ pub fn planned_book(variant: &Variant) -> Book {
         .into_iter()
         .map(|wish| {
             let index = facts.nodes.iter().position(|node| node.name == wish.node);
-            let node = index
-                .and_then(|index| u16::try_from(index + 1).ok())
-                .unwrap_or(0);
+            let node = index.and_then(|index| u16::try_from(index + 1).ok()).unwrap_or(0);
             let number = next.entry(wish.node.clone()).or_insert(FIRST_POD);
             let pod = PodFacts::planned(&wish.node, node, *number);
             *number += 1;

@@ -88,10 +88,7 @@ impl Case {
         body: CaseFile,
         source: Source,
     ) -> Result<Case, CaseErrors> {
-        let mut checker = Checker {
-            source: &source,
-            errors: Vec::new(),
-        };
+        let mut checker = Checker { source: &source, errors: Vec::new() };
         checker.head(&body);
         let needs = checker.needs(&body.needs);
         checker.steps(&body);
@@ -100,12 +97,7 @@ impl Case {
         if !errors.is_empty() {
             return Err(CaseErrors(errors));
         }
-        let case = Case {
-            id,
-            body,
-            needs,
-            source,
-        };
+        let case = Case { id, body, needs, source };
         case.pods_fit()?;
         Ok(case)
     }
@@ -160,12 +152,7 @@ impl Case {
     /// Named sets that it belongs to, `all` among them.
     #[must_use]
     pub fn profiles(&self) -> BTreeSet<&str> {
-        self.body
-            .profile
-            .iter()
-            .map(|name| name.value.as_str())
-            .chain(["all"])
-            .collect()
+        self.body.profile.iter().map(|name| name.value.as_str()).chain(["all"]).collect()
     }
 
     /// The file as it was named.
@@ -234,8 +221,7 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn wrong(&mut self, place: Place, message: impl Into<String>) {
-        self.errors
-            .push(CaseError::new(self.source, place, message));
+        self.errors.push(CaseError::new(self.source, place, message));
     }
 
     fn head(&mut self, body: &CaseFile) {
@@ -243,10 +229,7 @@ impl Checker<'_> {
             self.wrong(body.about.place, "`about` says nothing");
         }
         if body.covers.is_empty() {
-            self.wrong(
-                body.about.place,
-                "`covers` is empty: a case covers at least one behaviour",
-            );
+            self.wrong(body.about.place, "`covers` is empty: a case covers at least one behaviour");
         }
         let families: BTreeSet<_> = body.axes.family.iter().collect();
         let protocols: BTreeSet<_> = body.axes.protocol.iter().collect();
@@ -254,20 +237,10 @@ impl Checker<'_> {
             self.wrong(body.about.place, "an axis has the same value twice");
         }
         if families.is_empty() || protocols.is_empty() {
-            self.wrong(
-                body.about.place,
-                "an axis without values: the case would never run",
-            );
+            self.wrong(body.about.place, "an axis without values: the case would never run");
         }
-        for profile in body
-            .profile
-            .iter()
-            .filter(|profile| !is_name(&profile.value))
-        {
-            self.wrong(
-                profile.place,
-                format!("`{}` is not a profile's name", profile.value),
-            );
+        for profile in body.profile.iter().filter(|profile| !is_name(&profile.value)) {
+            self.wrong(profile.place, format!("`{}` is not a profile's name", profile.value));
         }
     }
 
@@ -278,16 +251,11 @@ impl Checker<'_> {
                 self.wrong(nodes.place, format!("a cluster has 1 to {MAX_NODES} nodes"));
             }
             let count = nodes.value.min(MAX_NODES);
-            shape.zones = (0..count)
-                .map(|i| Some(format!("z{}", i / 2 + 1)))
-                .collect();
+            shape.zones = (0..count).map(|i| Some(format!("z{}", i / 2 + 1))).collect();
         }
         if let Some(zones) = &text.zones {
             if text.nodes.is_some() {
-                self.wrong(
-                    zones.place,
-                    "`nodes` and `zones` both say how many nodes there are",
-                );
+                self.wrong(zones.place, "`nodes` and `zones` both say how many nodes there are");
             }
             if zones.value.is_empty() || zones.value.len() > MAX_NODES {
                 self.wrong(zones.place, format!("a cluster has 1 to {MAX_NODES} nodes"));
@@ -296,10 +264,7 @@ impl Checker<'_> {
         }
         if let Some(outside) = text.outside {
             if outside.value > MAX_NODES {
-                self.wrong(
-                    outside.place,
-                    format!("there are at most {MAX_NODES} outside clients"),
-                );
+                self.wrong(outside.place, format!("there are at most {MAX_NODES} outside clients"));
             }
             shape.outside = outside.value;
         }
@@ -319,11 +284,7 @@ impl Checker<'_> {
                 ),
             }
         }
-        for need in text
-            .lab
-            .iter()
-            .filter(|need| !LAB_NEEDS.contains(&need.value.as_str()))
-        {
+        for need in text.lab.iter().filter(|need| !LAB_NEEDS.contains(&need.value.as_str())) {
             self.errors.push(
                 CaseError::new(
                     self.source,
@@ -334,20 +295,12 @@ impl Checker<'_> {
             );
         }
         let lab = text.lab.iter().map(|need| need.value.clone()).collect();
-        Needs {
-            shape,
-            features,
-            lab,
-            alone: text.alone,
-        }
+        Needs { shape, features, lab, alone: text.alone }
     }
 
     fn steps(&mut self, body: &CaseFile) {
         let Some((first, later)) = body.steps.split_first() else {
-            self.wrong(
-                body.about.place,
-                "`steps` is empty: a case has at least one step",
-            );
+            self.wrong(body.about.place, "`steps` is empty: a case has at least one step");
             return;
         };
         if !first.value.change.is_empty() || first.value.traffic.is_some() {
@@ -365,10 +318,7 @@ impl Checker<'_> {
             step.expect.is_empty() && step.matrix == Some(false) && step.traffic.is_none()
         };
         for step in body.steps.iter().filter(|step| says_nothing(&step.value)) {
-            self.wrong(
-                step.place,
-                "the step expects nothing: no rows, no matrix, no traffic",
-            );
+            self.wrong(step.place, "the step expects nothing: no rows, no matrix, no traffic");
         }
     }
 

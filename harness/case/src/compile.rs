@@ -17,7 +17,7 @@ use crate::{
     At, Book, CaseError, Change, Keep, Names, Script, ScriptStep, ServerWish, Traffic, Variant,
 };
 
-const WITHIN: Duration = Duration::from_secs(10);
+const WITHIN: Duration = Duration::from_secs(30);
 const HOLD: Duration = Duration::from_millis(300);
 
 /// Fills in every address, port and name of a variant.
@@ -102,11 +102,7 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
-        let script = Script {
-            namespace: self.context.namespace,
-            steps,
-            names: self.names,
-        };
+        let script = Script { namespace: self.context.namespace, steps, names: self.names };
         (script, self.errors)
     }
 
@@ -165,9 +161,7 @@ impl<'a> Compiler<'a> {
         let mut changes = Vec::new();
         for change in &text.change {
             let before = self.state.clone();
-            let applied = self
-                .state
-                .apply(self.context.source, change, self.variant.alone())?;
+            let applied = self.state.apply(self.context.source, change, self.variant.alone())?;
             match applied {
                 Applied::Quietly => {}
                 Applied::Boundary => {
@@ -231,12 +225,7 @@ impl<'a> Compiler<'a> {
             let Some(text) = self.state.services.get(service) else {
                 continue;
             };
-            let ports = text
-                .value
-                .ports
-                .get()
-                .map(Vec::as_slice)
-                .unwrap_or_default();
+            let ports = text.value.ports.get().map(Vec::as_slice).unwrap_or_default();
             let families = self.context.families(&text.value)?;
             for (name, endpoint) in endpoints {
                 let (key, home) = self.context.home(&self.state, service, name, endpoint)?;
@@ -247,8 +236,7 @@ impl<'a> Compiler<'a> {
                     pod.map_err(self.context.lack(endpoint.place))?
                 };
                 let ports =
-                    self.context
-                        .endpoint_ports(&self.state, service, name, endpoint, ports)?;
+                    self.context.endpoint_ports(&self.state, service, name, endpoint, ports)?;
                 for family in &families {
                     let address = self.context.endpoint_address(
                         &self.state,
@@ -259,12 +247,7 @@ impl<'a> Compiler<'a> {
                     )?;
                     for (_, protocol, port) in &ports {
                         let (port, protocol, place) = (*port, *protocol, place.clone());
-                        self.servers.insert(ServerWish {
-                            place,
-                            address,
-                            port,
-                            protocol,
-                        });
+                        self.servers.insert(ServerWish { place, address, port, protocol });
                         self.names
                             .endpoints
                             .entry(SocketAddr::new(address, port))
@@ -275,11 +258,9 @@ impl<'a> Compiler<'a> {
         }
         for (name, service) in &self.objects.services {
             for family in Family::BOTH {
-                for kind in [
-                    FrontendKind::ClusterIp,
-                    FrontendKind::ExternalIp,
-                    FrontendKind::LoadBalancer,
-                ] {
+                for kind in
+                    [FrontendKind::ClusterIp, FrontendKind::ExternalIp, FrontendKind::LoadBalancer]
+                {
                     for address in addresses(service, kind, family) {
                         let what = format!("{name} {kind}");
                         self.names.addresses.entry(address).or_insert(what);
@@ -299,13 +280,7 @@ impl<'a> Compiler<'a> {
             names.extend(node.client.addresses.iter().map(|ip| (*ip, client.clone())));
         }
         for client in &facts.outside {
-            names.extend(
-                client
-                    .addresses
-                    .iter()
-                    .flatten()
-                    .map(|ip| (*ip, client.name.clone())),
-            );
+            names.extend(client.addresses.iter().flatten().map(|ip| (*ip, client.name.clone())));
         }
         for (key, pod) in &self.context.book.pods {
             names.extend(pod.addresses.iter().map(|ip| (*ip, key.clone())));
@@ -330,28 +305,19 @@ fn traffic(scene: &mut Scene<'_, '_>, text: &At<TrafficText>) -> Result<Traffic,
 /// Changes from one set of objects to another, as controllers order them: a deleted Service goes
 /// before its slices, a new one comes before them, and new slices come before old ones go.
 fn difference(before: &Objects, after: &Objects, changes: &mut Vec<Change>) {
-    let mut gone: Vec<_> = before
-        .slices
-        .iter()
-        .filter(|(name, _)| !after.slices.contains_key(*name))
-        .collect();
+    let mut gone: Vec<_> =
+        before.slices.iter().filter(|(name, _)| !after.slices.contains_key(*name)).collect();
     for (name, service) in &before.services {
         if after.services.contains_key(name) {
             continue;
         }
         let namespace = service.metadata.namespace.clone();
-        changes.push(Change::DeleteService {
-            namespace,
-            name: name.clone(),
-        });
+        changes.push(Change::DeleteService { namespace, name: name.clone() });
         gone.retain(|(slice, object)| {
             let orphan = object.service_key() == Some(service.key());
             if orphan {
                 let namespace = object.metadata.namespace.clone();
-                changes.push(Change::DeleteSlice {
-                    namespace,
-                    name: (*slice).clone(),
-                });
+                changes.push(Change::DeleteSlice { namespace, name: (*slice).clone() });
             }
             !orphan
         });
@@ -368,9 +334,6 @@ fn difference(before: &Objects, after: &Objects, changes: &mut Vec<Change>) {
     }
     for (name, slice) in gone {
         let namespace = slice.metadata.namespace.clone();
-        changes.push(Change::DeleteSlice {
-            namespace,
-            name: name.clone(),
-        });
+        changes.push(Change::DeleteSlice { namespace, name: name.clone() });
     }
 }

@@ -80,17 +80,11 @@ impl CaseError {
     pub(crate) fn yaml(source: &Source, error: &YamlError) -> CaseError {
         let error = error.without_snippet();
         let place = error.location().map(Place::of).unwrap_or_default();
-        if let YamlError::SerdeUnknownField {
-            field, expected, ..
-        } = error
-        {
+        if let YamlError::SerdeUnknownField { field, expected, .. } = error {
             return CaseError::new(source, place, format!("unknown key `{field}`"))
                 .suggest(field, expected.iter().copied());
         }
-        if let YamlError::SerdeUnknownVariant {
-            variant, expected, ..
-        } = error
-        {
+        if let YamlError::SerdeUnknownVariant { variant, expected, .. } = error {
             return CaseError::new(source, place, format!("unknown value `{variant}`"))
                 .suggest(variant, expected.iter().copied());
         }
@@ -99,17 +93,12 @@ impl CaseError {
             YamlError::InvalidScalar { ty: "u16", .. } => {
                 "expected a number up to 65535".to_owned()
             }
-            YamlError::InvalidScalar {
-                ty: "u32" | "u64" | "usize",
-                ..
-            } => "expected a number".to_owned(),
+            YamlError::InvalidScalar { ty: "u32" | "u64" | "usize", .. } => {
+                "expected a number".to_owned()
+            }
             YamlError::InvalidBooleanStrict { .. }
             | YamlError::InvalidScalar { ty: "boolean", .. } => "expected true or false".to_owned(),
-            YamlError::SerdeInvalidType {
-                unexpected,
-                expected,
-                ..
-            } => {
+            YamlError::SerdeInvalidType { unexpected, expected, .. } => {
                 format!("expected {expected}, found {unexpected}")
             }
             YamlError::SerdeMissingField { field, .. } => format!("the key `{field}` is missing"),
@@ -148,9 +137,7 @@ impl CaseError {
 
 impl Diagnostic for CaseError {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.help
-            .as_ref()
-            .map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
     }
 
     fn source_code(&self) -> Option<&dyn miette::SourceCode> {
@@ -160,10 +147,8 @@ impl Diagnostic for CaseError {
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let span = (self.place.offset, self.place.len.max(1));
         (self.place.line > 0).then(|| {
-            Box::new(std::iter::once(LabeledSpan::new_with_span(
-                Some("here".to_owned()),
-                span,
-            ))) as Box<dyn Iterator<Item = LabeledSpan>>
+            Box::new(std::iter::once(LabeledSpan::new_with_span(Some("here".to_owned()), span)))
+                as Box<dyn Iterator<Item = LabeledSpan>>
         })
     }
 }
@@ -177,19 +162,13 @@ impl CaseErrors {
     /// All errors with their snippets, without colours.
     #[must_use]
     pub fn render(&self) -> String {
-        self.0
-            .iter()
-            .map(CaseError::render)
-            .collect::<Vec<_>>()
-            .join("\n")
+        self.0.iter().map(CaseError::render).collect::<Vec<_>>().join("\n")
     }
 }
 
 impl Diagnostic for CaseErrors {
     fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
-        Some(Box::new(
-            self.0.iter().map(|error| error as &dyn Diagnostic),
-        ))
+        Some(Box::new(self.0.iter().map(|error| error as &dyn Diagnostic)))
     }
 }
 
@@ -197,12 +176,7 @@ impl Diagnostic for CaseErrors {
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
-        .map(|candidate| {
-            (
-                strsim::normalized_damerau_levenshtein(word, candidate),
-                candidate,
-            )
-        })
+        .map(|candidate| (strsim::normalized_damerau_levenshtein(word, candidate), candidate))
         .filter(|(likeness, _)| *likeness > 0.59)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)

@@ -33,10 +33,7 @@ pub(crate) fn bundled() -> Result<Vec<Found>, CaseErrors> {
                     match file.contents_utf8() {
                         Some(text) => found.push(Found {
                             stem,
-                            source: Source {
-                                file: name,
-                                text: Arc::from(text),
-                            },
+                            source: Source { file: name, text: Arc::from(text) },
                         }),
                         None => errors.push(unreadable(&name, "it is not UTF-8")),
                     }
@@ -46,11 +43,7 @@ pub(crate) fn bundled() -> Result<Vec<Found>, CaseErrors> {
     }
     let (mut found, mut errors) = (Vec::new(), Vec::new());
     walk(&BUNDLED, &mut found, &mut errors);
-    if errors.is_empty() {
-        Ok(found)
-    } else {
-        Err(CaseErrors(errors))
-    }
+    if errors.is_empty() { Ok(found) } else { Err(CaseErrors(errors)) }
 }
 
 /// Every YAML file below a directory, in the order of names.
@@ -86,21 +79,14 @@ pub(crate) fn below(root: &Path) -> Result<Vec<Found>, CaseErrors> {
     }
     let (mut found, mut errors) = (Vec::new(), Vec::new());
     walk(root, root, &mut found, &mut errors);
-    if errors.is_empty() {
-        Ok(found)
-    } else {
-        Err(CaseErrors(errors))
-    }
+    if errors.is_empty() { Ok(found) } else { Err(CaseErrors(errors)) }
 }
 
 /// One file.
 pub(crate) fn read(path: &Path) -> Result<Source, CaseError> {
     let file = path.display().to_string();
     match fs::read_to_string(path) {
-        Ok(text) => Ok(Source {
-            file,
-            text: Arc::from(text),
-        }),
+        Ok(text) => Ok(Source { file, text: Arc::from(text) }),
         Err(error) => Err(unreadable(&file, &error.to_string())),
     }
 }
@@ -108,20 +94,11 @@ pub(crate) fn read(path: &Path) -> Result<Source, CaseError> {
 /// `area/name` of a path below a directory of cases; none when it is no YAML file.
 pub(crate) fn stem(path: &Path) -> Option<String> {
     let text = path.to_str()?;
-    let stem = text
-        .strip_suffix(".yaml")
-        .or_else(|| text.strip_suffix(".yml"))?;
+    let stem = text.strip_suffix(".yaml").or_else(|| text.strip_suffix(".yml"))?;
     Some(stem.replace('\\', "/"))
 }
 
 fn unreadable(file: &str, why: &str) -> CaseError {
-    let source = Source {
-        file: file.to_owned(),
-        text: Arc::from(""),
-    };
-    CaseError::new(
-        &source,
-        Place::default(),
-        format!("failed to read the file: {why}"),
-    )
+    let source = Source { file: file.to_owned(), text: Arc::from("") };
+    CaseError::new(&source, Place::default(), format!("failed to read the file: {why}"))
 }

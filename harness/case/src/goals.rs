@@ -39,31 +39,15 @@ impl Scene<'_, '_> {
         family: Family,
     ) -> Result<Vec<Goal>, CaseError> {
         match target {
-            Target::Frontend {
-                service,
-                kind,
-                index,
-                node,
-                port,
-            } => {
+            Target::Frontend { service, kind, index, node, port } => {
                 if let Some(node) = node {
                     self.known_node(node, place)?;
                 }
-                self.frontend(
-                    service,
-                    *kind,
-                    *index,
-                    node.as_deref(),
-                    port.as_ref(),
-                    place,
-                    family,
-                )
+                self.frontend(service, *kind, *index, node.as_deref(), port.as_ref(), place, family)
             }
-            Target::Direct {
-                service,
-                endpoint,
-                port,
-            } => self.direct(service, endpoint, port.as_ref(), place, family),
+            Target::Direct { service, endpoint, port } => {
+                self.direct(service, endpoint, port.as_ref(), place, family)
+            }
             Target::Unallocated { node, port } => {
                 if let Some(node) = node {
                     self.known_node(node, place)?;
@@ -79,11 +63,8 @@ impl Scene<'_, '_> {
                             .wrong(place, "nobody's address has no named port"));
                     }
                 };
-                let address = self
-                    .context
-                    .book
-                    .unallocated(family)
-                    .map_err(self.context.lack(place))?;
+                let address =
+                    self.context.book.unallocated(family).map_err(self.context.lack(place))?;
                 Ok(vec![Goal {
                     kind: FrontendKind::Address,
                     address,
@@ -95,11 +76,7 @@ impl Scene<'_, '_> {
                     text: format!("unallocated clusterIP:{number}/{protocol}"),
                 }])
             }
-            Target::Node {
-                node,
-                port,
-                protocol,
-            } => {
+            Target::Node { node, port, protocol } => {
                 self.known_node(node, place)?;
                 let protocol = protocol.unwrap_or(self.context.protocol);
                 let address = self
@@ -134,26 +111,12 @@ impl Scene<'_, '_> {
             return Err(no_service(source, place, service, &self.state.services));
         };
         let Some(endpoint) = self.state.find(service, name) else {
-            let known = self
-                .state
-                .endpoints
-                .get(service)
-                .cloned()
-                .unwrap_or_default();
+            let known = self.state.endpoints.get(service).cloned().unwrap_or_default();
             return Err(no_endpoint(source, place, service, name, &known));
         };
-        let texts = text
-            .value
-            .ports
-            .get()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let ports = self
-            .context
-            .endpoint_ports(self.state, service, name, endpoint, texts)?;
-        let address = self
-            .context
-            .endpoint_address(self.state, service, name, endpoint, family)?;
+        let texts = text.value.ports.get().map(Vec::as_slice).unwrap_or_default();
+        let ports = self.context.endpoint_ports(self.state, service, name, endpoint, texts)?;
+        let address = self.context.endpoint_address(self.state, service, name, endpoint, family)?;
         let node = self.context.node_of(self.state, service, name, endpoint)?;
         let on_node = self.context.book.node_address(&node, family) == Ok(address);
         let goals: Vec<Goal> = ports
@@ -186,10 +149,7 @@ impl Scene<'_, '_> {
         Ok(goals)
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of a target, each named"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "the parts of a target, each named")]
     fn frontend(
         &mut self,
         service: &str,
@@ -201,12 +161,7 @@ impl Scene<'_, '_> {
         family: Family,
     ) -> Result<Vec<Goal>, CaseError> {
         let Some(versions) = self.history.get(service) else {
-            return Err(no_service(
-                self.context.source,
-                place,
-                service,
-                self.history,
-            ));
+            return Err(no_service(self.context.source, place, service, self.history));
         };
         let ports = self.frontend_ports(service, versions, kind, port, place)?;
         let of_node = matches!(kind, FrontendKind::NodePort | FrontendKind::HealthCheck);
@@ -216,11 +171,7 @@ impl Scene<'_, '_> {
             for node in node.map_or_else(|| all.collect(), |node| vec![node]) {
                 let address = self.context.book.node_address(node, family);
                 let address = address.map_err(self.context.lack(place))?;
-                places.push((
-                    address,
-                    Some(node.to_owned()),
-                    format!("{service} {kind}@{node}"),
-                ));
+                places.push((address, Some(node.to_owned()), format!("{service} {kind}@{node}")));
             }
         } else {
             let all = versions
@@ -286,10 +237,7 @@ impl Scene<'_, '_> {
         let latest = || versions.iter().rev();
         if kind == FrontendKind::HealthCheck {
             let port = latest().find_map(|version| version.spec.health_check_node_port);
-            return Ok(port
-                .map(|port| (port, Protocol::Tcp, None))
-                .into_iter()
-                .collect());
+            return Ok(port.map(|port| (port, Protocol::Tcp, None)).into_iter().collect());
         }
         match port {
             None => Ok(latest()

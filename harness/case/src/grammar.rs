@@ -81,22 +81,11 @@ pub(crate) enum Target {
         port: Option<PortRef>,
     },
     /// An endpoint itself.
-    Direct {
-        service: String,
-        endpoint: String,
-        port: Option<PortRef>,
-    },
+    Direct { service: String, endpoint: String, port: Option<PortRef> },
     /// An address of the Service range that nobody owns.
-    Unallocated {
-        node: Option<String>,
-        port: Option<PortRef>,
-    },
+    Unallocated { node: Option<String>, port: Option<PortRef> },
     /// A node's own address.
-    Node {
-        node: String,
-        port: u16,
-        protocol: Option<Protocol>,
-    },
+    Node { node: String, port: u16, protocol: Option<Protocol> },
 }
 
 const FRONTENDS: &[(&str, FrontendKind)] = &[
@@ -114,11 +103,9 @@ impl Target {
                 return expected("a node's own address needs a port: `node@n2:80/tcp`");
             };
             return match port_ref(port)? {
-                PortRef::Number(port, protocol) if is_name(node) => Ok(Target::Node {
-                    node: node.to_owned(),
-                    port,
-                    protocol,
-                }),
+                PortRef::Number(port, protocol) if is_name(node) => {
+                    Ok(Target::Node { node: node.to_owned(), port, protocol })
+                }
                 PortRef::Number(..) | PortRef::Name(_) => {
                     expected("a node's own address is written `node@n2:80/tcp`")
                 }
@@ -137,11 +124,7 @@ impl Target {
             let (endpoint, port) = split_port(endpoint)?;
             return if is_name(endpoint) {
                 let (service, endpoint) = (service.to_owned(), endpoint.to_owned());
-                Ok(Target::Direct {
-                    service,
-                    endpoint,
-                    port,
-                })
+                Ok(Target::Direct { service, endpoint, port })
             } else {
                 expected(format!("`{endpoint}` is not a name of an endpoint"))
             };
@@ -159,10 +142,7 @@ impl Target {
             },
             None => (head, None),
         };
-        let Some(kind) = FRONTENDS
-            .iter()
-            .find(|(name, _)| *name == word)
-            .map(|(_, kind)| *kind)
+        let Some(kind) = FRONTENDS.iter().find(|(name, _)| *name == word).map(|(_, kind)| *kind)
         else {
             let near = crate::error::nearest(word, FRONTENDS.iter().map(|(name, _)| *name))
                 .map(|near| format!("; did you mean `{near}`?"))
@@ -186,13 +166,7 @@ impl Target {
                 expected("only `unallocated clusterIP` exists")
             };
         }
-        Ok(Target::Frontend {
-            service: service.to_owned(),
-            kind,
-            index,
-            node,
-            port,
-        })
+        Ok(Target::Frontend { service: service.to_owned(), kind, index, node, port })
     }
 }
 
@@ -219,9 +193,7 @@ fn port_ref(text: &str) -> Result<PortRef, Expected> {
     if protocol.is_none() && is_name(port) {
         return Ok(PortRef::Name(port.to_owned()));
     }
-    expected(format!(
-        "`{text}` is not a port: a port's name, or a number with or without /PROTO"
-    ))
+    expected(format!("`{text}` is not a port: a port's name, or a number with or without /PROTO"))
 }
 
 /// One word of `is`.
@@ -305,9 +277,7 @@ pub(crate) fn is_name(word: &str) -> bool {
     word.len() <= 63
         && ends(word.chars().next())
         && ends(word.chars().last())
-        && word
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
 fn is_outside(word: &str) -> bool {
@@ -336,19 +306,13 @@ mod tests {
 
     #[test]
     fn targets() {
-        check(
-            "web clusterIP",
-            "kind: ClusterIp, index: None, node: None, port: None",
-        );
+        check("web clusterIP", "kind: ClusterIp, index: None, node: None, port: None");
         check(
             "web nodePort@n1:p",
             "kind: NodePort, index: None, node: Some(\"n1\"), port: Some(Name(\"p\"))",
         );
         check("web clusterIP:81/udp", "port: Some(Number(81, Some(Udp)))");
-        check(
-            "web externalIP[1]@n2",
-            "kind: ExternalIp, index: Some(1), node: Some(\"n2\")",
-        );
+        check("web externalIP[1]@n2", "kind: ExternalIp, index: Some(1), node: Some(\"n2\")");
         check(
             "web endpoint/a:p",
             "Direct { service: \"web\", endpoint: \"a\", port: Some(Name(\"p\"))",
@@ -357,36 +321,21 @@ mod tests {
             "unallocated clusterIP:80",
             "Unallocated { node: None, port: Some(Number(80, None)) }",
         );
-        check(
-            "node@n2:80/tcp",
-            "Node { node: \"n2\", port: 80, protocol: Some(Tcp) }",
-        );
+        check("node@n2:80/tcp", "Node { node: \"n2\", port: 80, protocol: Some(Tcp) }");
         check("web clusterIp", "error: `clusterIp` is not a frontend");
         check("web clusterIp", "did you mean `clusterIP`?");
         check("web", "error: a target is a Service and a frontend");
         check("web healthCheck@n1:p", "error: healthCheck has one port");
-        check(
-            "web clusterIP[0]",
-            "error: only externalIP and loadBalancer take an index",
-        );
+        check("web clusterIP[0]", "error: only externalIP and loadBalancer take an index");
         check("web clusterIP:80/quic", "error: `quic` is not a protocol");
         check("node@n2", "error: a node's own address needs a port");
     }
 
     #[test]
     fn vantages() {
-        assert_eq!(
-            Vantage::parse("pod@n1"),
-            Ok(Vantage::Pod(Some("n1".into())))
-        );
-        assert_eq!(
-            Vantage::parse("outside2"),
-            Ok(Vantage::Outside("outside2".into()))
-        );
-        assert_eq!(
-            Vantage::parse("web/a"),
-            Ok(Vantage::Endpoint("web".into(), "a".into()))
-        );
+        assert_eq!(Vantage::parse("pod@n1"), Ok(Vantage::Pod(Some("n1".into()))));
+        assert_eq!(Vantage::parse("outside2"), Ok(Vantage::Outside("outside2".into())));
+        assert_eq!(Vantage::parse("web/a"), Ok(Vantage::Endpoint("web".into(), "a".into())));
         for bad in ["outside1", "outside@n1", "pods", "pod@", "web/", ""] {
             assert!(Vantage::parse(bad).is_err(), "{bad}");
         }

@@ -46,11 +46,7 @@ impl Library {
         }
         let (library, more) = Library::of(found);
         errors.extend(more);
-        if errors.is_empty() {
-            Ok(library)
-        } else {
-            Err(CaseErrors(errors))
-        }
+        if errors.is_empty() { Ok(library) } else { Err(CaseErrors(errors)) }
     }
 
     /// A library of texts, each with its path below a directory of cases.
@@ -61,29 +57,18 @@ impl Library {
         texts: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Library, CaseErrors> {
         let found = texts.into_iter().filter_map(|(path, text)| {
-            let source = Source {
-                file: path.to_owned(),
-                text: Arc::from(text),
-            };
-            Some(Found {
-                stem: files::stem(Path::new(path))?,
-                source,
-            })
+            let source = Source { file: path.to_owned(), text: Arc::from(text) };
+            Some(Found { stem: files::stem(Path::new(path))?, source })
         });
         let (library, errors) = Library::of(found.collect());
-        if errors.is_empty() {
-            Ok(library)
-        } else {
-            Err(CaseErrors(errors))
-        }
+        if errors.is_empty() { Ok(library) } else { Err(CaseErrors(errors)) }
     }
 
     fn of(found: Vec<Found>) -> (Library, Vec<CaseError>) {
         let mut library = Library::default();
         let mut errors = Vec::new();
-        let (behaviours, cases): (Vec<_>, Vec<_>) = found
-            .into_iter()
-            .partition(|found| found.stem == BEHAVIOURS);
+        let (behaviours, cases): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|found| found.stem == BEHAVIOURS);
         for found in behaviours {
             errors.extend(library.add_behaviours(&found.source));
         }
@@ -163,19 +148,11 @@ impl Library {
         };
         let Some(id) = id else {
             let message = "the file's name is not an id: lower-case letters, digits and -";
-            return Err(CaseErrors(vec![CaseError::new(
-                &source,
-                Place::default(),
-                message,
-            )]));
+            return Err(CaseErrors(vec![CaseError::new(&source, Place::default(), message)]));
         };
         let case = Arc::new(Case::parse(id, source)?);
         let errors = compile_errors(&case);
-        if errors.is_empty() {
-            Ok(case)
-        } else {
-            Err(CaseErrors(errors))
-        }
+        if errors.is_empty() { Ok(case) } else { Err(CaseErrors(errors)) }
     }
 
     /// All cases, by id.

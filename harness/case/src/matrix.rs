@@ -41,20 +41,10 @@ pub(crate) fn matrix(
             }
         }
     }
-    let outside = if has("source-ranges") {
-        scene.outside.len()
-    } else {
-        scene.outside.len().min(1)
-    };
+    let outside =
+        if has("source-ranges") { scene.outside.len() } else { scene.outside.len().min(1) };
     let mut vantages = vec![Vantage::Pod(None), Vantage::Node(None)];
-    vantages.extend(
-        scene
-            .outside
-            .iter()
-            .take(outside)
-            .cloned()
-            .map(Vantage::Outside),
-    );
+    vantages.extend(scene.outside.iter().take(outside).cloned().map(Vantage::Outside));
     for (service, endpoints) in &scene.state.endpoints {
         for (name, text) in endpoints {
             let own = text.value.address.get().is_none();
@@ -84,9 +74,5 @@ pub(crate) fn matrix(
 
 /// What makes two flows the same packets.
 fn packets(flow: &Flow) -> Flow {
-    Flow {
-        text: String::new(),
-        frontend: FrontendKind::Address,
-        ..flow.clone()
-    }
+    Flow { text: String::new(), frontend: FrontendKind::Address, ..flow.clone() }
 }

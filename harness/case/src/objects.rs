@@ -116,17 +116,9 @@ impl Context<'_> {
         };
         if service_type != ServiceType::ExternalName {
             spec.ip_families = families.iter().map(|f| f.api_name().to_owned()).collect();
-            let policy = if families.len() > 1 {
-                "PreferDualStack"
-            } else {
-                "SingleStack"
-            };
-            spec.ip_family_policy = Some(
-                text.ip_family_policy
-                    .get()
-                    .cloned()
-                    .unwrap_or_else(|| policy.to_owned()),
-            );
+            let policy = if families.len() > 1 { "PreferDualStack" } else { "SingleStack" };
+            spec.ip_family_policy =
+                Some(text.ip_family_policy.get().cloned().unwrap_or_else(|| policy.to_owned()));
             spec.cluster_ips = self.cluster_ips(state, name, text, &families, place)?;
             spec.cluster_ip = spec.cluster_ips.first().cloned();
         }
@@ -136,10 +128,7 @@ impl Context<'_> {
         if service_type == ServiceType::LoadBalancer
             && spec.external_traffic_policy == Some(TrafficPolicy::Local)
         {
-            let port = self
-                .book
-                .health_check_node_port(name)
-                .map_err(self.lack(place))?;
+            let port = self.book.health_check_node_port(name).map_err(self.lack(place))?;
             spec.health_check_node_port = Some(port);
         }
         let ingress = self.ingress(state, name, text, service_type, &families, place)?;
@@ -151,9 +140,7 @@ impl Context<'_> {
                 annotations: text.annotations.get().cloned().unwrap_or_default(),
             },
             spec,
-            status: ServiceStatus {
-                load_balancer: LoadBalancerStatus { ingress },
-            },
+            status: ServiceStatus { load_balancer: LoadBalancerStatus { ingress } },
         })
     }
 
@@ -172,9 +159,7 @@ impl Context<'_> {
                 Some(other) if crate::grammar::is_name(other) => {
                     if state.services.contains_key(other) {
                         let message = format!("`{other}` still has its cluster IP");
-                        return Err(self
-                            .wrong(*place, message)
-                            .help("delete it in the same step"));
+                        return Err(self.wrong(*place, message).help("delete it in the same step"));
                     }
                     other.to_owned()
                 }
@@ -188,11 +173,7 @@ impl Context<'_> {
         };
         families
             .iter()
-            .map(|family| {
-                self.book
-                    .cluster_ip(&owner, *family)
-                    .map(|ip| ip.to_string())
-            })
+            .map(|family| self.book.cluster_ip(&owner, *family).map(|ip| ip.to_string()))
             .collect::<Result<_, _>>()
             .map_err(self.lack(place))
     }
@@ -204,18 +185,12 @@ impl Context<'_> {
         text: &ServiceText,
         service_type: ServiceType,
     ) -> Result<Vec<ServicePort>, CaseError> {
-        let place = state
-            .services
-            .get(name)
-            .map(|text| text.place)
-            .unwrap_or_default();
+        let place = state.services.get(name).map(|text| text.place).unwrap_or_default();
         let wants_node_port = match service_type {
             ServiceType::NodePort => true,
-            ServiceType::LoadBalancer => text
-                .allocate_load_balancer_node_ports
-                .get()
-                .copied()
-                .unwrap_or(true),
+            ServiceType::LoadBalancer => {
+                text.allocate_load_balancer_node_ports.get().copied().unwrap_or(true)
+            }
             ServiceType::ClusterIP | ServiceType::ExternalName => false,
         };
         let texts = text.ports.get().map(Vec::as_slice).unwrap_or_default();
@@ -223,9 +198,7 @@ impl Context<'_> {
         for (index, port) in texts.iter().enumerate() {
             if ports.iter().any(|earlier| earlier.name == port.name) {
                 let message = format!("{name} has two ports named `{}`", port.name);
-                return Err(self
-                    .wrong(place, message)
-                    .help("give every port a name of its own"));
+                return Err(self.wrong(place, message).help("give every port a name of its own"));
             }
             let node_port = if wants_node_port {
                 Some(self.node_port(state, name, port, place)?)
@@ -253,35 +226,20 @@ impl Context<'_> {
     ) -> Result<u16, CaseError> {
         let (service, port) = match &port.node_port {
             None => (name, port.name.as_str()),
-            Some(At {
-                value: NodePortText::Number(number),
-                place,
-            }) => {
+            Some(At { value: NodePortText::Number(number), place }) => {
                 if !self.alone {
                     let message = "a literal node port collides with other cases on the cluster";
-                    return Err(self
-                        .wrong(*place, message)
-                        .help("write `needs: { alone: true }`"));
+                    return Err(self.wrong(*place, message).help("write `needs: { alone: true }`"));
                 }
                 return Ok(*number);
             }
-            Some(At {
-                value: NodePortText::SameAs(other),
-                place,
-            }) => {
+            Some(At { value: NodePortText::SameAs(other), place }) => {
                 let (service, port) = other.split_once('/').unwrap_or((other, ""));
                 let Some(owner) = state.services.get(service) else {
                     return Err(no_service(self.source, *place, service, &state.services));
                 };
-                let names = || {
-                    owner
-                        .value
-                        .ports
-                        .get()
-                        .into_iter()
-                        .flatten()
-                        .map(|port| port.name.as_str())
-                };
+                let names =
+                    || owner.value.ports.get().into_iter().flatten().map(|port| port.name.as_str());
                 if !names().any(|name| name == port) {
                     let message = format!("{service} has no port `{port}`");
                     return Err(self.wrong(*place, message).suggest(port, names()));
@@ -358,12 +316,7 @@ impl Context<'_> {
             let nets = self.range(name).ok_or_else(|| {
                 let known = ["outside", "outside2", "pods", "node.n1", "pod.n1"];
                 self.wrong(*place, format!("there is no range `${name}`"))
-                    .suggest(
-                        name,
-                        known
-                            .into_iter()
-                            .chain(state.zones.keys().map(String::as_str)),
-                    )
+                    .suggest(name, known.into_iter().chain(state.zones.keys().map(String::as_str)))
             })?;
             let families = self.family.families();
             ranges.extend(
@@ -383,10 +336,7 @@ impl Context<'_> {
             return self.book.node(node).map(|(_, node)| hosts(&node.addresses));
         }
         if let Some(node) = name.strip_prefix("pod.") {
-            return self
-                .book
-                .node(node)
-                .map(|(_, node)| hosts(&node.client.addresses));
+            return self.book.node(node).map(|(_, node)| hosts(&node.client.addresses));
         }
         if name == "pods" {
             return Some(match &facts.proxy.detector {
@@ -400,11 +350,7 @@ impl Context<'_> {
                     .collect(),
             });
         }
-        facts
-            .outside
-            .iter()
-            .find(|client| client.name == name)
-            .map(|client| client.cidrs.clone())
+        facts.outside.iter().find(|client| client.name == name).map(|client| client.cidrs.clone())
     }
 
     fn ingress(
@@ -422,11 +368,7 @@ impl Context<'_> {
             None => u8::from(service_type == ServiceType::LoadBalancer),
         };
         let mut owner = name;
-        if let Some(At {
-            value: other,
-            place,
-        }) = settings.and_then(|s| s.same_as.as_ref())
-        {
+        if let Some(At { value: other, place }) = settings.and_then(|s| s.same_as.as_ref()) {
             if !state.services.contains_key(other) {
                 return Err(no_service(self.source, *place, other, &state.services));
             }
@@ -436,22 +378,13 @@ impl Context<'_> {
         let mut ingress = Vec::new();
         for index in 0..usize::from(count) {
             for family in families {
-                let ip = self
-                    .book
-                    .load_balancer_ip(owner, index, *family)
-                    .map_err(self.lack(place))?;
-                ingress.push(LoadBalancerIngress {
-                    ip: Some(ip),
-                    hostname: None,
-                    ip_mode,
-                });
+                let ip =
+                    self.book.load_balancer_ip(owner, index, *family).map_err(self.lack(place))?;
+                ingress.push(LoadBalancerIngress { ip: Some(ip), hostname: None, ip_mode });
             }
         }
         if let Some(hostname) = settings.and_then(|settings| settings.hostname.clone()) {
-            let named = LoadBalancerIngress {
-                hostname: Some(hostname),
-                ..Default::default()
-            };
+            let named = LoadBalancerIngress { hostname: Some(hostname), ..Default::default() };
             ingress.push(named);
         }
         Ok(ingress)
@@ -461,8 +394,7 @@ impl Context<'_> {
 /// Number of a port on endpoints that say nothing else.
 pub(crate) fn target_port(port: &PortText, index: usize) -> u16 {
     let index = u16::try_from(index).unwrap_or(u16::MAX);
-    port.target_port
-        .unwrap_or(FIRST_TARGET_PORT.saturating_add(index))
+    port.target_port.unwrap_or(FIRST_TARGET_PORT.saturating_add(index))
 }
 
 /// The API server fills in the timeout, unless a case writes null to have it left out.
@@ -471,9 +403,7 @@ fn affinity_config(text: &ServiceText) -> Option<SessionAffinityConfig> {
     match (&text.session_affinity_config, text.session_affinity.get()) {
         (Patch::Set(config), _) => Some(*config),
         (Patch::Keep, Some(SessionAffinity::ClientIP)) => Some(SessionAffinityConfig {
-            client_ip: ClientIpConfig {
-                timeout_seconds: API_DEFAULT,
-            },
+            client_ip: ClientIpConfig { timeout_seconds: API_DEFAULT },
         }),
         (Patch::Keep, Some(SessionAffinity::None) | None) | (Patch::Remove, _) => None,
     }

@@ -81,14 +81,9 @@ impl Pin {
         self.outcome_disagrees(expectation)
             .or_else(|| self.source_disagrees(flow, world, expectation))
             .or_else(|| {
-                self.sticky
-                    .filter(|sticky| *sticky != expectation.sticky)
-                    .map(|sticky| {
-                        format!(
-                            "the pin says sticky: {sticky}, the model {}",
-                            expectation.sticky
-                        )
-                    })
+                self.sticky.filter(|sticky| *sticky != expectation.sticky).map(|sticky| {
+                    format!("the pin says sticky: {sticky}, the model {}", expectation.sticky)
+                })
             })
     }
 
@@ -189,10 +184,7 @@ impl Pin {
 }
 
 fn addresses_of(world: &World, node: &str) -> BTreeSet<IpAddr> {
-    world
-        .node(node)
-        .map(|node| node.addresses.iter().copied().collect())
-        .unwrap_or_default()
+    world.node(node).map(|node| node.addresses.iter().copied().collect()).unwrap_or_default()
 }
 
 /// The node whose proxy sees the first packet: the owner of the address, else the node by which
@@ -279,29 +271,18 @@ pub fn check(variant: &Variant, features: &Features) -> Result<Vec<PinConflict>,
 
 /// An expectation in words, with endpoints and sources by name where they have one.
 fn describe(expectation: &Expectation, names: &Names) -> String {
-    let name = |ip: &IpAddr| {
-        names
-            .addresses
-            .get(ip)
-            .cloned()
-            .unwrap_or_else(|| ip.to_string())
-    };
+    let name = |ip: &IpAddr| names.addresses.get(ip).cloned().unwrap_or_else(|| ip.to_string());
     let mut words: Vec<String> = expectation
         .allowed
         .iter()
         .map(|allowed| match allowed {
             Allowed::Reached { endpoint, sources } => {
-                let who = names
-                    .of(*endpoint)
-                    .map_or_else(|| endpoint.to_string(), str::to_owned);
+                let who = names.of(*endpoint).map_or_else(|| endpoint.to_string(), str::to_owned);
                 let sources: BTreeSet<String> = sources.iter().map(name).collect();
                 let sources: Vec<String> = sources.into_iter().collect();
                 format!("reached {who} as {}", sources.join(" or "))
             }
-            Allowed::Http {
-                status,
-                local_endpoints,
-            } => {
+            Allowed::Http { status, local_endpoints } => {
                 format!("http {status} ({local_endpoints} local endpoints)")
             }
             Allowed::Refused => "refused".to_owned(),
@@ -312,9 +293,5 @@ fn describe(expectation: &Expectation, names: &Names) -> String {
     if expectation.open {
         words.push("left open".to_owned());
     }
-    if words.is_empty() {
-        "nothing is allowed".to_owned()
-    } else {
-        words.join(", ")
-    }
+    if words.is_empty() { "nothing is allowed".to_owned() } else { words.join(", ") }
 }

@@ -48,20 +48,14 @@ impl<T: Eq> Eq for At<T> {}
 
 impl<T> From<T> for At<T> {
     fn from(value: T) -> Self {
-        At {
-            value,
-            place: Place::default(),
-        }
+        At { value, place: Place::default() }
     }
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = serde_saphyr::Spanned::<T>::deserialize(deserializer)?;
-        Ok(At {
-            value: spanned.value,
-            place: Place::of(spanned.referenced),
-        })
+        Ok(At { value: spanned.value, place: Place::of(spanned.referenced) })
     }
 }
 

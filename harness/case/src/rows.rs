@@ -37,18 +37,10 @@ impl Scene<'_, '_> {
         family: Family,
     ) -> Result<Vec<(Flow, Goal)>, CaseError> {
         let mut flows = Vec::new();
-        for At {
-            value: target,
-            place,
-        } in &to.0
-        {
+        for At { value: target, place } in &to.0 {
             let parsed = Target::parse(target).map_err(|error| self.grammar(*place, error))?;
             let goals = self.goals(&parsed, *place, family)?;
-            for At {
-                value: vantage,
-                place,
-            } in &from.0
-            {
+            for At { value: vantage, place } in &from.0 {
                 let parsed =
                     Vantage::parse(vantage).map_err(|error| self.grammar(*place, error))?;
                 for goal in &goals {
@@ -65,17 +57,9 @@ impl Scene<'_, '_> {
     pub(crate) fn all_flows(&mut self, from: &Words, to: &Words) -> Result<Vec<Flow>, CaseError> {
         let mut flows = Vec::new();
         for family in self.context.family.families() {
-            flows.extend(
-                self.flows(from, to, *family)?
-                    .into_iter()
-                    .map(|(flow, _)| flow),
-            );
+            flows.extend(self.flows(from, to, *family)?.into_iter().map(|(flow, _)| flow));
         }
-        if flows.is_empty() {
-            Err(self.no_flow(to.place()))
-        } else {
-            Ok(flows)
-        }
+        if flows.is_empty() { Err(self.no_flow(to.place())) } else { Ok(flows) }
     }
 
     /// A row as flows with pins.
@@ -99,28 +83,15 @@ impl Scene<'_, '_> {
                 let pin = self.pin(text, *place, &goal, *family)?;
                 let words = format!("{}: {}", flow.text, pin.words());
                 let why = text.why.clone();
-                rows.push(Row {
-                    flow,
-                    pin,
-                    line: place.line,
-                    text: words,
-                    why,
-                });
+                rows.push(Row { flow, pin, line: place.line, text: words, why });
             }
         }
-        if rows.is_empty() {
-            Err(self.no_flow(text.to.place()))
-        } else {
-            Ok(rows)
-        }
+        if rows.is_empty() { Err(self.no_flow(text.to.place())) } else { Ok(rows) }
     }
 
     fn no_flow(&self, place: Place) -> CaseError {
         self.context
-            .wrong(
-                place,
-                "no flow comes of it: the Service never had such a frontend",
-            )
+            .wrong(place, "no flow comes of it: the Service never had such a frontend")
             .help("check the Service's type, its families and its addresses")
     }
 
@@ -160,12 +131,7 @@ impl Scene<'_, '_> {
                 }
             }
         };
-        Ok(Pin {
-            outcome,
-            source,
-            sticky: text.sticky,
-            spread: text.spread,
-        })
+        Ok(Pin { outcome, source, sticky: text.sticky, spread: text.spread })
     }
 
     fn kinds(&self, words: &Words, place: Place) -> Result<PinnedOutcome, CaseError> {
@@ -209,11 +175,7 @@ impl Scene<'_, '_> {
         for At { value: word, place } in &words.0 {
             let (service, name) = word.split_once('/').unwrap_or((target, word));
             let socket = self.socket(service, name, port, *place, family)?;
-            let shown = if service == target {
-                name.to_owned()
-            } else {
-                word.clone()
-            };
+            let shown = if service == target { name.to_owned() } else { word.clone() };
             found.insert(socket, shown);
         }
         Ok(found)
@@ -233,36 +195,19 @@ impl Scene<'_, '_> {
             return Err(no_service(source, place, service, &self.state.services));
         };
         let Some(endpoint) = self.state.find(service, name) else {
-            let known = self
-                .state
-                .endpoints
-                .get(service)
-                .cloned()
-                .unwrap_or_default();
+            let known = self.state.endpoints.get(service).cloned().unwrap_or_default();
             return Err(no_endpoint(source, place, service, name, &known));
         };
-        let ports = text
-            .value
-            .ports
-            .get()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let ports = self
-            .context
-            .endpoint_ports(self.state, service, name, endpoint, ports)?;
-        let number = match (
-            ports.iter().find(|(name, ..)| name == port),
-            ports.as_slice(),
-        ) {
+        let ports = text.value.ports.get().map(Vec::as_slice).unwrap_or_default();
+        let ports = self.context.endpoint_ports(self.state, service, name, endpoint, ports)?;
+        let number = match (ports.iter().find(|(name, ..)| name == port), ports.as_slice()) {
             (Some((_, _, number)), _) | (None, [(_, _, number)]) => *number,
             (None, _) => {
                 let message = format!("endpoint {service}/{name} has no port `{port}`");
                 return Err(self.context.wrong(place, message));
             }
         };
-        let address = self
-            .context
-            .endpoint_address(self.state, service, name, endpoint, family)?;
+        let address = self.context.endpoint_address(self.state, service, name, endpoint, family)?;
         Ok(SocketAddr::new(address, number))
     }
 

@@ -97,9 +97,6 @@ impl Names {
     /// The name of a socket address: its endpoint's, else its address's.
     #[must_use]
     pub fn of(&self, socket: SocketAddr) -> Option<&str> {
-        self.endpoints
-            .get(&socket)
-            .or_else(|| self.addresses.get(&socket.ip()))
-            .map(String::as_str)
+        self.endpoints.get(&socket).or_else(|| self.addresses.get(&socket.ip())).map(String::as_str)
     }
 }

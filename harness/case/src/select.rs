@@ -11,9 +11,8 @@ use touchstone_spec::{KNOWN_FEATURES, Level};
 use crate::Variant;
 use crate::error::nearest;
 
-const SETS: &[&str] = &[
-    "all", "none", "id", "area", "level", "family", "protocol", "covers", "profile", "feature",
-];
+const SETS: &[&str] =
+    &["all", "none", "id", "area", "level", "family", "protocol", "covers", "profile", "feature"];
 
 /// Which variants are chosen.
 #[derive(Debug, Clone)]
@@ -66,9 +65,7 @@ impl Selection {
     /// # Errors
     /// When the glob cannot be read.
     pub fn pattern(text: &str) -> Result<Selection, SelectError> {
-        Parser { text, rest: text }
-            .glob(text)
-            .map(|pattern| Selection(Node::Id(pattern)))
+        Parser { text, rest: text }.glob(text).map(|pattern| Selection(Node::Id(pattern)))
     }
 
     /// Variants that any of several id patterns names; every variant when there is none.
@@ -156,15 +153,8 @@ impl<'a> Parser<'a> {
 
     fn error(&self, message: String) -> SelectError {
         let before = self.text.len() - self.rest.len();
-        let column = self
-            .text
-            .get(..before)
-            .map_or(0, |before| before.chars().count());
-        SelectError {
-            message,
-            text: self.text.to_owned(),
-            column,
-        }
+        let column = self.text.get(..before).map_or(0, |before| before.chars().count());
+        SelectError { message, text: self.text.to_owned(), column }
     }
 
     fn expected(&self, what: &str) -> SelectError {
@@ -220,11 +210,7 @@ impl<'a> Parser<'a> {
         }
         if self.symbol('(') {
             let node = self.or()?;
-            return if self.symbol(')') {
-                Ok(node)
-            } else {
-                Err(self.expected("`)`"))
-            };
+            return if self.symbol(')') { Ok(node) } else { Err(self.expected("`)`")) };
         }
         self.set()
     }
@@ -232,9 +218,7 @@ impl<'a> Parser<'a> {
     fn set(&mut self) -> Result<Node, SelectError> {
         self.skip_space();
         let start = self.rest;
-        let end = start
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(start.len());
+        let end = start.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(start.len());
         let (name, rest) = start.split_at(end);
         if name.is_empty() {
             return Err(self.expected("a set, such as `level(must)`, `not` or `(`"));
@@ -261,14 +245,14 @@ impl<'a> Parser<'a> {
             _ if value.is_empty() => return Err(self.expected(&format!("a value for `{name}`"))),
             "id" => Node::Id(self.glob(value)?),
             "area" => Node::Area(value.to_owned()),
-            "level" => Node::Level(
-                match self.one_of(value, &["must", "should", "may", "survey"])? {
+            "level" => {
+                Node::Level(match self.one_of(value, &["must", "should", "may", "survey"])? {
                     0 => Level::Must,
                     1 => Level::Should,
                     2 => Level::May,
                     _ => Level::Survey,
-                },
-            ),
+                })
+            }
             "family" => {
                 self.one_of(value, &["v4", "v6", "dual"])?;
                 Node::Family(value.to_owned())
@@ -290,16 +274,13 @@ impl<'a> Parser<'a> {
     }
 
     fn one_of(&self, value: &str, known: &[&str]) -> Result<usize, SelectError> {
-        known
-            .iter()
-            .position(|known| *known == value)
-            .ok_or_else(|| {
-                let near = nearest(value, known.iter().copied());
-                self.error(match near {
-                    Some(near) => format!("`{value}` is not known; did you mean `{near}`?"),
-                    None => format!("`{value}` is not known; expected {}", known.join(", ")),
-                })
+        known.iter().position(|known| *known == value).ok_or_else(|| {
+            let near = nearest(value, known.iter().copied());
+            self.error(match near {
+                Some(near) => format!("`{value}` is not known; did you mean `{near}`?"),
+                None => format!("`{value}` is not known; expected {}", known.join(", ")),
             })
+        })
     }
 
     fn glob(&self, text: &str) -> Result<Pattern, SelectError> {
@@ -307,10 +288,7 @@ impl<'a> Parser<'a> {
         let escaped = text.replace('[', "[[]");
         GlobBuilder::new(&escaped)
             .build()
-            .map(|glob| Pattern {
-                text: text.to_owned(),
-                glob: glob.compile_matcher(),
-            })
+            .map(|glob| Pattern { text: text.to_owned(), glob: glob.compile_matcher() })
             .map_err(|error| self.error(format!("`{text}` is not a pattern: {}", error.kind())))
     }
 }

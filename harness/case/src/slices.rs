@@ -36,11 +36,7 @@ impl Context<'_> {
         name: &str,
         text: &'s At<EndpointText>,
     ) -> Result<(String, &'s At<EndpointText>), CaseError> {
-        let Some(At {
-            value: other,
-            place,
-        }) = text.value.address.get()
-        else {
+        let Some(At { value: other, place }) = text.value.address.get() else {
             return Ok((format!("{service}/{name}"), text));
         };
         let (service, name) = other.split_once('/').unwrap_or((service, other));
@@ -87,8 +83,7 @@ impl Context<'_> {
     ) -> Result<IpAddr, CaseError> {
         let (key, home) = self.home(state, service, name, text)?;
         let address = if home.value.host_network.get() == Some(&true) {
-            self.book
-                .node_address(&self.node_of(state, service, name, home)?, family)
+            self.book.node_address(&self.node_of(state, service, name, home)?, family)
         } else {
             self.book.pod_address(&key, family)
         };
@@ -108,11 +103,8 @@ impl Context<'_> {
         let on_host = home.value.host_network.get() == Some(&true);
         let own = text.value.ports.get();
         let names = || ports.iter().map(|port| port.name.as_str());
-        if let Some(unknown) = own
-            .into_iter()
-            .flatten()
-            .map(|(port, _)| port)
-            .find(|p| !names().any(|n| n == *p))
+        if let Some(unknown) =
+            own.into_iter().flatten().map(|(port, _)| port).find(|p| !names().any(|n| n == *p))
         {
             let message = format!("{service} has no port `{unknown}`");
             return Err(self.wrong(text.place, message).suggest(unknown, names()));
@@ -128,17 +120,12 @@ impl Context<'_> {
                     ));
                 }
                 Some(Some(number)) => *number,
-                None if on_host => self
-                    .book
-                    .host_port(&key, &port.name)
-                    .map_err(self.lack(text.place))?,
+                None if on_host => {
+                    self.book.host_port(&key, &port.name).map_err(self.lack(text.place))?
+                }
                 None => target_port(port, index),
             };
-            found.push((
-                port.name.clone(),
-                port.protocol.unwrap_or(self.protocol),
-                number,
-            ));
+            found.push((port.name.clone(), port.protocol.unwrap_or(self.protocol), number));
         }
         Ok(found)
     }
@@ -153,40 +140,20 @@ impl Context<'_> {
         let Some(endpoints) = state.endpoints.get(name) else {
             return Ok(Vec::new());
         };
-        let ports = text
-            .value
-            .ports
-            .get()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let ports = text.value.ports.get().map(Vec::as_slice).unwrap_or_default();
         let mut groups: BTreeMap<(String, usize), (Ports, Vec<Member<'_>>)> = BTreeMap::new();
         for (endpoint, text) in endpoints {
             if !crate::grammar::is_name(endpoint) {
                 return Err(self.wrong(text.place, format!("`{endpoint}` cannot name an endpoint")));
             }
             let ports = self.endpoint_ports(state, name, endpoint, text, ports)?;
-            let slice = text
-                .value
-                .slice
-                .get()
-                .map_or("1", String::as_str)
-                .to_owned();
-            let known = self
-                .slice_numbers
-                .entry((name.to_owned(), slice.clone()))
-                .or_default();
-            let number = known
-                .iter()
-                .position(|known| *known == ports)
-                .unwrap_or_else(|| {
-                    known.push(ports.clone());
-                    known.len() - 1
-                });
-            groups
-                .entry((slice, number))
-                .or_insert((ports, Vec::new()))
-                .1
-                .push((endpoint, text));
+            let slice = text.value.slice.get().map_or("1", String::as_str).to_owned();
+            let known = self.slice_numbers.entry((name.to_owned(), slice.clone())).or_default();
+            let number = known.iter().position(|known| *known == ports).unwrap_or_else(|| {
+                known.push(ports.clone());
+                known.len() - 1
+            });
+            groups.entry((slice, number)).or_insert((ports, Vec::new())).1.push((endpoint, text));
         }
         if groups.is_empty() {
             groups.insert(("0".to_owned(), 0), (Vec::new(), Vec::new()));
@@ -254,9 +221,7 @@ impl Context<'_> {
             if !state.zones.contains_key(value) {
                 return Err(state.no_node(self.source, *place, value));
             }
-            nodes.push(HintFor {
-                name: value.clone(),
-            });
+            nodes.push(HintFor { name: value.clone() });
         }
         let hints = Hints {
             for_zones: zones.into_iter().map(|name| HintFor { name }).collect(),

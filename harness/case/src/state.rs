@@ -111,13 +111,7 @@ impl State {
                     let message = format!("{} is there already", key.value);
                     return Err(CaseError::new(source, key.place, message));
                 }
-                endpoints.insert(
-                    name.to_owned(),
-                    At {
-                        value: add.clone(),
-                        place,
-                    },
-                );
+                endpoints.insert(name.to_owned(), At { value: add.clone(), place });
             }
             (None, None, Some(_)) => {
                 if endpoints.remove(name).is_none() {
@@ -137,10 +131,7 @@ impl State {
         place: Place,
         change: &ServiceChange,
     ) -> Result<Applied, CaseError> {
-        let At {
-            value: name,
-            place: at,
-        } = &change.service;
+        let At { value: name, place: at } = &change.service;
         if change.endpoints.is_some() && change.create.is_none() {
             let message = "`endpoints` goes with `create`; use `endpoint:` changes otherwise";
             return Err(CaseError::new(source, place, message));
@@ -169,13 +160,7 @@ impl State {
                     let message = format!("the Service `{name}` is there already");
                     return Err(CaseError::new(source, *at, message));
                 }
-                self.services.insert(
-                    name.clone(),
-                    At {
-                        value: create.clone(),
-                        place: *at,
-                    },
-                );
+                self.services.insert(name.clone(), At { value: create.clone(), place: *at });
                 if let Some(endpoints) = &change.endpoints {
                     self.endpoints.insert(name.clone(), endpoints.clone());
                 }
@@ -188,10 +173,7 @@ impl State {
     }
 
     fn slices(&mut self, source: &Source, change: &SlicesChange) -> Result<Applied, CaseError> {
-        let At {
-            value: service,
-            place,
-        } = &change.slices;
+        let At { value: service, place } = &change.slices;
         if self.endpoints.remove(service).is_some() {
             Ok(Applied::Boundary)
         } else {
@@ -211,10 +193,7 @@ impl State {
         match self.zones.get_mut(node) {
             Some(old) => {
                 old.clone_from(&zone);
-                Ok(Applied::Do(Box::new(Change::SetZone {
-                    node: node.clone(),
-                    zone,
-                })))
+                Ok(Applied::Do(Box::new(Change::SetZone { node: node.clone(), zone })))
             }
             None => Err(self.no_node(source, *place, node)),
         }
@@ -226,10 +205,7 @@ impl State {
         place: Place,
         change: &ProxyChange,
     ) -> Result<Applied, CaseError> {
-        let At {
-            value: node,
-            place: at,
-        } = &change.proxy;
+        let At { value: node, place: at } = &change.proxy;
         if !self.zones.contains_key(node) {
             return Err(self.no_node(source, *at, node));
         }
@@ -241,10 +217,7 @@ impl State {
                 return Err(one_of(source, place, "`restart`, `stop` or `start`"));
             }
         };
-        Ok(Applied::Do(Box::new(Change::Proxy {
-            node: node.clone(),
-            action,
-        })))
+        Ok(Applied::Do(Box::new(Change::Proxy { node: node.clone(), action })))
     }
 
     /// An endpoint of this moment.
@@ -275,12 +248,8 @@ pub(crate) fn no_endpoint(
     name: &str,
     known: &EndpointsText,
 ) -> CaseError {
-    CaseError::new(
-        source,
-        place,
-        format!("{service} has no endpoint `{name}` in this step"),
-    )
-    .suggest(name, known.keys().map(String::as_str))
+    CaseError::new(source, place, format!("{service} has no endpoint `{name}` in this step"))
+        .suggest(name, known.keys().map(String::as_str))
 }
 
 fn one_of(source: &Source, place: Place, what: &str) -> CaseError {
@@ -292,9 +261,5 @@ pub(crate) fn conditions(text: &EndpointText) -> (bool, bool, bool) {
     let terminating = text.terminating.get().copied().unwrap_or(false);
     let written = text.ready.get().copied();
     let serving = text.serving.get().copied().or(written).unwrap_or(true);
-    (
-        written.unwrap_or(serving && !terminating),
-        serving,
-        terminating,
-    )
+    (written.unwrap_or(serving && !terminating), serving, terminating)
 }

@@ -81,10 +81,7 @@ pub struct AxesText {
 
 impl Default for AxesText {
     fn default() -> Self {
-        AxesText {
-            family: vec![FamilyAxis::V4, FamilyAxis::V6],
-            protocol: vec![ProtocolAxis::Tcp],
-        }
+        AxesText { family: vec![FamilyAxis::V4, FamilyAxis::V6], protocol: vec![ProtocolAxis::Tcp] }
     }
 }
 
@@ -263,8 +260,7 @@ impl ServiceText {
         self.ip_family_policy.merge(ip_family_policy);
         self.external_ips.merge(external_ips);
         self.load_balancer.merge(load_balancer);
-        self.load_balancer_source_ranges
-            .merge(load_balancer_source_ranges);
+        self.load_balancer_source_ranges.merge(load_balancer_source_ranges);
         self.labels.merge(labels);
         self.annotations.merge(annotations);
         self.selector.merge(selector);
@@ -272,12 +268,10 @@ impl ServiceText {
         self.internal_traffic_policy.merge(internal_traffic_policy);
         self.session_affinity.merge(session_affinity);
         self.session_affinity_config.merge(session_affinity_config);
-        self.allocate_load_balancer_node_ports
-            .merge(allocate_load_balancer_node_ports);
+        self.allocate_load_balancer_node_ports.merge(allocate_load_balancer_node_ports);
         self.load_balancer_class.merge(load_balancer_class);
         self.external_name.merge(external_name);
-        self.publish_not_ready_addresses
-            .merge(publish_not_ready_addresses);
+        self.publish_not_ready_addresses.merge(publish_not_ready_addresses);
         self.traffic_distribution.merge(traffic_distribution);
     }
 }
@@ -308,10 +302,7 @@ pub struct PortText {
 
 /// `nodePort`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    untagged,
-    expecting = "a port number, or SERVICE/PORTNAME for the number of that port"
-)]
+#[serde(untagged, expecting = "a port number, or SERVICE/PORTNAME for the number of that port")]
 pub enum NodePortText {
     /// This number.
     Number(u16),
@@ -321,10 +312,7 @@ pub enum NodePortText {
 
 /// `externalIPs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    untagged,
-    expecting = "a number of addresses per family, or a list of addresses"
-)]
+#[serde(untagged, expecting = "a number of addresses per family, or a list of addresses")]
 pub enum ExternalIpsText {
     /// So many addresses per family.
     Count(u8),

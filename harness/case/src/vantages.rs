@@ -29,11 +29,7 @@ impl Scene<'_, '_> {
                 let mut flows = Vec::new();
                 for node in every(node) {
                     self.known_node(&node, place)?;
-                    let pod = self
-                        .context
-                        .book
-                        .node(&node)
-                        .map(|(_, facts)| facts.client.clone());
+                    let pod = self.context.book.node(&node).map(|(_, facts)| facts.client.clone());
                     let client = self.pod_client(pod.unwrap_or_default(), family, place)?;
                     flows.push(self.inside(client, &format!("pod@{node}"), goal, place)?);
                 }
@@ -50,19 +46,8 @@ impl Scene<'_, '_> {
             }
             Vantage::Endpoint(service, name) => {
                 let Some(text) = self.state.find(service, name) else {
-                    let known = self
-                        .state
-                        .endpoints
-                        .get(service)
-                        .cloned()
-                        .unwrap_or_default();
-                    return Err(no_endpoint(
-                        self.context.source,
-                        place,
-                        service,
-                        name,
-                        &known,
-                    ));
+                    let known = self.state.endpoints.get(service).cloned().unwrap_or_default();
+                    return Err(no_endpoint(self.context.source, place, service, name, &known));
                 };
                 let (key, home) = self.context.home(self.state, service, name, text)?;
                 let client = if home.value.host_network.get() == Some(&true) {
@@ -73,40 +58,22 @@ impl Scene<'_, '_> {
                     let pod = pod.map_err(self.context.lack(place))?;
                     self.pod_client(pod, family, place)?
                 };
-                Ok(vec![self.inside(
-                    client,
-                    &format!("{service}/{name}"),
-                    goal,
-                    place,
-                )?])
+                Ok(vec![self.inside(client, &format!("{service}/{name}"), goal, place)?])
             }
         }
     }
 
     fn pod_client(&self, pod: PodFacts, family: Family, place: Place) -> Result<Client, CaseError> {
         let address = pod.address(family).ok_or_else(|| {
-            self.context.wrong(
-                place,
-                format!("the pod {} has no {family} address", pod.place),
-            )
+            self.context.wrong(place, format!("the pod {} has no {family} address", pod.place))
         })?;
-        Ok(Client {
-            kind: ClientKind::Pod,
-            place: pod.place,
-            node: Some(pod.node),
-            address,
-        })
+        Ok(Client { kind: ClientKind::Pod, place: pod.place, node: Some(pod.node), address })
     }
 
     fn node_client(&self, node: String, family: Family, place: Place) -> Result<Client, CaseError> {
         let address = self.context.book.node_address(&node, family);
         let address = address.map_err(self.context.lack(place))?;
-        Ok(Client {
-            kind: ClientKind::Node,
-            place: node.clone(),
-            node: Some(node),
-            address,
-        })
+        Ok(Client { kind: ClientKind::Node, place: node.clone(), node: Some(node), address })
     }
 
     fn inside(
@@ -118,17 +85,9 @@ impl Scene<'_, '_> {
     ) -> Result<Flow, CaseError> {
         if let (Some(via), true) = (&goal.via, goal.kind != FrontendKind::Direct) {
             let message = format!("only packets from outside enter by a node; {vantage} is inside");
-            return Err(self
-                .context
-                .wrong(place, message)
-                .help(format!("leave out `@{via}`")));
+            return Err(self.context.wrong(place, message).help(format!("leave out `@{via}`")));
         }
-        Ok(flow(
-            client,
-            None,
-            goal,
-            format!("{vantage} → {}", goal.text),
-        ))
+        Ok(flow(client, None, goal, format!("{vantage} → {}", goal.text)))
     }
 
     fn outside_flows(
@@ -143,13 +102,7 @@ impl Scene<'_, '_> {
             let known = self.outside.iter().map(String::as_str);
             return Err(self.context.wrong(place, message).suggest(name, known));
         }
-        let facts = self
-            .context
-            .book
-            .facts
-            .outside
-            .iter()
-            .find(|client| client.name == name);
+        let facts = self.context.book.facts.outside.iter().find(|client| client.name == name);
         let entries: Vec<&String> = match goal.owner.as_ref().or(goal.via.as_ref()) {
             Some(node) => vec![node],
             None => self.nodes.iter().collect(),
@@ -164,12 +117,8 @@ impl Scene<'_, '_> {
                     let message = format!("{name} has no {family} address for packets by {node}");
                     self.context.wrong(place, message)
                 })?;
-            let client = Client {
-                kind: ClientKind::Outside,
-                place: name.to_owned(),
-                node: None,
-                address,
-            };
+            let client =
+                Client { kind: ClientKind::Outside, place: name.to_owned(), node: None, address };
             let via = goal.owner.is_none().then(|| node.clone());
             let by = if via.is_some() && goal.kind != FrontendKind::Direct {
                 entering(&goal.text, node)

@@ -29,11 +29,7 @@ impl Variant {
         for family in &axes.family {
             for protocol in &axes.protocol {
                 let (case, family, protocol) = (Arc::clone(case), *family, protocol.protocol());
-                variants.push(Variant {
-                    case,
-                    family,
-                    protocol,
-                });
+                variants.push(Variant { case, family, protocol });
             }
         }
         variants
@@ -107,13 +103,7 @@ impl Variant {
         }
         for step in &body.steps {
             let traffic = step.value.traffic.iter().map(|traffic| &traffic.value.to);
-            for words in step
-                .value
-                .expect
-                .iter()
-                .map(|row| &row.value.to)
-                .chain(traffic)
-            {
+            for words in step.value.expect.iter().map(|row| &row.value.to).chain(traffic) {
                 names.targets(words);
             }
             for change in &step.value.change {
@@ -126,17 +116,8 @@ impl Variant {
                 }
             }
         }
-        let derived = names
-            .0
-            .into_iter()
-            .filter_map(|name| Feature::new(name).ok());
-        self.case
-            .needs()
-            .features
-            .iter()
-            .cloned()
-            .chain(derived)
-            .collect()
+        let derived = names.0.into_iter().filter_map(|name| Feature::new(name).ok());
+        self.case.needs().features.iter().cloned().chain(derived).collect()
     }
 
     /// At most so many endpoint ports per family it has at a time.
@@ -148,9 +129,8 @@ impl Variant {
             .map(Vec::len)
             .max()
             .unwrap_or(1);
-        let endpoints: BTreeSet<(&str, &str)> = endpoint_texts(body)
-            .map(|(service, endpoint, _)| (service, endpoint))
-            .collect();
+        let endpoints: BTreeSet<(&str, &str)> =
+            endpoint_texts(body).map(|(service, endpoint, _)| (service, endpoint)).collect();
         endpoints.len() * ports.max(1)
     }
 
@@ -189,55 +169,35 @@ pub(crate) fn pods(body: &CaseFile) -> Vec<PodWish> {
     for (service, endpoint, text) in endpoint_texts(body) {
         let own = text.address.get().is_none() && text.host_network.get() != Some(&true);
         if let (true, Some(node)) = (own, text.node.get()) {
-            pods.entry(format!("{service}/{endpoint}"))
-                .or_insert_with(|| node.value.clone());
+            pods.entry(format!("{service}/{endpoint}")).or_insert_with(|| node.value.clone());
         }
     }
-    pods.into_iter()
-        .map(|(key, node)| PodWish {
-            key,
-            node,
-            addresses: 1,
-        })
-        .collect()
+    pods.into_iter().map(|(key, node)| PodWish { key, node, addresses: 1 }).collect()
 }
 
 fn service_texts(body: &CaseFile) -> impl Iterator<Item = &ServiceText> {
-    let changed = body
-        .steps
-        .iter()
-        .flat_map(|step| &step.value.change)
-        .flat_map(|change| match &change.value {
+    let changed = body.steps.iter().flat_map(|step| &step.value.change).flat_map(|change| {
+        match &change.value {
             ChangeText::Service(change) => vec![change.set.as_ref(), change.create.as_ref()],
             ChangeText::Endpoint(_)
             | ChangeText::Slices(_)
             | ChangeText::Node(_)
             | ChangeText::Proxy(_) => Vec::new(),
-        });
-    body.world
-        .services
-        .values()
-        .map(|text| &text.value)
-        .chain(changed.flatten())
+        }
+    });
+    body.world.services.values().map(|text| &text.value).chain(changed.flatten())
 }
 
 /// Every endpoint text of a file with the names of its Service and endpoint.
 fn endpoint_texts(body: &CaseFile) -> impl Iterator<Item = (&str, &str, &EndpointText)> {
-    let world = body
-        .world
-        .endpoints
-        .iter()
-        .flat_map(|(service, endpoints)| {
-            endpoints
-                .value
-                .iter()
-                .map(move |(name, text)| (service.as_str(), name.as_str(), &text.value))
-        });
-    let changed = body
-        .steps
-        .iter()
-        .flat_map(|step| &step.value.change)
-        .flat_map(|change| match &change.value {
+    let world = body.world.endpoints.iter().flat_map(|(service, endpoints)| {
+        endpoints
+            .value
+            .iter()
+            .map(move |(name, text)| (service.as_str(), name.as_str(), &text.value))
+    });
+    let changed = body.steps.iter().flat_map(|step| &step.value.change).flat_map(|change| {
+        match &change.value {
             ChangeText::Endpoint(change) => change
                 .endpoint
                 .value
@@ -257,7 +217,8 @@ fn endpoint_texts(body: &CaseFile) -> impl Iterator<Item = (&str, &str, &Endpoin
                 .map(|(name, text)| (change.service.value.as_str(), name.as_str(), &text.value))
                 .collect(),
             ChangeText::Slices(_) | ChangeText::Node(_) | ChangeText::Proxy(_) => Vec::new(),
-        });
+        }
+    });
     world.chain(changed)
 }
 
@@ -299,11 +260,7 @@ impl Used {
         if text.session_affinity.get() == Some(&SessionAffinity::ClientIP) {
             self.add("session-affinity");
         }
-        if text
-            .load_balancer_source_ranges
-            .get()
-            .is_some_and(|ranges| !ranges.is_empty())
-        {
+        if text.load_balancer_source_ranges.get().is_some_and(|ranges| !ranges.is_empty()) {
             self.add("source-ranges");
         }
         if text.load_balancer.get().and_then(|lb| lb.value.ip_mode) == Some(IpMode::Proxy) {

@@ -22,12 +22,7 @@ fn every_bundled_case_parses_and_its_pins_agree_with_the_model() {
             Err(error) => wrong.push(error.render()),
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} conflicts\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} conflicts\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[test]
@@ -36,11 +31,7 @@ fn every_case_covers_a_known_behaviour() {
     for case in library.cases() {
         assert!(case.covers().count() > 0, "{}", case.id());
         for behaviour in case.covers() {
-            assert!(
-                library.behaviours().contains_key(behaviour),
-                "{}: {behaviour}",
-                case.id()
-            );
+            assert!(library.behaviours().contains_key(behaviour), "{}: {behaviour}", case.id());
         }
     }
 }
@@ -56,11 +47,7 @@ fn every_must_behaviour_is_covered_or_says_why_not() {
         .map(|(id, _)| id.as_str())
         .filter(|id| !covered.contains(id))
         .collect();
-    assert!(
-        missing.is_empty(),
-        "neither covered nor excused: {}",
-        missing.join(", ")
-    );
+    assert!(missing.is_empty(), "neither covered nor excused: {}", missing.join(", "));
     for (id, behaviour) in library.behaviours() {
         let idle = behaviour.uncovered.is_some() && covered.contains(id.as_str());
         assert!(!idle, "{id} says why no case covers it, but one does");
@@ -78,9 +65,7 @@ fn cases_survive_printing() {
             .collect();
         let again = Library::of_texts([("behaviours.yaml", behaviours.as_str()), (&path, &yaml)])
             .unwrap_or_else(|errors| panic!("{}\n{yaml}", errors.render()));
-        let again = again
-            .case(case.id().as_str())
-            .map(|case| case.body().clone());
+        let again = again.case(case.id().as_str()).map(|case| case.body().clone());
         assert_eq!(again.as_ref(), Some(case.body()), "{yaml}");
     }
 }
@@ -97,24 +82,14 @@ fn scripts_are_the_same_each_time() {
 fn the_schema_knows_every_key_of_the_bundled_cases() {
     let schema = touchstone_case::case_schema();
     let text = schema.to_string();
-    assert_eq!(
-        schema["additionalProperties"],
-        serde_json::Value::Bool(false)
-    );
+    assert_eq!(schema["additionalProperties"], serde_json::Value::Bool(false));
     for case in library().cases() {
         let body = serde_json::to_value(case.body()).expect("a case is plain data");
         for key in body.as_object().into_iter().flat_map(|body| body.keys()) {
             assert!(schema["properties"].get(key).is_some(), "{key}");
         }
     }
-    for key in [
-        "externalTrafficPolicy",
-        "forZones",
-        "reaches",
-        "restart",
-        "sameAs",
-        "keep",
-    ] {
+    for key in ["externalTrafficPolicy", "forZones", "reaches", "restart", "sameAs", "keep"] {
         assert!(text.contains(&format!("\"{key}\"")), "{key}");
     }
 }

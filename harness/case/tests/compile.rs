@@ -7,14 +7,8 @@ use touchstone_spec::api::{EndpointSlice, Service};
 
 fn variant(text: &str, axes: &str) -> Variant {
     let library = Library::of_texts([
-        (
-            "behaviours.yaml",
-            "b: { statement: s, level: may, why: w, source: s }",
-        ),
-        (
-            "x/y.yaml",
-            &format!("about: a\ncovers: [b]\nlevel: must\naxes: {axes}\n{text}"),
-        ),
+        ("behaviours.yaml", "b: { statement: s, level: may, why: w, source: s }"),
+        ("x/y.yaml", &format!("about: a\ncovers: [b]\nlevel: must\naxes: {axes}\n{text}")),
     ])
     .unwrap_or_else(|errors| panic!("{}", errors.render()));
     library.variants().remove(0)
@@ -38,12 +32,7 @@ fn service(service: &Service) -> String {
         .iter()
         .map(|port| {
             let node_port = port.node_port.map(|n| format!("@{n}")).unwrap_or_default();
-            format!(
-                "{}:{}/{}{node_port}",
-                port.name,
-                port.port,
-                port.transport()
-            )
+            format!("{}:{}/{}{node_port}", port.name, port.port, port.transport())
         })
         .collect();
     let mut text = format!(
@@ -56,13 +45,7 @@ fn service(service: &Service) -> String {
     for ip in &spec.external_ips {
         let _ = write!(text, " external {ip}");
     }
-    for ip in service
-        .status
-        .load_balancer
-        .ingress
-        .iter()
-        .filter_map(|ingress| ingress.ip)
-    {
+    for ip in service.status.load_balancer.ingress.iter().filter_map(|ingress| ingress.ip) {
         let _ = write!(text, " balancer {ip}");
     }
     if let Some(port) = spec.health_check_node_port {
@@ -80,11 +63,7 @@ fn slice(slice: &EndpointSlice) -> String {
         .iter()
         .map(|port| {
             let (name, number) = (port.name.as_deref(), port.port.map(|n| n.to_string()));
-            format!(
-                "{}:{}",
-                name.unwrap_or("?"),
-                number.as_deref().unwrap_or("?")
-            )
+            format!("{}:{}", name.unwrap_or("?"), number.as_deref().unwrap_or("?"))
         })
         .collect();
     let mut text = format!("{} [{}]", slice.metadata.name, ports.join(" "));
@@ -152,14 +131,8 @@ fn the_local_policy_case() {
         changes(&script.steps[1].changes),
         "apply web-v4-1 [p:8000] 10.244.1.11@n1/z1 RSt 10.244.1.12@n1/z1 rST 10.244.2.11@n2/z1 RSt",
     );
-    let traffic = script.steps[1]
-        .traffic
-        .as_ref()
-        .expect("the second step has traffic");
-    assert_eq!(
-        (traffic.per_second, traffic.budget, traffic.flows.len()),
-        (200, 0, 1)
-    );
+    let traffic = script.steps[1].traffic.as_ref().expect("the second step has traffic");
+    assert_eq!((traffic.per_second, traffic.budget, traffic.flows.len()), (200, 0, 1));
     assert_eq!(script.steps[1].within.as_secs(), 5);
     // 3 client pods, 3 nodes, 3 endpoint pods and one client outside by 3 nodes to the cluster IP;
     // 3 + 3 + 3 + 1 clients to the node ports of 3 nodes; less the 3 flows of the rows.
@@ -168,10 +141,7 @@ fn the_local_policy_case() {
         .servers
         .iter()
         .map(|server| {
-            format!(
-                "{} {}:{}/{}",
-                server.place, server.address, server.port, server.protocol
-            )
+            format!("{} {}:{}/{}", server.place, server.address, server.port, server.protocol)
         })
         .collect();
     assert_eq!(
@@ -197,9 +167,7 @@ fn the_cluster_ip_case() {
     // A removed endpoint keeps its server, so that traffic to it is seen as such.
     assert_eq!(script.steps[1].servers.len(), 4);
     assert_eq!(
-        script
-            .names
-            .of("[fd00:10:244:3::11]:8000".parse().expect("an address")),
+        script.names.of("[fd00:10:244:3::11]:8000".parse().expect("an address")),
         Some("web/d")
     );
 }
@@ -292,11 +260,7 @@ steps:
 ",
         "{ family: [v4] }",
     ));
-    let steps: Vec<String> = script
-        .steps
-        .iter()
-        .map(|step| changes(&step.changes))
-        .collect();
+    let steps: Vec<String> = script.steps.iter().map(|step| changes(&step.changes)).collect();
     assert_eq!(
         steps[1],
         "proxy n1 Stop\n\
@@ -317,23 +281,14 @@ steps:
     );
     assert_eq!(steps[3], "delete slice new-v4-1\nzone n3 None");
     assert!(script.steps[3].world.slices.is_empty());
-    assert_eq!(
-        script.steps[3]
-            .world
-            .node("n3")
-            .and_then(|node| node.zone.clone()),
-        None
-    );
+    assert_eq!(script.steps[3].world.node("n3").and_then(|node| node.zone.clone()), None);
 }
 
 #[test]
 fn features_follow_from_what_a_case_uses() {
     let features = |text: &str| {
-        let names: Vec<String> = variant(text, "{ family: [v4] }")
-            .features()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let names: Vec<String> =
+            variant(text, "{ family: [v4] }").features().iter().map(ToString::to_string).collect();
         names.join(" ")
     };
     let case = |service: &str, endpoint: &str, target: &str| {
@@ -344,24 +299,13 @@ fn features_follow_from_what_a_case_uses() {
         )
     };
     assert_eq!(features(&case("", "", "clusterIP")), "ipv4 tcp");
+    assert_eq!(features(&case("type: NodePort, ", "", "clusterIP")), "ipv4 node-port tcp");
     assert_eq!(
-        features(&case("type: NodePort, ", "", "clusterIP")),
-        "ipv4 node-port tcp"
-    );
-    assert_eq!(
-        features(&case(
-            "type: LoadBalancer, externalTrafficPolicy: Local, ",
-            "",
-            "healthCheck@n1"
-        )),
+        features(&case("type: LoadBalancer, externalTrafficPolicy: Local, ", "", "healthCheck@n1")),
         "external-traffic-policy health-check-node-port ipv4 load-balancer tcp",
     );
     assert_eq!(
-        features(&case(
-            "",
-            ", terminating: true, forZones: [z1]",
-            "clusterIP:53/udp"
-        )),
+        features(&case("", ", terminating: true, forZones: [z1]", "clusterIP:53/udp")),
         "ipv4 tcp terminating-endpoints zone-hints",
     );
 }
@@ -392,8 +336,5 @@ fn books_of_one_allocator_never_share() {
     narrow.node_ports = (30_000, 29_999);
     let mut book = Book::new(narrow.clone(), pods, &Allocator::new(&narrow));
     let error = compile(&variant, &mut book).expect_err("there are no node ports");
-    assert_eq!(
-        error.to_string(),
-        "x/y.yaml:7:10: the cluster has no node port left"
-    );
+    assert_eq!(error.to_string(), "x/y.yaml:7:10: the cluster has no node port left");
 }

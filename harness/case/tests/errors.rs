@@ -83,11 +83,7 @@ fn a_snippet_shows_the_place() {
 
 #[test]
 fn values_of_the_wrong_type() {
-    check_error(
-        "port: 80",
-        "port: http",
-        "x/y.yaml:7:37: expected a number up to 65535",
-    );
+    check_error("port: 80", "port: http", "x/y.yaml:7:37: expected a number up to 65535");
     check_error(
         "level: must",
         "level: shall",
@@ -198,10 +194,7 @@ fn ids_are_paths_and_are_taken_once() {
             .map_or_else(|errors| errors.to_string(), |_| "fine".to_owned())
     };
     assert_eq!(load(["x/y.yaml", "x/z.yaml"]), "fine");
-    assert_eq!(
-        load(["x/y.yaml", "x/y.yml"]),
-        "x/y.yml: the id `x/y` is taken by x/y.yaml"
-    );
+    assert_eq!(load(["x/y.yaml", "x/y.yml"]), "x/y.yml: the id `x/y` is taken by x/y.yaml");
     assert_eq!(
         load(["x/y.yaml", "Y.yaml"]),
         "Y.yaml: `Y` is not an id: AREA/NAME of lower-case letters, digits and -",
@@ -220,18 +213,9 @@ fn a_pin_against_the_model_shows_both_and_the_reasons() {
     assert_eq!(conflicts.len(), 3, "one for each node's client pod");
     let shown = conflicts[0].to_string();
     let lines: Vec<&str> = shown.lines().collect();
-    assert_eq!(
-        lines[0],
-        "x/y.yaml:12: the outcomes differ in x/y[v4,tcp] (step 1)"
-    );
-    assert_eq!(
-        lines[1],
-        "  flow:  pod@n1 → web clusterIP (tcp 10.96.0.16:80)"
-    );
+    assert_eq!(lines[0], "x/y.yaml:12: the outcomes differ in x/y[v4,tcp] (step 1)");
+    assert_eq!(lines[1], "  flow:  pod@n1 → web clusterIP (tcp 10.96.0.16:80)");
     assert_eq!(lines[2], "  pin:   reaches a; source client");
-    assert_eq!(
-        lines[3],
-        "  model: reached web/a as pod@n1, reached web/b as pod@n1"
-    );
+    assert_eq!(lines[3], "  model: reached web/a as pod@n1, reached web/b as pod@n1");
     assert!(lines[4].starts_with("    because "), "{shown}");
 }

@@ -14,10 +14,7 @@ fn library() -> Library {
     let policy = case("should", "{ family: [dual] }", "type: NodePort, ", "");
     let even = case("survey", "{ family: [v6] }", "", "");
     Library::of_texts([
-        (
-            "behaviours.yaml",
-            "b: { statement: s, level: may, why: w, source: s }",
-        ),
+        ("behaviours.yaml", "b: { statement: s, level: may, why: w, source: s }"),
         ("cluster-ip/basic.yaml", basic.as_str()),
         ("cluster-ip/even.yaml", even.as_str()),
         ("node-port/basic.yaml", policy.as_str()),
@@ -27,11 +24,8 @@ fn library() -> Library {
 
 fn ids(selection: &Selection) -> String {
     let variants = library().variants();
-    let ids: Vec<String> = variants
-        .iter()
-        .filter(|variant| selection.matches(variant))
-        .map(Variant::id)
-        .collect();
+    let ids: Vec<String> =
+        variants.iter().filter(|variant| selection.matches(variant)).map(Variant::id).collect();
     ids.join(" ")
 }
 
@@ -79,19 +73,10 @@ fn expressions() {
     check("all()", &format!("{BASIC} {EVEN} {NODE_PORT}"));
     check("none()", "");
     check("level(must)", BASIC);
-    check(
-        "level(must) and protocol(udp)",
-        "cluster-ip/basic[v4,udp] cluster-ip/basic[v6,udp]",
-    );
-    check(
-        "level(must) & protocol(udp) & not family(v4)",
-        "cluster-ip/basic[v6,udp]",
-    );
+    check("level(must) and protocol(udp)", "cluster-ip/basic[v4,udp] cluster-ip/basic[v6,udp]");
+    check("level(must) & protocol(udp) & not family(v4)", "cluster-ip/basic[v6,udp]");
     check("area(cluster-ip) - profile(smoke)", EVEN);
-    check(
-        "level(survey) or feature(node-port)",
-        &format!("{EVEN} {NODE_PORT}"),
-    );
+    check("level(survey) or feature(node-port)", &format!("{EVEN} {NODE_PORT}"));
     check("!(level(survey) | level(must))", NODE_PORT);
     check(
         "level(survey) or level(must) and family(v4) and protocol(tcp)",
@@ -138,14 +123,8 @@ fn a_digest_tells_plans_apart_and_ignores_their_order() {
     assert_eq!(whole, digest(variants.iter().rev()));
     assert_ne!(whole, digest(&variants[1..]));
     let other = Library::of_texts([
-        (
-            "behaviours.yaml",
-            "b: { statement: s, level: may, why: w, source: s }",
-        ),
-        (
-            "cluster-ip/even.yaml",
-            &variants[4].case().text().replace("about: a", "about: b"),
-        ),
+        ("behaviours.yaml", "b: { statement: s, level: may, why: w, source: s }"),
+        ("cluster-ip/even.yaml", &variants[4].case().text().replace("about: a", "about: b")),
     ])
     .unwrap_or_else(|errors| panic!("{}", errors.render()));
     assert_eq!(other.variants()[0].id(), variants[4].id());

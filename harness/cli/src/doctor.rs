@@ -20,7 +20,11 @@ const PROGRAMS: [(&str, &str, &str); 6] = [
     ("nft", "nftables", "kube-proxy:nftables"),
     ("conntrack", "conntrack", "looking into flows by hand (`touchstone lab shell`)"),
     ("nsenter", "util-linux", "`touchstone lab shell`"),
-    ("kubectl", "kubernetes-client", "`touchstone lab up` by hand; `touchstone subject fetch kubectl` gets one"),
+    (
+        "kubectl",
+        "kubernetes-client",
+        "`touchstone lab up` by hand; `touchstone subject fetch kubectl` gets one",
+    ),
 ];
 
 pub(crate) fn run(doctor: &Doctor) -> Result<u8, Failed> {
@@ -93,7 +97,11 @@ pub(crate) fn inside() -> u8 {
     let Some(node) = topology.node("n1") else { return failed::HARNESS };
     let trials = [
         ("iptables -t nat -L -n", "kernel support for iptables NAT", "kube-proxy:iptables"),
-        ("ip6tables -t nat -L -n", "kernel support for ip6tables NAT", "kube-proxy:iptables over IPv6"),
+        (
+            "ip6tables -t nat -L -n",
+            "kernel support for ip6tables NAT",
+            "kube-proxy:iptables over IPv6",
+        ),
         (
             "nft add table ip t && nft add chain ip t c '{ type nat hook prerouting priority -100; }'",
             "kernel support for nftables NAT",
@@ -102,9 +110,9 @@ pub(crate) fn inside() -> u8 {
     ];
     let mut code = 0;
     for (command, what, needs) in trials {
-        let result = node.namespace().run(move || {
-            Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output()
-        });
+        let result = node
+            .namespace()
+            .run(move || Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output());
         match result {
             Ok(Ok(output)) if output.status.success() => fine(what, "works"),
             Ok(Ok(output)) => {

@@ -74,8 +74,9 @@ async fn run(job: &Job) -> Result<u8> {
     let wanted: BTreeSet<&str> = job.variants.iter().map(String::as_str).collect();
     let variants: Vec<Variant> =
         library.variants().into_iter().filter(|v| wanted.contains(v.id().as_str())).collect();
-    let log = LogWriter::create(&log_path(&job.out))
-        .context("the run cannot be recorded; free some space or choose another folder with --out")?;
+    let log = LogWriter::create(&log_path(&job.out)).context(
+        "the run cannot be recorded; free some space or choose another folder with --out",
+    )?;
     let (tell, events) = mpsc::unbounded_channel();
     let emitter = Emitter::new(log, Some(tell));
     let live = Live::start(events, job.variants.len() * job.subjects.len());

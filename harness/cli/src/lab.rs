@@ -55,7 +55,9 @@ fn up(up: &LabUp) -> Result<u8, Failed> {
     let job = LabJob {
         subject,
         shape: ClusterShape {
-            zones: (0..up.nodes).map(|i| zones.get(i).cloned().unwrap_or(zones[2].clone())).collect(),
+            zones: (0..up.nodes)
+                .map(|i| zones.get(i).cloned().unwrap_or(zones[2].clone()))
+                .collect(),
             ..ClusterShape::default()
         },
         listener: listener.as_raw_fd(),
@@ -167,9 +169,9 @@ fn open_lab() -> Result<(i32, Places)> {
             newest = Some((modified, pid, entry.path()));
         }
     }
-    let (_, pid, path) =
-        newest.context("no lab is open; `touchstone lab up` opens one")?;
-    let text = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
+    let (_, pid, path) = newest.context("no lab is open; `touchstone lab up` opens one")?;
+    let text =
+        std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
     Ok((pid, serde_json::from_slice(&text)?))
 }
 
@@ -177,7 +179,8 @@ fn open_lab() -> Result<(i32, Places)> {
 fn chain(owner: i32) -> Result<(i32, i32)> {
     let child = |pid: i32| -> Result<i32> {
         let path = format!("/proc/{pid}/task/{pid}/children");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
         let first = text.split_whitespace().next().context("the lab is gone")?;
         Ok(first.parse()?)
     };
@@ -266,7 +269,9 @@ fn state_file(pid: u32) -> Result<PathBuf> {
 fn token() -> Result<String> {
     use std::io::Read;
     let mut bytes = [0_u8; 24];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes).context("failed to make a token")?;
+    std::fs::File::open("/dev/urandom")?
+        .read_exact(&mut bytes)
+        .context("failed to make a token")?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

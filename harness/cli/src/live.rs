@@ -54,7 +54,10 @@ impl Live {
                         bar.set_message(message(wrong, &waiting));
                     }
                     (Some(bar), Event::ClusterStarting { subject, .. }) => {
-                        bar.set_message(format!("starting a cluster with {}", clean::line(subject)));
+                        bar.set_message(format!(
+                            "starting a cluster with {}",
+                            clean::line(subject)
+                        ));
                     }
                     (bar, Event::ProxyExited { node, status, by_design, last_lines, .. }) => {
                         let design = if by_design.is_some() { " by design" } else { "" };
@@ -190,7 +193,9 @@ impl touchstone_runner::Person for Person {
         for failure in ended.failures.iter().take(3) {
             note(&format!("  {} saw {}", failure.flow, clean::line(&failure.seen.join(", "))));
         }
-        note("its cluster is kept as it is: `touchstone lab shell n1` looks into it; Enter goes on");
+        note(
+            "its cluster is kept as it is: `touchstone lab shell n1` looks into it; Enter goes on",
+        );
         let mut line = String::new();
         // Without a terminal there is nobody to wait for.
         let _ = BufReader::new(tokio::io::stdin()).read_line(&mut line).await;

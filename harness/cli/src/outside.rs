@@ -1,6 +1,7 @@
 //! `touchstone run` as the person's own process: everything that needs the host, before and after
 //! the namespaces.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -118,6 +119,7 @@ pub(crate) fn contained_with(
         file.as_fd().as_raw_fd().to_string().into(),
     ];
     let mut env: Vec<_> = std::env::vars_os().collect();
+    extend_path(&mut env);
     env.push((OUTER_PID.into(), std::process::id().to_string().into()));
     env.push((OUTER_UID.into(), nix::unistd::geteuid().to_string().into()));
     let user = if user_namespace { UserNamespace::New } else { UserNamespace::Keep };
@@ -133,11 +135,22 @@ pub(crate) fn contained_with(
     child.wait_forwarding().map_err(Failed::harness)
 }
 
+/// An ordinary user's PATH lacks the folders that the firewall tools are in.
+fn extend_path(env: &mut Vec<(OsString, OsString)>) {
+    let is_path = |(name, _): &&mut (OsString, OsString)| name == "PATH";
+    match env.iter_mut().find(is_path) {
+        Some((_, path)) => path.push(":/usr/sbin:/sbin"),
+        None => env.push(("PATH".into(), "/usr/bin:/bin:/usr/sbin:/sbin".into())),
+    }
+}
+
 /// The run's folder, empty, with `latest` pointing to it where it is one of many.
 fn make_folder(given: Option<&Path>, name: &str) -> Result<PathBuf, Failed> {
     let out = given.map_or_else(|| Path::new(OUT).join(name), Path::to_owned);
     std::fs::create_dir_all(&out)
-        .with_context(|| format!("failed to make the folder {}; choose another with --out", out.display()))
+        .with_context(|| {
+            format!("failed to make the folder {}; choose another with --out", out.display())
+        })
         .map_err(Failed::harness)?;
     if given.is_none() {
         let latest = Path::new(OUT).join("latest");

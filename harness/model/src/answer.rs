@@ -20,10 +20,7 @@ pub(crate) fn answer(world: &World, flow: &Flow, features: &Features) -> Expecta
         if is_endpoint(world, flow.to) {
             return direct(world, flow);
         }
-        return one(
-            Allowed::Unhandled,
-            reason("the packet enters no node", PROXY),
-        );
+        return one(Allowed::Unhandled, reason("the packet enters no node", PROXY));
     };
     let claims = claim(world, flow, node);
     match claims.as_slice() {
@@ -48,11 +45,7 @@ pub(crate) fn answer(world: &World, flow: &Flow, features: &Features) -> Expecta
                 all.reasons.extend(each.reasons);
             }
             all.reasons.push(reason(
-                &format!(
-                    "{} Services claim {}: any of them may win",
-                    several.len(),
-                    flow.to
-                ),
+                &format!("{} Services claim {}: any of them may win", several.len(), flow.to),
                 "undefined by the API",
             ));
             all
@@ -82,10 +75,7 @@ fn unclaimed(world: &World, flow: &Flow, node: &Node, features: &Features) -> Ex
         return one(
             Allowed::Refused,
             reason(
-                &format!(
-                    "no Service uses this port of {}, and nothing listens on it",
-                    node.name
-                ),
+                &format!("no Service uses this port of {}, and nothing listens on it", node.name),
                 PROXY,
             ),
         );
@@ -100,32 +90,18 @@ fn unclaimed(world: &World, flow: &Flow, node: &Node, features: &Features) -> Ex
             features,
             "rejects-unused-ports",
             Allowed::Refused,
-            reason(
-                "no Service port uses this port of the cluster IP",
-                "KEP-3866",
-            ),
+            reason("no Service port uses this port of the cluster IP", "KEP-3866"),
         );
     }
-    if world
-        .proxy
-        .service_cidrs
-        .iter()
-        .any(|range| range.contains(&ip))
-    {
+    if world.proxy.service_cidrs.iter().any(|range| range.contains(&ip)) {
         return narrowed(
             features,
             "drops-unallocated-cluster-ips",
             Allowed::Dropped,
-            reason(
-                "no Service has this address of the Service range",
-                "KEP-3866",
-            ),
+            reason("no Service has this address of the Service range", "KEP-3866"),
         );
     }
-    one(
-        Allowed::Unhandled,
-        reason("no Service has this address", PROXY),
-    )
+    one(Allowed::Unhandled, reason("no Service has this address", PROXY))
 }
 
 /// A destination that one Service port claims.
@@ -150,10 +126,7 @@ fn claimed(
         ClaimKind::ClusterIp | ClaimKind::HealthCheck => {
             let policy = service.spec.internal_traffic_policy.unwrap_or_default();
             let detects = world.proxy.detector != touchstone_spec::LocalDetector::None;
-            (
-                policy,
-                world.proxy.masquerade_all || (detects && !local_pod),
-            )
+            (policy, world.proxy.masquerade_all || (detects && !local_pod))
         }
         ClaimKind::NodePort | ClaimKind::ExternalIp | ClaimKind::LoadBalancer => {
             match service.spec.external_traffic_policy.unwrap_or_default() {
@@ -187,10 +160,7 @@ fn claimed(
     }
     if choice.addresses.is_empty() {
         reasons.push(reason(
-            &format!(
-                "there are endpoints, but none on {}: packets are dropped",
-                node.name
-            ),
+            &format!("there are endpoints, but none on {}: packets are dropped", node.name),
             "v1.Service internalTrafficPolicy / externalTrafficPolicy",
         ));
         return Expectation {
@@ -203,6 +173,11 @@ fn claimed(
     let sources = |endpoint: SocketAddr| -> BTreeSet<IpAddr> {
         // A client that is the chosen endpoint itself must not see its own address.
         let hairpin = flow.client.kind == ClientKind::Pod && endpoint.ip() == flow.client.address;
+        if masquerade && node.addresses.contains(&endpoint.ip()) {
+            // The packet never leaves the node, and masquerade happens where packets leave: the
+            // API does not say what an endpoint in the node's own network sees.
+            return &kept_source(world, flow) | &node_addresses(node, flow.family());
+        }
         if masquerade || hairpin {
             node_addresses(node, flow.family())
         } else {
@@ -210,33 +185,20 @@ fn claimed(
         }
     };
     reasons.push(if masquerade {
-        reason(
-            &format!("the endpoint sees an address of {}", node.name),
-            PROXY,
-        )
+        reason(&format!("the endpoint sees an address of {}", node.name), PROXY)
     } else {
         reason("the endpoint sees the client's address", PROXY)
     });
-    if choice
-        .addresses
-        .iter()
-        .any(|a| a.ip() == flow.client.address)
-    {
+    if choice.addresses.iter().any(|a| a.ip() == flow.client.address) {
         reasons.push(reason(
-            &format!(
-                "a client that is chosen as its own endpoint is seen as {}",
-                node.name
-            ),
+            &format!("a client that is chosen as its own endpoint is seen as {}", node.name),
             PROXY,
         ));
     }
     let allowed = choice
         .addresses
         .iter()
-        .map(|endpoint| Allowed::Reached {
-            endpoint: *endpoint,
-            sources: sources(*endpoint),
-        })
+        .map(|endpoint| Allowed::Reached { endpoint: *endpoint, sources: sources(*endpoint) })
         .collect();
     let sticky = service.spec.session_affinity == Some(SessionAffinity::ClientIP);
     if sticky {
@@ -258,13 +220,7 @@ fn claimed(
             "not settled by the API",
         ));
     }
-    Expectation {
-        allowed,
-        cover: !sticky,
-        sticky,
-        open,
-        reasons,
-    }
+    Expectation { allowed, cover: !sticky, sticky, open, reasons }
 }
 
 /// A health-check node port: 200 with the number of ready endpoints on the node, or 503.
@@ -289,10 +245,7 @@ fn health_check(world: &World, flow: &Flow, claim: &Claim<'_>, node: &Node) -> E
         .collect();
     let count = local.len() as u64;
     one(
-        Allowed::Http {
-            status: if count > 0 { 200 } else { 503 },
-            local_endpoints: count,
-        },
+        Allowed::Http { status: if count > 0 { 200 } else { 503 }, local_endpoints: count },
         reason(
             &format!("{count} ready endpoints on {}", node.name),
             "v1.Service healthCheckNodePort",
@@ -342,11 +295,7 @@ fn denied(
             allowed.insert(Allowed::Unhandled);
         }
     }
-    Expectation {
-        allowed,
-        reasons,
-        ..Expectation::default()
-    }
+    Expectation { allowed, reasons, ..Expectation::default() }
 }
 
 /// A Service port without any usable endpoint.
@@ -358,10 +307,7 @@ fn nobody(
     mut reasons: Vec<Reason>,
     features: &Features,
 ) -> Expectation {
-    reasons.push(reason(
-        "no usable endpoint anywhere: the connection is refused",
-        PROXY,
-    ));
+    reasons.push(reason("no usable endpoint anywhere: the connection is refused", PROXY));
     let mut allowed = BTreeSet::from([Allowed::Refused]);
     let beyond = matches!(claim.kind, ClaimKind::ExternalIp | ClaimKind::LoadBalancer);
     if own_node && beyond && !features.has("rejects-external-from-node") {
@@ -375,11 +321,7 @@ fn nobody(
         ));
         allowed.insert(Allowed::Unhandled);
     }
-    Expectation {
-        allowed,
-        reasons,
-        ..Expectation::default()
-    }
+    Expectation { allowed, reasons, ..Expectation::default() }
 }
 
 /// `Unhandled` is what the API leaves; a subject that declares `feature` answers `better`.
@@ -388,30 +330,19 @@ fn narrowed(features: &Features, feature: &str, better: Allowed, why: Reason) ->
     if !features.has(feature) {
         allowed.insert(Allowed::Unhandled);
     }
-    Expectation {
-        allowed,
-        reasons: vec![why],
-        ..Expectation::default()
-    }
+    Expectation { allowed, reasons: vec![why], ..Expectation::default() }
 }
 
 fn one(allowed: Allowed, why: Reason) -> Expectation {
     debug_assert!(allowed.kind() != OutcomeKind::Reached);
-    Expectation {
-        allowed: BTreeSet::from([allowed]),
-        reasons: vec![why],
-        ..Expectation::default()
-    }
+    Expectation { allowed: BTreeSet::from([allowed]), reasons: vec![why], ..Expectation::default() }
 }
 
 fn is_endpoint(world: &World, to: SocketAddr) -> bool {
     world.slices.iter().any(|slice| {
         slice.ports.iter().any(|port| port.port == Some(to.port()))
             && slice.endpoints.iter().any(|endpoint| {
-                endpoint
-                    .addresses
-                    .iter()
-                    .any(|a| a.parse::<IpAddr>().ok() == Some(to.ip()))
+                endpoint.addresses.iter().any(|a| a.parse::<IpAddr>().ok() == Some(to.ip()))
             })
     })
 }
@@ -424,8 +355,5 @@ fn claimed_by(flow: &Flow, claim: &Claim<'_>) -> Reason {
         ClaimKind::NodePort => "node port",
         ClaimKind::HealthCheck => "health-check node port",
     };
-    reason(
-        &format!("{} is a {kind} of {}", flow.to, claim.service.key()),
-        PROXY,
-    )
+    reason(&format!("{} is a {kind} of {}", flow.to, claim.service.key()), PROXY)
 }

@@ -42,29 +42,16 @@ pub fn claim<'w>(world: &'w World, flow: &Flow, node: &Node) -> Vec<Claim<'w>> {
         let Some(cluster_ip) = service.cluster_ip(flow.family()) else {
             continue;
         };
-        for port in service
-            .spec
-            .ports
-            .iter()
-            .filter(|port| port.transport() == flow.protocol)
-        {
+        for port in service.spec.ports.iter().filter(|port| port.transport() == flow.protocol) {
             if let Some(kind) = kind_of(world, flow, node, service, cluster_ip, port) {
-                claims.push(Claim {
-                    service,
-                    port: Some(port),
-                    kind,
-                });
+                claims.push(Claim { service, port: Some(port), kind });
             }
         }
         if flow.protocol == Protocol::Tcp
             && health_check_port(service) == Some(flow.to.port())
             && node.addresses.contains(&flow.to.ip())
         {
-            claims.push(Claim {
-                service,
-                port: None,
-                kind: ClaimKind::HealthCheck,
-            });
+            claims.push(Claim { service, port: None, kind: ClaimKind::HealthCheck });
         }
     }
     claims
@@ -88,10 +75,7 @@ pub(crate) fn is_proxied(service: &Service) -> bool {
 fn health_check_port(service: &Service) -> Option<u16> {
     let wanted = service.spec.service_type == ServiceType::LoadBalancer
         && service.spec.external_traffic_policy == Some(TrafficPolicy::Local);
-    service
-        .spec
-        .health_check_node_port
-        .filter(|port| wanted && *port != 0)
+    service.spec.health_check_node_port.filter(|port| wanted && *port != 0)
 }
 
 fn kind_of(
@@ -130,10 +114,8 @@ fn takes_node_ports(world: &World, node: &Node, ip: IpAddr) -> bool {
     match &world.proxy.node_port_addresses {
         NodePortAddresses::Default => node.internal_ip(Family::of(ip)) == Some(ip),
         NodePortAddresses::Ranges(ranges) => {
-            let same_family: Vec<_> = ranges
-                .iter()
-                .filter(|r| Family::of(r.addr()) == Family::of(ip))
-                .collect();
+            let same_family: Vec<_> =
+                ranges.iter().filter(|r| Family::of(r.addr()) == Family::of(ip)).collect();
             node.addresses.contains(&ip)
                 && (same_family.is_empty() || same_family.iter().any(|r| r.contains(&ip)))
         }

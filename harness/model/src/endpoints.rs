@@ -29,13 +29,11 @@ impl Backend<'_> {
     }
 
     fn hinted_for_zone(&self, zone: &str) -> bool {
-        self.hints
-            .is_some_and(|hints| hints.for_zones.iter().any(|z| z.name == zone))
+        self.hints.is_some_and(|hints| hints.for_zones.iter().any(|z| z.name == zone))
     }
 
     fn hinted_for_node(&self, node: &str) -> bool {
-        self.hints
-            .is_some_and(|hints| hints.for_nodes.iter().any(|n| n.name == node))
+        self.hints.is_some_and(|hints| hints.for_nodes.iter().any(|n| n.name == node))
     }
 }
 
@@ -73,10 +71,7 @@ pub fn backends<'w>(
             .filter(|number| *number != 0);
         for number in numbers {
             for endpoint in &slice.endpoints {
-                let Some(ip) = endpoint
-                    .addresses
-                    .first()
-                    .and_then(|a| a.parse::<IpAddr>().ok())
+                let Some(ip) = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok())
                 else {
                     continue;
                 };
@@ -116,10 +111,7 @@ pub(crate) fn choose(all: &[Backend<'_>], policy: TrafficPolicy, node: &Node) ->
     let mut reasons = Vec::new();
     let scope: Vec<&Backend<'_>> = match policy {
         TrafficPolicy::Cluster => all.iter().collect(),
-        TrafficPolicy::Local => all
-            .iter()
-            .filter(|b| b.node == Some(node.name.as_str()))
-            .collect(),
+        TrafficPolicy::Local => all.iter().filter(|b| b.node == Some(node.name.as_str())).collect(),
     };
     let ready: Vec<&Backend<'_>> = scope.iter().copied().filter(|b| b.is_ready()).collect();
     let chosen = if ready.is_empty() {
@@ -150,11 +142,7 @@ pub(crate) fn choose(all: &[Backend<'_>], policy: TrafficPolicy, node: &Node) ->
     }
     let mut addresses: Vec<SocketAddr> = chosen.iter().map(|b| b.address).collect();
     addresses.sort_unstable();
-    Choice {
-        addresses,
-        any_anywhere,
-        reasons,
-    }
+    Choice { addresses, any_anywhere, reasons }
 }
 
 /// Narrows ready endpoints by topology hints: node hints first, then zone hints, else all.
@@ -165,11 +153,8 @@ fn hinted<'b, 'w>(
 ) -> Vec<&'b Backend<'w>> {
     let every = |has: fn(&Hints) -> bool| ready.iter().all(|b| b.hints.is_some_and(has));
     if every(|h| !h.for_nodes.is_empty()) {
-        let mine: Vec<_> = ready
-            .iter()
-            .copied()
-            .filter(|b| b.hinted_for_node(&node.name))
-            .collect();
+        let mine: Vec<_> =
+            ready.iter().copied().filter(|b| b.hinted_for_node(&node.name)).collect();
         if !mine.is_empty() {
             reasons.push(reason(
                 &format!(
@@ -184,11 +169,7 @@ fn hinted<'b, 'w>(
     }
     if every(|h| !h.for_zones.is_empty()) {
         if let Some(zone) = &node.zone {
-            let mine: Vec<_> = ready
-                .iter()
-                .copied()
-                .filter(|b| b.hinted_for_zone(zone))
-                .collect();
+            let mine: Vec<_> = ready.iter().copied().filter(|b| b.hinted_for_zone(zone)).collect();
             if !mine.is_empty() {
                 reasons.push(reason(
                     &format!(
@@ -209,10 +190,7 @@ fn hinted<'b, 'w>(
                 "KEP-2433",
             ));
         }
-    } else if ready
-        .iter()
-        .any(|b| b.hints.is_some_and(|h| !h.for_zones.is_empty()))
-    {
+    } else if ready.iter().any(|b| b.hints.is_some_and(|h| !h.for_zones.is_empty())) {
         reasons.push(reason(
             "not every ready endpoint has a zone hint: hints are not used",
             "KEP-2433",
@@ -222,8 +200,5 @@ fn hinted<'b, 'w>(
 }
 
 pub(crate) fn reason(text: &str, source: &str) -> Reason {
-    Reason {
-        text: text.to_owned(),
-        source: source.to_owned(),
-    }
+    Reason { text: text.to_owned(), source: source.to_owned() }
 }

@@ -13,20 +13,12 @@ use touchstone_spec::{ClientKind, Family, Flow, LocalDetector, Node, World};
 #[must_use]
 pub fn entry<'w>(world: &'w World, flow: &Flow) -> Option<&'w Node> {
     if flow.to.ip().is_loopback() {
-        return flow
-            .client
-            .node
-            .as_deref()
-            .and_then(|name| world.node(name));
+        return flow.client.node.as_deref().and_then(|name| world.node(name));
     }
     if let Some(owner) = world.owner(flow.to.ip()) {
         return Some(owner);
     }
-    flow.client
-        .node
-        .as_deref()
-        .or(flow.via.as_deref())
-        .and_then(|name| world.node(name))
+    flow.client.node.as_deref().or(flow.via.as_deref()).and_then(|name| world.node(name))
 }
 
 /// Whether the proxy on `node` takes the flow's client for a pod of the cluster.
@@ -38,9 +30,7 @@ pub(crate) fn is_local_pod(world: &World, flow: &Flow) -> bool {
         LocalDetector::None => false,
         LocalDetector::ClusterCidr(ranges) => {
             flow.client.kind == ClientKind::Pod
-                && ranges
-                    .iter()
-                    .any(|range| range.contains(&flow.client.address))
+                && ranges.iter().any(|range| range.contains(&flow.client.address))
         }
     }
 }
@@ -68,9 +58,5 @@ pub(crate) fn kept_source(world: &World, flow: &Flow) -> BTreeSet<IpAddr> {
 
 /// A node's addresses of one family: any of them may be the source after masquerade.
 pub(crate) fn node_addresses(node: &Node, family: Family) -> BTreeSet<IpAddr> {
-    node.addresses
-        .iter()
-        .copied()
-        .filter(|ip| Family::of(*ip) == family)
-        .collect()
+    node.addresses.iter().copied().filter(|ip| Family::of(*ip) == family).collect()
 }

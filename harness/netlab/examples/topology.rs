@@ -19,10 +19,7 @@ fn main() -> ExitCode {
     if std::env::var_os(INSIDE).is_none() {
         return common::contained(INSIDE);
     }
-    let rounds = std::env::args()
-        .nth(1)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(3);
+    let rounds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(3);
     for _ in 0..rounds {
         match measure() {
             Ok(line) => print(&line),

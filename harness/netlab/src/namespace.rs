@@ -86,20 +86,12 @@ impl Namespace {
     ///
     /// The kernel refused a step, for lack of privilege as a rule.
     pub fn new(name: &str, isolation: Isolation, role: Role) -> Result<Self, Error> {
-        Starting::begin(Wanted {
-            name: name.to_owned(),
-            isolation,
-            role,
-        })?
-        .finish()
+        Starting::begin(Wanted { name: name.to_owned(), isolation, role })?.finish()
     }
 
     /// Makes many at a time, each on its own thread.
     pub(crate) fn new_many(wanted: impl IntoIterator<Item = Wanted>) -> Result<Vec<Self>, Error> {
-        let starting: Vec<_> = wanted
-            .into_iter()
-            .map(Starting::begin)
-            .collect::<Result<_, _>>()?;
+        let starting: Vec<_> = wanted.into_iter().map(Starting::begin).collect::<Result<_, _>>()?;
         // All are finished before the first failure is returned, so that no thread is left.
         let finished: Vec<_> = starting.into_iter().map(Starting::finish).collect();
         finished.into_iter().collect()
@@ -117,12 +109,7 @@ impl Namespace {
 
     /// Where a process of the same PID namespace finds the namespace to join.
     pub fn path(&self, kind: NamespaceKind) -> PathBuf {
-        PathBuf::from(format!(
-            "/proc/{}/task/{}/ns/{}",
-            getpid(),
-            self.tid,
-            kind.file()
-        ))
+        PathBuf::from(format!("/proc/{}/task/{}/ns/{}", getpid(), self.tid, kind.file()))
     }
 
     /// Number of the thread that lives in it.
@@ -135,9 +122,7 @@ impl Namespace {
     }
 
     fn gone(&self) -> Error {
-        Error::Gone {
-            namespace: self.name.clone(),
-        }
+        Error::Gone { namespace: self.name.clone() }
     }
 
     /// Gives a job to the thread and does not wait.
@@ -154,10 +139,7 @@ impl Namespace {
         let (sender, receiver) = mpsc::sync_channel(1);
         // Nobody may be waiting any more; then nobody misses the result.
         self.post(move || drop(sender.send(job())))?;
-        Ok(Answer {
-            namespace: self,
-            receiver,
-        })
+        Ok(Answer { namespace: self, receiver })
     }
 
     /// Runs a job in the namespace.
@@ -228,10 +210,7 @@ impl Namespace {
     ///
     /// What the kernel said.
     pub fn tcp_socket(&self, family: Family) -> Result<OwnedFd, Error> {
-        self.open(
-            || "a TCP socket".to_owned(),
-            move || sockets::tcp_socket(family),
-        )
+        self.open(|| "a TCP socket".to_owned(), move || sockets::tcp_socket(family))
     }
 
     /// Opens many unconnected TCP sockets in the namespace with one request.
@@ -240,10 +219,7 @@ impl Namespace {
     ///
     /// What the kernel said about the first that failed.
     pub fn tcp_sockets(&self, family: Family, count: usize) -> Result<Vec<OwnedFd>, Error> {
-        self.open(
-            || format!("{count} TCP sockets"),
-            move || sockets::tcp_sockets(family, count),
-        )
+        self.open(|| format!("{count} TCP sockets"), move || sockets::tcp_sockets(family, count))
     }
 
     /// Opens an unconnected TCP socket with a source address in the namespace.
@@ -264,10 +240,7 @@ impl Namespace {
     ///
     /// What the kernel said.
     pub fn tcp_listener(&self, address: SocketAddr) -> Result<TcpListener, Error> {
-        self.open(
-            || format!("a TCP listener on {address}"),
-            move || sockets::tcp_listener(address),
-        )
+        self.open(|| format!("a TCP listener on {address}"), move || sockets::tcp_listener(address))
     }
 
     /// Opens a bound UDP socket in the namespace.
@@ -276,10 +249,7 @@ impl Namespace {
     ///
     /// What the kernel said.
     pub fn udp_socket(&self, address: SocketAddr) -> Result<UdpSocket, Error> {
-        self.open(
-            || format!("a UDP socket on {address}"),
-            move || sockets::udp_socket(address),
-        )
+        self.open(|| format!("a UDP socket on {address}"), move || sockets::udp_socket(address))
     }
 
     /// Opens many UDP sockets, each bound to `address`, with one request.
@@ -314,12 +284,11 @@ impl Namespace {
     /// What the kernel said.
     pub fn spawn(&self, mut command: Command) -> Result<Child, Error> {
         let program = command.get_program().to_string_lossy().into_owned();
-        self.run(move || command.spawn())?
-            .map_err(|source| Error::Spawn {
-                namespace: self.name.clone(),
-                program,
-                source,
-            })
+        self.run(move || command.spawn())?.map_err(|source| Error::Spawn {
+            namespace: self.name.clone(),
+            program,
+            source,
+        })
     }
 
     /// Reads a kernel setting of the namespace, named as for sysctl(8).
@@ -329,12 +298,11 @@ impl Namespace {
     /// What the kernel said.
     pub fn setting(&self, setting: &str) -> Result<String, Error> {
         let path = setting.to_owned();
-        self.run(move || settings::read(&path))?
-            .map_err(|source| Error::ReadSetting {
-                namespace: self.name.clone(),
-                setting: setting.to_owned(),
-                source,
-            })
+        self.run(move || settings::read(&path))?.map_err(|source| Error::ReadSetting {
+            namespace: self.name.clone(),
+            setting: setting.to_owned(),
+            source,
+        })
     }
 
     /// Changes a kernel setting of the namespace, named as for sysctl(8).
@@ -344,13 +312,12 @@ impl Namespace {
     /// What the kernel said.
     pub fn set(&self, setting: &str, value: &str) -> Result<(), Error> {
         let (path, text) = (setting.to_owned(), value.to_owned());
-        self.run(move || settings::write(&path, &text))?
-            .map_err(|source| Error::Setting {
-                namespace: self.name.clone(),
-                setting: setting.to_owned(),
-                value: value.to_owned(),
-                source,
-            })
+        self.run(move || settings::write(&path, &text))?.map_err(|source| Error::Setting {
+            namespace: self.name.clone(),
+            setting: setting.to_owned(),
+            value: value.to_owned(),
+            source,
+        })
     }
 }
 
@@ -435,25 +402,13 @@ impl Starting {
                     let _ = catch_unwind(AssertUnwindSafe(job));
                 }
             })
-            .map_err(|source| Error::Thread {
-                namespace: name.clone(),
-                source,
-            })?;
-        Ok(Self {
-            name,
-            jobs,
-            thread,
-            ready,
-        })
+            .map_err(|source| Error::Thread { namespace: name.clone(), source })?;
+        Ok(Self { name, jobs, thread, ready })
     }
 
     fn finish(self) -> Result<Namespace, Error> {
         match self.ready.recv() {
-            Ok(Ok(Ready {
-                tid,
-                network,
-                unset,
-            })) => Ok(Namespace {
+            Ok(Ok(Ready { tid, network, unset })) => Ok(Namespace {
                 name: self.name,
                 jobs: Some(self.jobs),
                 thread: Some(self.thread),
@@ -465,9 +420,7 @@ impl Starting {
                 let _ = self.thread.join();
                 Err(error)
             }
-            Err(_) => Err(Error::Gone {
-                namespace: self.name,
-            }),
+            Err(_) => Err(Error::Gone { namespace: self.name }),
         }
     }
 }
@@ -476,11 +429,7 @@ impl Starting {
 fn enter(wanted: &Wanted) -> Result<Ready, Error> {
     let create = |act: &'static str| {
         let namespace = wanted.name.clone();
-        move |source: io::Error| Error::Create {
-            namespace,
-            act,
-            source,
-        }
+        move |source: io::Error| Error::Create { namespace, act, source }
     };
     let own = match wanted.isolation {
         Isolation::Network => CloneFlags::CLONE_NEWNET,
@@ -488,16 +437,12 @@ fn enter(wanted: &Wanted) -> Result<Ready, Error> {
             CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS
         }
     };
-    unshare(own)
-        .map_err(io::Error::from)
-        .map_err(create("leave the shared namespaces"))?;
+    unshare(own).map_err(io::Error::from).map_err(create("leave the shared namespaces"))?;
     match wanted.isolation {
         Isolation::Network => {}
         Isolation::NetworkMountsAndHostName => {
             own_run().map_err(create("mount a private /run"))?;
-            sethostname(&wanted.name)
-                .map_err(io::Error::from)
-                .map_err(create("set host name"))?;
+            sethostname(&wanted.name).map_err(io::Error::from).map_err(create("set host name"))?;
         }
     }
     let unset = settings::apply(wanted.role).map_err(|refused| Error::Setting {
@@ -506,28 +451,16 @@ fn enter(wanted: &Wanted) -> Result<Ready, Error> {
         value: refused.value,
         source: refused.source,
     })?;
-    netlink::apply(&[Change::Up {
-        index: netlink::LOOPBACK,
-    }])
-    .map_err(|failed| create("set lo up")(failed.source))?;
+    netlink::apply(&[Change::Up { index: netlink::LOOPBACK }])
+        .map_err(|failed| create("set lo up")(failed.source))?;
     let network = std::fs::File::open("/proc/thread-self/ns/net")
         .map_err(create("open /proc/thread-self/ns/net"))?;
-    Ok(Ready {
-        tid: gettid(),
-        network: network.into(),
-        unset,
-    })
+    Ok(Ready { tid: gettid(), network: network.into(), unset })
 }
 
 fn own_run() -> io::Result<()> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    Ok(mount(
-        Some("tmpfs"),
-        "/run",
-        Some("tmpfs"),
-        flags,
-        Some("mode=755"),
-    )?)
+    Ok(mount(Some("tmpfs"), "/run", Some("tmpfs"), flags, Some("mode=755"))?)
 }

@@ -64,10 +64,7 @@ impl Prefix {
 
     /// The range with one address.
     pub fn host(address: IpAddr) -> Self {
-        Self {
-            address,
-            length: Family::of(address).bits(),
-        }
+        Self { address, length: Family::of(address).bits() }
     }
 
     /// All addresses of a family.
@@ -205,14 +202,7 @@ pub fn pod_address(family: Family, node: u8, pod: u8) -> IpAddr {
     let last = pod.saturating_add(10);
     match family {
         Family::V4 => v4(10, 244, node, last, 32).address,
-        Family::V6 => {
-            v6(
-                [0xfd00, 0x10, 0x244, as_written(node)],
-                as_written(last),
-                128,
-            )
-            .address
-        }
+        Family::V6 => v6([0xfd00, 0x10, 0x244, as_written(node)], as_written(last), 128).address,
     }
 }
 
@@ -236,14 +226,7 @@ pub fn outside_range(family: Family, client: u8) -> Prefix {
 pub fn outside_address(family: Family, client: u8, node: u8) -> IpAddr {
     match family {
         Family::V4 => v4(198, 51, 100, sixteenth(client).saturating_add(node), 32).address,
-        Family::V6 => {
-            v6(
-                [0x2001, 0xdb8, 0x64, as_written(client)],
-                as_written(node),
-                128,
-            )
-            .address
-        }
+        Family::V6 => v6([0x2001, 0xdb8, 0x64, as_written(client)], as_written(node), 128).address,
     }
 }
 
@@ -284,46 +267,18 @@ mod tests {
     #[test]
     fn addresses_are_as_planned() {
         let [f, s] = Family::BOTH;
-        check(
-            node_address(f, 2),
-            node_address(s, 2),
-            "172.18.2.2 fd00:172:18:2::2",
-        );
-        check(
-            node_gateway(f, 13),
-            node_gateway(s, 13),
-            "172.18.13.1 fd00:172:18:13::1",
-        );
-        check(
-            pod_range(f, 12),
-            pod_range(s, 12),
-            "10.244.12.0/24 fd00:10:244:12::/64",
-        );
-        check(
-            pod_address(f, 1, 1),
-            pod_address(s, 1, 1),
-            "10.244.1.11 fd00:10:244:1::11",
-        );
-        check(
-            pod_address(f, 1, 200),
-            pod_address(s, 1, 200),
-            "10.244.1.210 fd00:10:244:1::210",
-        );
-        check(
-            outside_range(f, 3),
-            outside_range(s, 3),
-            "198.51.100.48/28 2001:db8:64:3::/64",
-        );
+        check(node_address(f, 2), node_address(s, 2), "172.18.2.2 fd00:172:18:2::2");
+        check(node_gateway(f, 13), node_gateway(s, 13), "172.18.13.1 fd00:172:18:13::1");
+        check(pod_range(f, 12), pod_range(s, 12), "10.244.12.0/24 fd00:10:244:12::/64");
+        check(pod_address(f, 1, 1), pod_address(s, 1, 1), "10.244.1.11 fd00:10:244:1::11");
+        check(pod_address(f, 1, 200), pod_address(s, 1, 200), "10.244.1.210 fd00:10:244:1::210");
+        check(outside_range(f, 3), outside_range(s, 3), "198.51.100.48/28 2001:db8:64:3::/64");
         check(
             outside_address(f, 15, 13),
             outside_address(s, 15, 13),
             "198.51.100.253 2001:db8:64:15::13",
         );
-        check(
-            outside_gateway(f, 15),
-            outside_gateway(s, 1),
-            "198.51.100.254 2001:db8:64:1::ffff",
-        );
+        check(outside_gateway(f, 15), outside_gateway(s, 1), "198.51.100.254 2001:db8:64:1::ffff");
     }
 
     #[test]
@@ -342,16 +297,11 @@ mod tests {
     #[test]
     fn no_two_ranges_overlap() {
         for family in Family::BOTH {
-            let mut ranges: Vec<Prefix> = service_ranges()
-                .into_iter()
-                .filter(|range| range.family() == family)
-                .collect();
+            let mut ranges: Vec<Prefix> =
+                service_ranges().into_iter().filter(|range| range.family() == family).collect();
             ranges.push(all_pods(family));
             for i in 1..=MAX_NODES as u8 {
-                ranges.push(Prefix::new(
-                    node_gateway(family, i),
-                    node_link_length(family),
-                ));
+                ranges.push(Prefix::new(node_gateway(family, i), node_link_length(family)));
             }
             for k in 1..=MAX_OUTSIDE as u8 {
                 ranges.push(outside_range(family, k));

@@ -32,25 +32,14 @@ impl Slots {
         let wanted = self.taken.len() + count;
         if wanted > plan::MAX_PODS {
             let what = format!("pods on node {node}");
-            return Err(Error::Room {
-                what,
-                wanted,
-                room: plan::MAX_PODS,
-            });
+            return Err(Error::Room { what, wanted, room: plan::MAX_PODS });
         }
         let mut places = Vec::with_capacity(count);
         while places.len() < count {
-            self.last = if usize::from(self.last) < plan::MAX_PODS {
-                self.last + 1
-            } else {
-                1
-            };
+            self.last = if usize::from(self.last) < plan::MAX_PODS { self.last + 1 } else { 1 };
             if self.taken.insert(self.last) {
                 self.links += 1;
-                places.push(Place {
-                    slot: self.last,
-                    link: 1000 + self.links,
-                });
+                places.push(Place { slot: self.last, link: 1000 + self.links });
             }
         }
         Ok(places)
@@ -85,10 +74,7 @@ impl Claim {
 
     fn addresses(&self) -> Vec<IpAddr> {
         let first = Family::BOTH.map(|family| self.address(family));
-        first
-            .into_iter()
-            .chain(self.extra.iter().copied())
-            .collect()
+        first.into_iter().chain(self.extra.iter().copied()).collect()
     }
 
     /// Makes everybody forget the way to the pod.
@@ -99,20 +85,10 @@ impl Claim {
         // The fabric first: it would send what the node does not know back to the node.
         let fabric_index = node_link(self.node.number());
         let ranges = self.ranges.iter().copied();
-        let in_fabric = ranges.clone().map(|to| Change::DeleteRoute {
-            to,
-            index: fabric_index,
-        });
+        let in_fabric = ranges.clone().map(|to| Change::DeleteRoute { to, index: fabric_index });
         let hosts = self.addresses().into_iter().map(Prefix::host).chain(ranges);
-        let in_node = hosts.map(|to| Change::DeleteRoute {
-            to,
-            index: self.place.link,
-        });
-        let fabric = self
-            .node
-            .fabric
-            .namespace
-            .begin_change(in_fabric.collect())?;
+        let in_node = hosts.map(|to| Change::DeleteRoute { to, index: self.place.link });
+        let fabric = self.node.fabric.namespace.begin_change(in_fabric.collect())?;
         let node = self.node.namespace().begin_change(in_node.collect())?;
         Ok(vec![fabric, node])
     }
@@ -159,10 +135,7 @@ impl Pod {
     /// All its addresses, the first ones first.
     pub fn addresses(&self) -> Vec<IpAddr> {
         let first = Family::BOTH.map(|family| self.address(family));
-        first
-            .into_iter()
-            .chain(self.claim.extra.iter().copied())
-            .collect()
+        first.into_iter().chain(self.claim.extra.iter().copied()).collect()
     }
 
     /// Gives it one more address of its node's pod range.
@@ -176,29 +149,21 @@ impl Pod {
         let family = Family::of(address);
         let node = Arc::clone(&self.claim.node);
         if !node.pod_range(family).contains(address) {
-            return Err(Error::OutsideRange {
-                address,
-                node: node.name().to_owned(),
-            });
+            return Err(Error::OutsideRange { address, node: node.name().to_owned() });
         }
         {
             let mut slots = node.lock_slots();
             let of_a_place = (1..=plan::MAX_PODS as u8)
                 .any(|slot| plan::pod_address(family, node.number(), slot) == address);
             if of_a_place || !slots.extra.insert(address) {
-                return Err(Error::Taken {
-                    address,
-                    node: node.name().to_owned(),
-                });
+                return Err(Error::Taken { address, node: node.name().to_owned() });
             }
         }
         self.claim.extra.insert(address);
         let near = near_address_changes(node.number(), self.claim.place, address);
         node.namespace().change(near)?;
-        self.namespace.change(vec![Change::Address {
-            index: UPLINK,
-            prefix: Prefix::host(address),
-        }])
+        self.namespace
+            .change(vec![Change::Address { index: UPLINK, prefix: Prefix::host(address) }])
     }
 
     /// Lets the pod answer for every address of a range, reachable from everywhere.
@@ -212,8 +177,7 @@ impl Pod {
         let family = range.family();
         self.claim.ranges.push(range);
         let node = &self.claim.node;
-        self.namespace
-            .change(vec![Change::LocalRoute { to: range }])?;
+        self.namespace.change(vec![Change::LocalRoute { to: range }])?;
         let near = near_range_changes(node.number(), self.claim.place, range, self.address(family));
         node.namespace().change(near)?;
         node.fabric.namespace.change(vec![Change::Route {
@@ -232,13 +196,9 @@ impl Pod {
     /// Less than IPv6 needs, or what the kernel said.
     pub fn set_mtu(&self, mtu: u32) -> Result<(), Error> {
         check_mtu(mtu)?;
-        self.namespace
-            .change(vec![Change::Mtu { index: UPLINK, mtu }])?;
+        self.namespace.change(vec![Change::Mtu { index: UPLINK, mtu }])?;
         let index = self.claim.place.link;
-        self.claim
-            .node
-            .namespace()
-            .change(vec![Change::Mtu { index, mtu }])
+        self.claim.node.namespace().change(vec![Change::Mtu { index, mtu }])
     }
 
     /// Takes it off its node; when this returns, packets to its addresses go to the sink.
@@ -248,10 +208,7 @@ impl Pod {
     /// What the kernel said; the pod is gone nevertheless.
     pub fn remove(mut self) -> Result<(), Error> {
         self.removed = true;
-        self.claim
-            .begin_removal()?
-            .into_iter()
-            .try_for_each(Changing::finish)
+        self.claim.begin_removal()?.into_iter().try_for_each(Changing::finish)
     }
 }
 
@@ -293,11 +250,7 @@ pub(crate) fn add(wanted: &[(Arc<Node>, usize)]) -> Result<Vec<Pod>, Error> {
     let pods: Vec<Pod> = namespaces
         .into_iter()
         .zip(claims)
-        .map(|(namespace, claim)| Pod {
-            namespace,
-            claim,
-            removed: false,
-        })
+        .map(|(namespace, claim)| Pod { namespace, claim, removed: false })
         .collect();
 
     let mut near: BTreeMap<u8, Near> = BTreeMap::new();
@@ -315,10 +268,7 @@ pub(crate) fn add(wanted: &[(Arc<Node>, usize)]) -> Result<Vec<Pod>, Error> {
         let changes = std::mem::take(&mut near.changes);
         near.node.namespace().begin_change(changes)
     }))?;
-    finish_all(
-        pods.iter()
-            .map(|pod| pod.namespace.begin_change(far_changes(pod))),
-    )?;
+    finish_all(pods.iter().map(|pod| pod.namespace.begin_change(far_changes(pod))))?;
     finish_all(near.values_mut().map(|near| {
         let links = std::mem::take(&mut near.links);
         near.node.namespace().begin_carry(links)
@@ -345,11 +295,7 @@ fn finish_all<'a>(
 fn near_changes(changes: &mut Vec<Change>, pod: &Pod) {
     let (node, place) = (pod.claim.node.number(), pod.claim.place);
     changes.push(Change::Veth {
-        near: end(
-            format!("pod{}", place.link),
-            place.link,
-            near_mac(node, place),
-        ),
+        near: end(format!("pod{}", place.link), place.link, near_mac(node, place)),
         far: end("eth0", UPLINK, pod_mac(node, place)),
         far_namespace: pod.namespace.network(),
         mtu: None,
@@ -361,11 +307,7 @@ fn near_changes(changes: &mut Vec<Change>, pod: &Pod) {
 
 fn near_address_changes(node: u8, place: Place, address: IpAddr) -> Vec<Change> {
     vec![
-        Change::Neighbour {
-            index: place.link,
-            address,
-            mac: pod_mac(node, place),
-        },
+        Change::Neighbour { index: place.link, address, mac: pod_mac(node, place) },
         Change::Route {
             to: Prefix::host(address),
             via: None,
@@ -392,15 +334,8 @@ fn far_changes(pod: &Pod) -> Vec<Change> {
     for family in Family::BOTH {
         let address = pod.address(family);
         let gateway = plan::pod_gateway(family);
-        changes.push(Change::Address {
-            index: UPLINK,
-            prefix: Prefix::host(address),
-        });
-        changes.push(Change::Neighbour {
-            index: UPLINK,
-            address: gateway,
-            mac,
-        });
+        changes.push(Change::Address { index: UPLINK, prefix: Prefix::host(address) });
+        changes.push(Change::Neighbour { index: UPLINK, address: gateway, mac });
         changes.push(default_route(family, gateway, Some(address)));
     }
     changes
@@ -424,29 +359,11 @@ mod tests {
     fn places_are_used_again_as_late_as_possible() {
         let mut slots = Slots::default();
         let first = slots.take("n1", 2).expect("room");
-        assert_eq!(
-            first[1],
-            Place {
-                slot: 2,
-                link: 1002
-            }
-        );
+        assert_eq!(first[1], Place { slot: 2, link: 1002 });
         slots.give_back(first[0], &BTreeSet::new());
         let next = slots.take("n1", 199).expect("room");
-        assert_eq!(
-            next[0],
-            Place {
-                slot: 3,
-                link: 1003
-            }
-        );
-        assert_eq!(
-            next[198],
-            Place {
-                slot: 1,
-                link: 1201
-            }
-        );
+        assert_eq!(next[0], Place { slot: 3, link: 1003 });
+        assert_eq!(next[198], Place { slot: 1, link: 1201 });
     }
 
     #[test]
@@ -454,9 +371,6 @@ mod tests {
         let mut slots = Slots::default();
         slots.take("n1", 150).expect("room");
         let error = slots.take("n1", 51).expect_err("no room");
-        assert_eq!(
-            error.to_string(),
-            "no room for 201 pods on node n1, the address plan has 200"
-        );
+        assert_eq!(error.to_string(), "no room for 201 pods on node n1, the address plan has 200");
     }
 }

@@ -73,28 +73,14 @@ const FORWARDING: &[Setting] = &[
     ("net.ipv4.conf.default.send_redirects", "0", Wanted),
 ];
 
-const NOT_FORWARDING: &[Setting] = &[
-    ("net.ipv4.ip_forward", "0", Essential),
-    ("net.ipv6.conf.all.forwarding", "0", Essential),
-];
+const NOT_FORWARDING: &[Setting] =
+    &[("net.ipv4.ip_forward", "0", Essential), ("net.ipv6.conf.all.forwarding", "0", Essential)];
 
 const CONNTRACK: &[Setting] = &[
-    (
-        "net.netfilter.nf_conntrack_tcp_timeout_time_wait",
-        "2",
-        Wanted,
-    ),
+    ("net.netfilter.nf_conntrack_tcp_timeout_time_wait", "2", Wanted),
     ("net.netfilter.nf_conntrack_tcp_timeout_close", "2", Wanted),
-    (
-        "net.netfilter.nf_conntrack_tcp_timeout_fin_wait",
-        "5",
-        Wanted,
-    ),
-    (
-        "net.netfilter.nf_conntrack_tcp_timeout_last_ack",
-        "5",
-        Wanted,
-    ),
+    ("net.netfilter.nf_conntrack_tcp_timeout_fin_wait", "5", Wanted),
+    ("net.netfilter.nf_conntrack_tcp_timeout_last_ack", "5", Wanted),
 ];
 
 const LISTENING: &[Setting] = &[("net.core.somaxconn", "4096", Wanted)];
@@ -134,11 +120,7 @@ pub(crate) fn apply(role: Role) -> Result<Vec<Unset>, Refused> {
         match (write(setting, value), weight) {
             (Ok(()), _) => {}
             (Err(source), Essential) => {
-                return Err(Refused {
-                    setting: setting.into(),
-                    value: value.into(),
-                    source,
-                });
+                return Err(Refused { setting: setting.into(), value: value.into(), source });
             }
             (Err(source), Wanted) => unset.push(Unset {
                 setting: setting.into(),
@@ -175,10 +157,7 @@ mod tests {
 
     #[test]
     fn a_setting_has_its_path() {
-        assert_eq!(
-            path("net.ipv4.ip_forward"),
-            PathBuf::from("/proc/sys/net/ipv4/ip_forward")
-        );
+        assert_eq!(path("net.ipv4.ip_forward"), PathBuf::from("/proc/sys/net/ipv4/ip_forward"));
         assert_eq!(
             path("net.ipv4.conf.eth0/5.rp_filter"),
             PathBuf::from("/proc/sys/net/ipv4/conf/eth0.5/rp_filter")

@@ -56,28 +56,16 @@ pub struct Filter {
 impl Filter {
     /// Whatever goes to this address and port, of any protocol.
     pub fn to(destination: IpAddr, port: u16) -> Self {
-        Self {
-            destination: Some(destination),
-            destination_port: Some(port),
-            ..Self::default()
-        }
+        Self { destination: Some(destination), destination_port: Some(port), ..Self::default() }
     }
 
     /// Whether it means this arrival.
     pub fn matches(&self, arrival: &Arrival) -> bool {
         self.source.is_none_or(|wanted| wanted == arrival.source)
-            && self
-                .destination
-                .is_none_or(|wanted| wanted == arrival.destination)
-            && self
-                .protocol
-                .is_none_or(|wanted| wanted == arrival.protocol)
-            && self
-                .source_port
-                .is_none_or(|wanted| wanted == arrival.source_port)
-            && self
-                .destination_port
-                .is_none_or(|wanted| wanted == arrival.destination_port)
+            && self.destination.is_none_or(|wanted| wanted == arrival.destination)
+            && self.protocol.is_none_or(|wanted| wanted == arrival.protocol)
+            && self.source_port.is_none_or(|wanted| wanted == arrival.source_port)
+            && self.destination_port.is_none_or(|wanted| wanted == arrival.destination_port)
     }
 }
 
@@ -116,10 +104,7 @@ impl Tap {
     ///
     /// What the kernel said.
     pub fn open(namespace: &Namespace) -> Result<Self, Error> {
-        let count = |source| Error::Count {
-            namespace: namespace.name().to_owned(),
-            source,
-        };
+        let count = |source| Error::Count { namespace: namespace.name().to_owned(), source };
         let socket = namespace.packet_socket()?;
         setsockopt(&socket, sockopt::RcvBuf, &BUFFER).map_err(|errno| count(errno.into()))?;
         let (stopped, stop) = io::pipe().map_err(count)?;
@@ -135,11 +120,7 @@ impl Tap {
                 }
             })
             .map_err(count)?;
-        Ok(Self {
-            shared,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Ok(Self { shared, stop: Some(stop), thread: Some(thread) })
     }
 
     /// What arrived since a moment, oldest first.
@@ -159,10 +140,7 @@ impl Tap {
     pub fn settle(&self, filter: &Filter, since: Instant, limit: Duration) -> usize {
         let none_yet =
             |log: &mut Log| log.failure.is_none() && log.since(filter, since).next().is_none();
-        let waited = self
-            .shared
-            .news
-            .wait_timeout_while(self.shared.lock(), limit, none_yet);
+        let waited = self.shared.news.wait_timeout_while(self.shared.lock(), limit, none_yet);
         let (log, _) = waited.unwrap_or_else(PoisonError::into_inner);
         log.since(filter, since).count()
     }
@@ -181,9 +159,7 @@ impl Tap {
 impl Log {
     fn since(&self, filter: &Filter, since: Instant) -> impl Iterator<Item = &Arrival> {
         let start = self.arrivals.partition_point(|arrival| arrival.at < since);
-        self.arrivals
-            .range(start..)
-            .filter(|arrival| filter.matches(arrival))
+        self.arrivals.range(start..).filter(|arrival| filter.matches(arrival))
     }
 
     fn add(&mut self, arrival: Arrival) {
@@ -278,11 +254,7 @@ fn parse_v4(packet: &[u8]) -> Option<Parts<'_>> {
     };
     let header = usize::from(packet.first()? & 0x0f) * 4;
     let fragment = u16::from_be_bytes(packet.get(6..8)?.try_into().ok()?) & 0x1fff;
-    let payload = if fragment == 0 {
-        packet.get(header..)
-    } else {
-        None
-    };
+    let payload = if fragment == 0 { packet.get(header..) } else { None };
     Some((address(12)?, address(16)?, *packet.get(9)?, payload))
 }
 
@@ -300,19 +272,9 @@ fn parse_v6(packet: &[u8]) -> Option<Parts<'_>> {
             break;
         };
         let later_fragment = protocol == 44
-            && rest
-                .get(2..4)
-                .is_some_and(|offset| offset[0] != 0 || offset[1] & 0xf8 != 0);
-        let skip = if protocol == 44 {
-            8
-        } else {
-            (usize::from(length) + 1) * 8
-        };
-        payload = if later_fragment {
-            None
-        } else {
-            rest.get(skip..)
-        };
+            && rest.get(2..4).is_some_and(|offset| offset[0] != 0 || offset[1] & 0xf8 != 0);
+        let skip = if protocol == 44 { 8 } else { (usize::from(length) + 1) * 8 };
+        payload = if later_fragment { None } else { rest.get(skip..) };
         protocol = next;
     }
     Some((source, destination, protocol, payload))
@@ -355,27 +317,15 @@ mod tests {
     #[test]
     fn packets_are_read() {
         let to = [10, 0, 0, 2];
-        assert_eq!(
-            show(&v4(17, 0, to)),
-            "10.0.0.1 4096 -> 10.0.0.2 80 protocol 17"
-        );
-        assert_eq!(
-            show(&v4(17, 100, to)),
-            "10.0.0.1 0 -> 10.0.0.2 0 protocol 17"
-        );
+        assert_eq!(show(&v4(17, 0, to)), "10.0.0.1 4096 -> 10.0.0.2 80 protocol 17");
+        assert_eq!(show(&v4(17, 100, to)), "10.0.0.1 0 -> 10.0.0.2 0 protocol 17");
         assert_eq!(show(&v4(1, 0, to)), "10.0.0.1 0 -> 10.0.0.2 0 protocol 1");
         assert_eq!(show(&v4(17, 0, [224, 0, 0, 1])), "nothing");
         assert_eq!(show(&v6(&[], 6)), "fd00::1 4096 -> fd00::2 80 protocol 6");
         let options = [6, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(
-            show(&v6(&options, 60)),
-            "fd00::1 4096 -> fd00::2 80 protocol 6"
-        );
+        assert_eq!(show(&v6(&options, 60)), "fd00::1 4096 -> fd00::2 80 protocol 6");
         let fragment = [17, 0, 0, 0x08, 0, 0, 0, 0];
-        assert_eq!(
-            show(&v6(&fragment, 44)),
-            "fd00::1 0 -> fd00::2 0 protocol 17"
-        );
+        assert_eq!(show(&v6(&fragment, 44)), "fd00::1 0 -> fd00::2 0 protocol 17");
         assert_eq!(show(&[]), "nothing");
         assert_eq!(show(&[0x45, 0]), "nothing");
         assert_eq!(show(&v6(&[], 0)[..41]), "fd00::1 0 -> fd00::2 0 protocol 0");
@@ -391,10 +341,6 @@ mod tests {
         }
         assert_eq!((log.arrivals.len(), log.forgotten), (REMEMBERED, 3));
         assert_eq!(log.since(&Filter::default(), now).count(), REMEMBERED);
-        assert_eq!(
-            log.since(&Filter::default(), now + Duration::from_secs(1))
-                .count(),
-            0
-        );
+        assert_eq!(log.since(&Filter::default(), now + Duration::from_secs(1)).count(), 0);
     }
 }

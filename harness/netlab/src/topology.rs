@@ -39,10 +39,7 @@ pub struct NodeShape {
 impl NodeShape {
     /// A node with an ordinary link.
     pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            mtu: None,
-        }
+        Self { name: name.into(), mtu: None }
     }
 }
 
@@ -59,23 +56,14 @@ impl Shape {
     fn check(&self) -> Result<(), Error> {
         let room = |what: &str, wanted, room| {
             if wanted > room {
-                return Err(Error::Room {
-                    what: what.to_owned(),
-                    wanted,
-                    room,
-                });
+                return Err(Error::Room { what: what.to_owned(), wanted, room });
             }
             Ok(())
         };
         room("nodes", self.nodes.len(), plan::MAX_NODES)?;
         room("outside clients", self.outside.len(), plan::MAX_OUTSIDE)?;
         let mut seen = BTreeSet::new();
-        for name in self
-            .nodes
-            .iter()
-            .map(|node| &node.name)
-            .chain(&self.outside)
-        {
+        for name in self.nodes.iter().map(|node| &node.name).chain(&self.outside) {
             let why = if name.is_empty() {
                 "it is empty"
             } else if name.len() > 63 {
@@ -87,24 +75,15 @@ impl Shape {
             } else {
                 continue;
             };
-            return Err(Error::Name {
-                name: name.clone(),
-                why,
-            });
+            return Err(Error::Name { name: name.clone(), why });
         }
-        self.nodes
-            .iter()
-            .filter_map(|node| node.mtu)
-            .try_for_each(check_mtu)
+        self.nodes.iter().filter_map(|node| node.mtu).try_for_each(check_mtu)
     }
 }
 
 pub(crate) fn check_mtu(mtu: u32) -> Result<(), Error> {
     if mtu < SMALLEST_MTU {
-        return Err(Error::Mtu {
-            mtu,
-            minimum: SMALLEST_MTU,
-        });
+        return Err(Error::Mtu { mtu, minimum: SMALLEST_MTU });
     }
     Ok(())
 }
@@ -159,12 +138,8 @@ impl Node {
     /// Less than IPv6 needs, or what the kernel said.
     pub fn set_mtu(&self, mtu: u32) -> Result<(), Error> {
         check_mtu(mtu)?;
-        self.namespace
-            .change(vec![Change::Mtu { index: UPLINK, mtu }])?;
-        self.fabric.namespace.change(vec![Change::Mtu {
-            index: node_link(self.number),
-            mtu,
-        }])
+        self.namespace.change(vec![Change::Mtu { index: UPLINK, mtu }])?;
+        self.fabric.namespace.change(vec![Change::Mtu { index: node_link(self.number), mtu }])
     }
 
     /// Takes every address of a range for the node's own, as a load balancer address that is
@@ -174,8 +149,7 @@ impl Node {
     ///
     /// What the kernel said.
     pub fn answer_for(&self, range: Prefix) -> Result<(), Error> {
-        self.namespace
-            .change(vec![Change::LocalRoute { to: range }])
+        self.namespace.change(vec![Change::LocalRoute { to: range }])
     }
 }
 
@@ -243,9 +217,7 @@ impl Topology {
         for (namespace, k) in made.outside.iter().zip(1..) {
             changing.push(namespace.begin_change(outside_changes(k, nodes))?);
         }
-        changing
-            .into_iter()
-            .try_for_each(|changing| changing.finish())?;
+        changing.into_iter().try_for_each(|changing| changing.finish())?;
         let nodes = (1..=nodes).map(node_link);
         let outside = (1..=made.outside.len() as u8).map(outside_link);
         let links = nodes.chain(outside).chain([SINK_LINK]).collect();
@@ -299,9 +271,7 @@ impl Topology {
     /// As for [`Topology::pods`].
     pub fn pod(&self, node: &str) -> Result<Pod, Error> {
         let mut pods = self.pods(node, 1)?;
-        pods.pop().ok_or_else(|| Error::NoNode {
-            name: node.to_owned(),
-        })
+        pods.pop().ok_or_else(|| Error::NoNode { name: node.to_owned() })
     }
 
     /// Adds `count` pods to a node.
@@ -323,9 +293,7 @@ impl Topology {
     pub fn pods_on(&self, wanted: &[(&str, usize)]) -> Result<Vec<Pod>, Error> {
         let find = |&(name, count): &(&str, usize)| {
             let node = self.nodes.iter().find(|node| node.name == name);
-            let node = node.ok_or_else(|| Error::NoNode {
-                name: name.to_owned(),
-            })?;
+            let node = node.ok_or_else(|| Error::NoNode { name: name.to_owned() })?;
             Ok((Arc::clone(node), count))
         };
         pod::add(&wanted.iter().map(find).collect::<Result<Vec<_>, Error>>()?)
@@ -360,23 +328,13 @@ impl Made {
         };
         let first = [host("fabric", Role::Fabric), host("sink", Role::Sink)];
         let outside = shape.outside.iter().map(|name| host(name, Role::Host));
-        let all = first
-            .into_iter()
-            .chain(shape.nodes.iter().map(node))
-            .chain(outside);
+        let all = first.into_iter().chain(shape.nodes.iter().map(node)).chain(outside);
         let mut all = Namespace::new_many(all)?.into_iter();
-        let gone = || Error::Gone {
-            namespace: "fabric".to_owned(),
-        };
+        let gone = || Error::Gone { namespace: "fabric".to_owned() };
         let fabric = all.next().ok_or_else(gone)?;
         let sink = all.next().ok_or_else(gone)?;
         let nodes = all.by_ref().take(shape.nodes.len()).collect();
-        Ok(Self {
-            fabric,
-            sink,
-            nodes,
-            outside: all.collect(),
-        })
+        Ok(Self { fabric, sink, nodes, outside: all.collect() })
     }
 
     fn fabric_changes(&self, shape: &Shape) -> Vec<Change> {
@@ -393,10 +351,7 @@ impl Made {
 
     fn finish(self, shape: &Shape) -> Result<Topology, Error> {
         let sink = Tap::open(&self.sink)?;
-        let fabric = Arc::new(Fabric {
-            namespace: self.fabric,
-            closing: AtomicBool::new(false),
-        });
+        let fabric = Arc::new(Fabric { namespace: self.fabric, closing: AtomicBool::new(false) });
         let nodes = self.nodes.into_iter().zip(&shape.nodes).zip(1..);
         let nodes = nodes.map(|((namespace, node), number)| {
             Arc::new(Node {
@@ -438,31 +393,19 @@ mod tests {
             nodes: nodes.iter().map(|name| NodeShape::new(*name)).collect(),
             outside: outside.iter().map(|name| (*name).to_owned()).collect(),
         };
-        let said = shape
-            .check()
-            .err()
-            .map(|error| error.to_string())
-            .unwrap_or_default();
+        let said = shape.check().err().map(|error| error.to_string()).unwrap_or_default();
         assert_eq!(said, expected);
     }
 
     #[test]
     fn shapes_are_checked() {
         check(&["n1", "n2"], &["o1"], "");
-        check(
-            &["n1"; 14],
-            &[],
-            "no room for 14 nodes, the address plan has 13",
-        );
+        check(&["n1"; 14], &[], "no room for 14 nodes, the address plan has 13");
         check(
             &["n1", "n1"],
             &[],
             r#""n1" cannot be the name of a node or an outside client: another one has it"#,
         );
-        check(
-            &[""],
-            &[],
-            r#""" cannot be the name of a node or an outside client: it is empty"#,
-        );
+        check(&[""], &[], r#""" cannot be the name of a node or an outside client: it is empty"#);
     }
 }

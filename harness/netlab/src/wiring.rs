@@ -31,11 +31,7 @@ pub(crate) fn add_sink(changes: &mut Vec<Change>, namespace: &Namespace) {
     for family in Family::BOTH {
         // An address that nobody has: only its neighbour entry counts.
         let gateway = plan::pod_gateway(family);
-        let neighbour = Change::Neighbour {
-            index: SINK_LINK,
-            address: gateway,
-            mac: SINK_MAC,
-        };
+        let neighbour = Change::Neighbour { index: SINK_LINK, address: gateway, mac: SINK_MAC };
         changes.push(neighbour);
         for table in [MAIN_TABLE, SINK_TABLE] {
             changes.push(Change::Route {
@@ -80,11 +76,7 @@ fn outside_fabric_mac(client: u8) -> Mac {
 }
 
 pub(crate) fn end(name: impl Into<String>, index: u32, mac: Mac) -> End {
-    End {
-        name: name.into(),
-        index,
-        mac,
-    }
+    End { name: name.into(), index, mac }
 }
 
 /// The fabric's side of a node.
@@ -99,27 +91,11 @@ pub(crate) fn add_node(changes: &mut Vec<Change>, namespace: &Namespace, i: u8, 
     });
     for family in Family::BOTH {
         let node = plan::node_address(family, i);
-        let gateway = Prefix::new(
-            plan::node_gateway(family, i),
-            plan::node_link_length(family),
-        );
+        let gateway = Prefix::new(plan::node_gateway(family, i), plan::node_link_length(family));
         let pods = plan::pod_range(family, i);
-        changes.push(Change::Address {
-            index,
-            prefix: gateway,
-        });
-        changes.push(Change::Neighbour {
-            index,
-            address: node,
-            mac: node_mac(i),
-        });
-        let route = |to, via| Change::Route {
-            to,
-            via,
-            index,
-            source: None,
-            table: MAIN_TABLE,
-        };
+        changes.push(Change::Address { index, prefix: gateway });
+        changes.push(Change::Neighbour { index, address: node, mac: node_mac(i) });
+        let route = |to, via| Change::Route { to, via, index, source: None, table: MAIN_TABLE };
         changes.push(route(Prefix::host(node), None));
         changes.push(route(pods, Some(node)));
         // The node did not know this address of its own range: sent back to it, the packet would
@@ -156,26 +132,13 @@ pub(crate) fn add_outside(changes: &mut Vec<Change>, namespace: &Namespace, k: u
     for family in Family::BOTH {
         let length = plan::outside_range(family, k).length;
         let gateway = Prefix::new(plan::outside_gateway(family, k), length);
-        changes.push(Change::Address {
-            index,
-            prefix: gateway,
-        });
+        changes.push(Change::Address { index, prefix: gateway });
         for i in 1..=nodes {
             let address = plan::outside_address(family, k, i);
             let host = Prefix::host(address);
-            changes.push(Change::Neighbour {
-                index,
-                address,
-                mac: outside_mac(k),
-            });
+            changes.push(Change::Neighbour { index, address, mac: outside_mac(k) });
             let (via, source, table) = (None, None, MAIN_TABLE);
-            changes.push(Change::Route {
-                to: host,
-                via,
-                index,
-                source,
-                table,
-            });
+            changes.push(Change::Route { to: host, via, index, source, table });
             // Only from the client's own link: from a node the same packet was not handled.
             changes.push(Change::Rule {
                 priority: RULE_SERVICES,
@@ -196,15 +159,8 @@ pub(crate) fn node_changes(i: u8) -> Vec<Change> {
         let length = plan::node_link_length(family);
         let gateway = plan::node_gateway(family, i);
         let mac = node_fabric_mac(i);
-        changes.push(Change::Address {
-            index: UPLINK,
-            prefix: Prefix::new(address, length),
-        });
-        changes.push(Change::Neighbour {
-            index: UPLINK,
-            address: gateway,
-            mac,
-        });
+        changes.push(Change::Address { index: UPLINK, prefix: Prefix::new(address, length) });
+        changes.push(Change::Neighbour { index: UPLINK, address: gateway, mac });
         changes.push(default_route(family, gateway, Some(address)));
     }
     changes
@@ -218,17 +174,10 @@ pub(crate) fn outside_changes(k: u8, nodes: u8) -> Vec<Change> {
         let length = plan::outside_range(family, k).length;
         for i in 1..=nodes {
             let prefix = Prefix::new(plan::outside_address(family, k, i), length);
-            changes.push(Change::Address {
-                index: UPLINK,
-                prefix,
-            });
+            changes.push(Change::Address { index: UPLINK, prefix });
         }
         let mac = outside_fabric_mac(k);
-        changes.push(Change::Neighbour {
-            index: UPLINK,
-            address: gateway,
-            mac,
-        });
+        changes.push(Change::Neighbour { index: UPLINK, address: gateway, mac });
         let first = (nodes > 0).then(|| plan::outside_address(family, k, 1));
         changes.push(default_route(family, gateway, first));
     }

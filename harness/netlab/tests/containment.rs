@@ -48,11 +48,8 @@ fn main() -> ExitCode {
 }
 
 fn tests() -> ExitCode {
-    let kill_when_up = |victim| {
-        Trial::test(format!("{victim:?} killed when up"), move || {
-            round(victim, None)
-        })
-    };
+    let kill_when_up =
+        |victim| Trial::test(format!("{victim:?} killed when up"), move || round(victim, None));
     let kill_early = |victim| {
         Trial::test(format!("{victim:?} killed at any moment"), move || {
             (0..ROUNDS)
@@ -116,9 +113,7 @@ fn again(role: &str) -> Command {
 
 fn orphan() -> ExitCode {
     // Its parent, this process, ends at once.
-    again("idle")
-        .spawn()
-        .map_or(ExitCode::FAILURE, |_| ExitCode::SUCCESS)
+    again("idle").spawn().map_or(ExitCode::FAILURE, |_| ExitCode::SUCCESS)
 }
 
 fn idle() -> ExitCode {
@@ -173,22 +168,14 @@ fn start(outer: &str, role: &str) -> Result<Chain, Failed> {
         let _ = reader.read_to_end(&mut Vec::new());
         let _ = sender.send(News::AllGone);
     });
-    Ok(Chain {
-        marker,
-        outer,
-        news,
-    })
+    Ok(Chain { marker, outer, news })
 }
 
 fn status(outer: &str) -> Result<(), Failed> {
     let mut chain = start(outer, "exit")?;
     all_gone(&chain, &BTreeSet::new())?;
     let code = chain.outer.wait()?.code();
-    if code == Some(7) {
-        Ok(())
-    } else {
-        Err(format!("status {code:?}").into())
-    }
+    if code == Some(7) { Ok(()) } else { Err(format!("status {code:?}").into()) }
 }
 
 fn terminate() -> Result<(), Failed> {
@@ -199,11 +186,7 @@ fn terminate() -> Result<(), Failed> {
     kill(pid(&chain.outer)?, Signal::SIGTERM)?;
     all_gone(&chain, &BTreeSet::new())?;
     let code = chain.outer.wait()?.code();
-    if code == Some(128 + 15) {
-        Ok(())
-    } else {
-        Err(format!("status {code:?}").into())
-    }
+    if code == Some(128 + 15) { Ok(()) } else { Err(format!("status {code:?}").into()) }
 }
 
 fn pid(child: &Child) -> Result<Pid, Failed> {
@@ -221,10 +204,7 @@ fn round(victim: Victim, at: Option<Duration>) -> Result<(), Failed> {
     let namespaces = namespaces_of(marked.iter().map(|process| process.pid))?;
     let role = |process: &&Process| match victim {
         Victim::Outer => process.roles.first().is_some_and(|role| role == "outer"),
-        Victim::Init => process
-            .roles
-            .first()
-            .is_some_and(|role| role == "__contained-init"),
+        Victim::Init => process.roles.first().is_some_and(|role| role == "__contained-init"),
         Victim::Inner => process.roles.first().is_some_and(|role| role == "inner"),
     };
     match (marked.iter().find(role), at) {
@@ -265,10 +245,8 @@ fn all_gone(chain: &Chain, namespaces: &BTreeSet<PathBuf>) -> Result<(), Failed>
     loop {
         // A process closes its descriptors a moment before it leaves its namespaces.
         let everywhere = namespaces_of(processes()?.into_iter().filter(|&pid| !is_zombie(pid)))?;
-        let left: Vec<_> = namespaces
-            .difference(&own)
-            .filter(|one| everywhere.contains(*one))
-            .collect();
+        let left: Vec<_> =
+            namespaces.difference(&own).filter(|one| everywhere.contains(*one)).collect();
         if left.is_empty() {
             return Ok(());
         }
@@ -281,10 +259,8 @@ fn all_gone(chain: &Chain, namespaces: &BTreeSet<PathBuf>) -> Result<(), Failed>
 
 /// Whether it has ended and only its new parent, which is not ours to hurry, does not know yet.
 fn is_zombie(pid: Pid) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        stat.rsplit_once(") ")
-            .is_some_and(|(_, rest)| rest.starts_with('Z'))
-    })
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
 }
 
 #[derive(Debug)]
@@ -313,10 +289,7 @@ fn marked(marker: &str) -> Result<Vec<Process>, Failed> {
 fn processes() -> Result<Vec<Pid>, Failed> {
     let names =
         fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    Ok(names
-        .filter_map(|name| name.parse().ok())
-        .map(Pid::from_raw)
-        .collect())
+    Ok(names.filter_map(|name| name.parse().ok()).map(Pid::from_raw).collect())
 }
 
 /// Namespaces of processes and of each of their threads, as far as they can be seen.

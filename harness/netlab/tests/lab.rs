@@ -39,30 +39,12 @@ fn main() -> ExitCode {
         return common::contained(INSIDE);
     }
     let tests: &[(&str, Test)] = &[
-        (
-            "pods reach each other and see the source",
-            pods_reach_each_other,
-        ),
-        (
-            "pods, nodes and outside clients reach each other",
-            everybody_reaches_everybody,
-        ),
-        (
-            "an outside client enters through the node of its address",
-            outside_enters,
-        ),
-        (
-            "a Service address that nobody handles ends in the sink",
-            unhandled,
-        ),
-        (
-            "a pod address that nobody has ends in the sink once",
-            unknown_pod,
-        ),
-        (
-            "a closed port refuses, a missing host is silent",
-            refused_and_dropped,
-        ),
+        ("pods reach each other and see the source", pods_reach_each_other),
+        ("pods, nodes and outside clients reach each other", everybody_reaches_everybody),
+        ("an outside client enters through the node of its address", outside_enters),
+        ("a Service address that nobody handles ends in the sink", unhandled),
+        ("a pod address that nobody has ends in the sink once", unknown_pod),
+        ("a closed port refuses, a missing host is silent", refused_and_dropped),
         ("the error queue names the offender", offender),
         ("a resent SYN is seen", resent_syn),
         ("sockets come in batches", batches),
@@ -77,10 +59,7 @@ fn main() -> ExitCode {
         ("a panic of a job ends nothing", panics),
         ("threads and namespaces end", ends),
     ];
-    let trials = tests
-        .iter()
-        .map(|&(name, test)| Trial::test(name, test))
-        .collect();
+    let trials = tests.iter().map(|&(name, test)| Trial::test(name, test)).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
@@ -137,16 +116,12 @@ fn connect(namespace: &Namespace, source: IpAddr, to: SocketAddr) -> Result<TcpS
 }
 
 fn accept(listener: &TcpListener) -> Result<(TcpStream, SocketAddr), Failed> {
-    check(ready(listener, PollFlags::POLLIN, soon())?, || {
-        "nobody connected".into()
-    })?;
+    check(ready(listener, PollFlags::POLLIN, soon())?, || "nobody connected".into())?;
     Ok(listener.accept()?)
 }
 
 fn receive(socket: &UdpSocket) -> Result<(Vec<u8>, SocketAddr), Failed> {
-    check(ready(socket, PollFlags::POLLIN, soon())?, || {
-        "no datagram came".into()
-    })?;
+    check(ready(socket, PollFlags::POLLIN, soon())?, || "no datagram came".into())?;
     let mut buffer = [0; 64];
     let (length, from) = socket.recv_from(&mut buffer)?;
     Ok((buffer[..length].to_vec(), from))
@@ -169,21 +144,15 @@ fn exchange(
         format!("{source} was seen as {seen}")
     })?;
     let took = started.elapsed();
-    check(took < Duration::from_millis(900), || {
-        format!("{source} -> {address} took {took:?}")
-    })?;
+    check(took < Duration::from_millis(900), || format!("{source} -> {address} took {took:?}"))?;
     let server = to.udp_socket(SocketAddr::new(address, 0))?;
     let client = from.udp_socket(SocketAddr::new(source, 0))?;
     client.send_to(b"there", server.local_addr()?)?;
     let (text, seen) = receive(&server)?;
-    check(text == b"there" && seen.ip() == source, || {
-        format!("{source} was seen as {seen}")
-    })?;
+    check(text == b"there" && seen.ip() == source, || format!("{source} was seen as {seen}"))?;
     server.send_to(b"back", seen)?;
     let (text, seen) = receive(&client)?;
-    check(text == b"back" && seen.ip() == address, || {
-        format!("{address} was seen as {seen}")
-    })?;
+    check(text == b"back" && seen.ip() == address, || format!("{address} was seen as {seen}"))?;
     check(Family::of(seen.ip()) == family, || "family changed".into())
 }
 
@@ -236,22 +205,15 @@ fn outside_enters() -> Result<(), Failed> {
             let source = outside.address_through(range.family(), node);
             let socket = outside.namespace().udp_socket(SocketAddr::new(source, 0))?;
             socket.send_to(b"x", target)?;
-            let filter = Filter {
-                source: Some(source),
-                ..Filter::to(target.ip(), 53)
-            };
+            let filter = Filter { source: Some(source), ..Filter::to(target.ip(), 53) };
             check(tap.settle(&filter, start, SOON) == 1, || {
                 format!("{source} -> {target} did not come through {}", node.name())
             })?;
             // The node has no proxy, so its packet goes to the sink, once.
             let in_sink = topology.sink().settle(&filter, start, SOON);
-            check(in_sink == 1, || {
-                format!("{source} -> {target}: {in_sink} in the sink")
-            })?;
+            check(in_sink == 1, || format!("{source} -> {target}: {in_sink} in the sink"))?;
             let elsewhere: usize = taps.iter().map(|tap| tap.count(&filter, start)).sum();
-            check(elsewhere == 1, || {
-                format!("{source} -> {target} came through both nodes")
-            })?;
+            check(elsewhere == 1, || format!("{source} -> {target} came through both nodes"))?;
         }
     }
     Ok(())
@@ -274,16 +236,10 @@ fn check_silent(
 ) -> Result<(), Failed> {
     let start = Instant::now();
     let (_socket, outcome) = connect_within(namespace, source, target, PollTimeout::from(QUIET))?;
-    check(
-        outcome
-            .as_ref()
-            .is_err_and(|e| e.kind() == io::ErrorKind::TimedOut),
-        || format!("{source} -> {target}: {outcome:?}"),
-    )?;
-    let filter = Filter {
-        source: Some(source),
-        ..Filter::to(target.ip(), target.port())
-    };
+    check(outcome.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::TimedOut), || {
+        format!("{source} -> {target}: {outcome:?}")
+    })?;
+    let filter = Filter { source: Some(source), ..Filter::to(target.ip(), target.port()) };
     let arrivals = topology.sink().arrivals(&filter, start);
     check(arrivals.len() == 1 && arrivals[0].protocol == 6, || {
         format!("{source} -> {target} in the sink: {arrivals:?}")
@@ -311,12 +267,7 @@ fn unknown_pod() -> Result<(), Failed> {
             check_silent(&topology, pod.namespace(), pod.address(family), target)?;
         }
         let nowhere = SocketAddr::new(plan::node_gateway(family, 9), 80);
-        check_silent(
-            &topology,
-            pods[0].namespace(),
-            pods[0].address(family),
-            nowhere,
-        )?;
+        check_silent(&topology, pods[0].namespace(), pods[0].address(family), nowhere)?;
     }
     Ok(())
 }
@@ -330,9 +281,7 @@ fn refused_and_dropped() -> Result<(), Failed> {
         let source = from.address(family);
         let (_socket, outcome) = connect_within(from.namespace(), source, target, soon())?;
         check(
-            outcome
-                .as_ref()
-                .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused),
+            outcome.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused),
             || format!("{target}: {outcome:?}"),
         )?;
         let missing = SocketAddr::new(plan::pod_address(family, 2, 99), 9);
@@ -352,13 +301,9 @@ fn offender() -> Result<(), Failed> {
             Family::V6 => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
         }
         socket.send_to(b"x", target)?;
-        check(ready(&socket, PollFlags::POLLERR, soon())?, || {
-            "no error came".into()
-        })?;
+        check(ready(&socket, PollFlags::POLLERR, soon())?, || "no error came".into())?;
         let offender = read_offender(&socket)?;
-        check(offender == Some(target.ip()), || {
-            format!("offender {offender:?}")
-        })?;
+        check(offender == Some(target.ip()), || format!("offender {offender:?}"))?;
     }
     Ok(())
 }
@@ -391,9 +336,7 @@ fn resent_syn() -> Result<(), Failed> {
     let limit = PollTimeout::from(1500_u16);
     let (socket, _) = connect_within(pod.namespace(), source, target, limit)?;
     let info = touchstone_sys::tcp_info(&socket)?;
-    check(info.resent() && info.total_retrans == 1, || {
-        format!("{info:?}")
-    })?;
+    check(info.resent() && info.total_retrans == 1, || format!("{info:?}"))?;
     let listener = pod.namespace().tcp_listener(SocketAddr::new(source, 0))?;
     let client = connect(pod.namespace(), source, listener.local_addr()?)?;
     let info = touchstone_sys::tcp_info(&client)?;
@@ -406,27 +349,20 @@ fn batches() -> Result<(), Failed> {
     let listener = pod.namespace().tcp_listener(any(Family::V4, 0))?;
     let target = SocketAddr::new(pod.address(Family::V4), listener.local_addr()?.port());
     let sockets = pod.namespace().tcp_sockets(Family::V4, 300)?;
-    check(sockets.len() == 300, || {
-        format!("{} sockets", sockets.len())
-    })?;
+    check(sockets.len() == 300, || format!("{} sockets", sockets.len()))?;
     for socket in sockets.into_iter().map(Socket::from) {
         let flags = fcntl(&socket, FcntlArg::F_GETFD)?;
-        check(
-            socket.nonblocking()? && flags & nix::libc::FD_CLOEXEC != 0,
-            || "wrong flags".into(),
-        )?;
+        check(socket.nonblocking()? && flags & nix::libc::FD_CLOEXEC != 0, || {
+            "wrong flags".into()
+        })?;
         if let Err(error) = socket.connect(&SockAddr::from(target)) {
-            check(error.raw_os_error() == Some(nix::libc::EINPROGRESS), || {
-                error.to_string()
-            })?;
+            check(error.raw_os_error() == Some(nix::libc::EINPROGRESS), || error.to_string())?;
         }
         accept(&listener)?;
     }
     let sockets = pod.namespace().udp_sockets(any(Family::V6, 0), 100)?;
-    let ports: std::collections::BTreeSet<u16> = sockets
-        .iter()
-        .map(|s| s.local_addr().map(|a| a.port()))
-        .collect::<Result<_, _>>()?;
+    let ports: std::collections::BTreeSet<u16> =
+        sockets.iter().map(|s| s.local_addr().map(|a| a.port())).collect::<Result<_, _>>()?;
     check(ports.len() == 100, || format!("{} ports", ports.len()))
 }
 
@@ -434,12 +370,8 @@ fn separate() -> Result<(), Failed> {
     let (one, other) = (topology()?, topology()?);
     let (here, there) = (one.pod("n1")?, other.pod("n1")?);
     let address = here.address(Family::V4);
-    check(address == there.address(Family::V4), || {
-        "the plan differs".into()
-    })?;
-    let listener = here
-        .namespace()
-        .tcp_listener(SocketAddr::new(address, 8080))?;
+    check(address == there.address(Family::V4), || "the plan differs".into())?;
+    let listener = here.namespace().tcp_listener(SocketAddr::new(address, 8080))?;
     let target = listener.local_addr()?;
     connect(here.namespace(), address, target)?;
     let (_socket, outcome) = connect_within(there.namespace(), address, target, soon())?;
@@ -452,35 +384,18 @@ fn removed() -> Result<(), Failed> {
     let (third, second) = (pods.pop().ok_or("no pod")?, pods.pop().ok_or("no pod")?);
     let pod = &pods[0];
     for family in Family::BOTH {
-        exchange(
-            pod.namespace(),
-            pod.address(family),
-            second.namespace(),
-            second.address(family),
-        )?;
+        exchange(pod.namespace(), pod.address(family), second.namespace(), second.address(family))?;
     }
     let gone = second.addresses();
     second.remove()?;
     for address in gone {
         let source = pod.address(Family::of(address));
-        check_silent(
-            &topology,
-            pod.namespace(),
-            source,
-            SocketAddr::new(address, 8080),
-        )?;
+        check_silent(&topology, pod.namespace(), source, SocketAddr::new(address, 8080))?;
     }
     drop(third);
     let next = topology.pod("n1")?;
-    check(next.number() == 4, || {
-        format!("number {} was given again at once", next.number())
-    })?;
-    exchange(
-        pod.namespace(),
-        pod.address(Family::V4),
-        next.namespace(),
-        next.address(Family::V4),
-    )
+    check(next.number() == 4, || format!("number {} was given again at once", next.number()))?;
+    exchange(pod.namespace(), pod.address(Family::V4), next.namespace(), next.address(Family::V4))
 }
 
 fn several_addresses() -> Result<(), Failed> {
@@ -490,31 +405,15 @@ fn several_addresses() -> Result<(), Failed> {
     for address in extra {
         pods[0].add_address(address)?;
         let again = pods[0].add_address(address);
-        check(matches!(again, Err(Error::Taken { .. })), || {
-            format!("{again:?}")
-        })?;
+        check(matches!(again, Err(Error::Taken { .. })), || format!("{again:?}"))?;
         let family = Family::of(address);
         let (owner, other) = (&pods[0], &pods[1]);
-        exchange(
-            other.namespace(),
-            other.address(family),
-            owner.namespace(),
-            address,
-        )?;
-        exchange(
-            owner.namespace(),
-            address,
-            other.namespace(),
-            other.address(family),
-        )?;
+        exchange(other.namespace(), other.address(family), owner.namespace(), address)?;
+        exchange(owner.namespace(), address, other.namespace(), other.address(family))?;
     }
     let foreign = pods[0].add_address("10.244.2.211".parse()?);
-    check(matches!(foreign, Err(Error::OutsideRange { .. })), || {
-        format!("{foreign:?}")
-    })?;
-    check(pods[0].addresses().len() == 4, || {
-        format!("{:?}", pods[0].addresses())
-    })
+    check(matches!(foreign, Err(Error::OutsideRange { .. })), || format!("{foreign:?}"))?;
+    check(pods[0].addresses().len() == 4, || format!("{:?}", pods[0].addresses()))
 }
 
 fn ranges() -> Result<(), Failed> {
@@ -532,12 +431,7 @@ fn ranges() -> Result<(), Failed> {
     first.remove()?;
     let other: &Pod = &pods[0];
     let target = SocketAddr::new("10.200.0.1".parse()?, 80);
-    check_silent(
-        &topology,
-        other.namespace(),
-        other.address(Family::V4),
-        target,
-    )
+    check_silent(&topology, other.namespace(), other.address(Family::V4), target)
 }
 
 fn small_mtu() -> Result<(), Failed> {
@@ -546,20 +440,14 @@ fn small_mtu() -> Result<(), Failed> {
     let pods = topology.pods_on(&[("n1", 1), ("n2", 1)])?;
     let node = topology.node("n2").ok_or("no node n2")?;
     let refused = node.set_mtu(1000);
-    check(matches!(refused, Err(Error::Mtu { .. })), || {
-        format!("{refused:?}")
-    })?;
+    check(matches!(refused, Err(Error::Mtu { .. })), || format!("{refused:?}"))?;
     node.set_mtu(1300)?;
     pods[1].set_mtu(1400)?;
     for family in Family::BOTH {
-        let listener = pods[1]
-            .namespace()
-            .tcp_listener(SocketAddr::new(pods[1].address(family), 0))?;
-        let mut client = connect(
-            pods[0].namespace(),
-            pods[0].address(family),
-            listener.local_addr()?,
-        )?;
+        let listener =
+            pods[1].namespace().tcp_listener(SocketAddr::new(pods[1].address(family), 0))?;
+        let mut client =
+            connect(pods[0].namespace(), pods[0].address(family), listener.local_addr()?)?;
         let (mut server, _) = accept(&listener)?;
         client.set_nonblocking(false)?;
         server.set_nonblocking(false)?;
@@ -577,15 +465,11 @@ fn own_run() -> Result<(), Failed> {
     let topology = topology()?;
     let node = |name: &str| topology.node(name).ok_or("no such node");
     let file = Path::new("/run/touchstone-test");
-    node("n1")?
-        .namespace()
-        .run(move || std::fs::write(file, "x"))??;
+    node("n1")?.namespace().run(move || std::fs::write(file, "x"))??;
     let seen = node("n2")?.namespace().run(move || file.exists())?;
     check(!seen && !file.exists(), || "/run is shared".into())?;
     let mut cat = Command::new("cat");
-    cat.arg("/proc/sys/kernel/hostname")
-        .arg(file)
-        .stdout(Stdio::piped());
+    cat.arg("/proc/sys/kernel/hostname").arg(file).stdout(Stdio::piped());
     let output = node("n1")?.namespace().spawn(cat)?.wait_with_output()?;
     check(output.stdout == b"n1\nx", || format!("{output:?}"))?;
     let path = node("n1")?.namespace().path(NamespaceKind::Mount);
@@ -597,12 +481,8 @@ fn settings() -> Result<(), Failed> {
     let topology = topology()?;
     let pod = topology.pod("n1")?;
     let node = topology.node("n1").ok_or("no node n1")?.namespace();
-    let unset: Vec<String> = topology
-        .unset()
-        .values()
-        .flat_map(|all| all.iter())
-        .map(|u| u.setting.clone())
-        .collect();
+    let unset: Vec<String> =
+        topology.unset().values().flat_map(|all| all.iter()).map(|u| u.setting.clone()).collect();
     for (namespace, setting, value) in [
         (node, "net.ipv4.ip_forward", "1"),
         (node, "net.ipv6.conf.all.forwarding", "1"),
@@ -612,42 +492,28 @@ fn settings() -> Result<(), Failed> {
         (node, "net.ipv6.icmp.ratelimit", "0"),
         (node, "net.ipv6.icmp.ratemask", ""),
         (node, "net.ipv4.conf.eth0.send_redirects", "0"),
-        (
-            node,
-            "net.netfilter.nf_conntrack_tcp_timeout_time_wait",
-            "2",
-        ),
+        (node, "net.netfilter.nf_conntrack_tcp_timeout_time_wait", "2"),
         (pod.namespace(), "net.ipv4.ip_forward", "0"),
-        (
-            pod.namespace(),
-            "net.ipv4.ip_local_port_range",
-            "1024\t65535",
-        ),
+        (pod.namespace(), "net.ipv4.ip_local_port_range", "1024\t65535"),
         (pod.namespace(), "net.core.somaxconn", "4096"),
     ] {
         if unset.iter().any(|name| name == setting) {
             continue;
         }
         let seen = namespace.setting(setting)?;
-        check(seen == value, || {
-            format!("{setting} is {seen:?}, not {value:?}")
-        })?;
+        check(seen == value, || format!("{setting} is {seen:?}, not {value:?}"))?;
     }
     node.set("net.ipv4.conf.all.route_localnet", "1")?;
     let seen = node.setting("net.ipv4.conf.all.route_localnet")?;
     check(seen == "1", || format!("route_localnet is {seen:?}"))?;
     let missing = node.set("net.ipv4.no_such_setting", "1");
-    check(matches!(missing, Err(Error::Setting { .. })), || {
-        format!("{missing:?}")
-    })
+    check(matches!(missing, Err(Error::Setting { .. })), || format!("{missing:?}"))
 }
 
 fn async_jobs() -> Result<(), Failed> {
     let topology = topology()?;
     let pod = topology.pod("n1")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let name = "/proc/thread-self/ns/net";
     let first = pod.namespace().run_async(move || std::fs::read_link(name));
     let (one, two) = runtime.block_on(async {
@@ -656,9 +522,7 @@ fn async_jobs() -> Result<(), Failed> {
     });
     let (one, two) = (one??, two??);
     let outside = std::fs::read_link(name)?;
-    check(one == two && one != outside, || {
-        format!("{one:?} {two:?} {outside:?}")
-    })
+    check(one == two && one != outside, || format!("{one:?} {two:?} {outside:?}"))
 }
 
 fn panics() -> Result<(), Failed> {
@@ -668,9 +532,7 @@ fn panics() -> Result<(), Failed> {
     std::panic::set_hook(Box::new(|_| {}));
     let lost = node.run(|| panic!("on purpose"));
     std::panic::set_hook(hook);
-    check(matches!(lost, Err(Error::Gone { .. })), || {
-        format!("{lost:?}")
-    })?;
+    check(matches!(lost, Err(Error::Gone { .. })), || format!("{lost:?}"))?;
     check(node.run(|| 1 + 1)? == 2, || "the thread is gone".into())
 }
 
@@ -683,9 +545,7 @@ fn ends() -> Result<(), Failed> {
         .chain([pod.namespace(), topology.fabric()])
         .map(|namespace| format!("/proc/self/task/{}", namespace.thread_id()))
         .collect();
-    check(tasks.iter().all(|task| Path::new(task).exists()), || {
-        "no threads".into()
-    })?;
+    check(tasks.iter().all(|task| Path::new(task).exists()), || "no threads".into())?;
     drop(topology);
     // The pod keeps its node.
     pod.namespace().run(|| ())?;

@@ -23,9 +23,7 @@ enum Way {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let tcp = Server::bind_tcp(any, "tcp".to_owned())?;
@@ -56,10 +54,7 @@ async fn measure(way: Way, to: SocketAddr, clients: usize) -> Result<(), Box<dyn
         seen.map_err(|seen| format!("{way:?}: {seen:?}"))?;
     }
     let rate = QUESTIONS as f64 / begin.elapsed().as_secs_f64();
-    writeln!(
-        std::io::stdout(),
-        "{way:?} with {clients:>2} clients: {rate:>7.0} per second"
-    )?;
+    writeln!(std::io::stdout(), "{way:?} with {clients:>2} clients: {rate:>7.0} per second")?;
     Ok(())
 }
 
@@ -77,10 +72,7 @@ async fn ask_until_none_is_left(
         Way::UdpKept => Some(UdpFlow::open(open_udp(to, None).map_err(no_socket)?, to)?),
         Way::TcpEach | Way::TcpKept | Way::UdpEach => None,
     };
-    while left
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
-        .is_ok()
-    {
+    while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
         let seen = if let Some(connection) = &mut connection {
             connection.ask(WAIT).await
         } else if let Some(flow) = &mut flow {

@@ -32,17 +32,9 @@ pub(crate) struct Queued {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// An ICMP error.
-    Icmp {
-        kind: u8,
-        code: u8,
-        from: Option<IpAddr>,
-    },
+    Icmp { kind: u8, code: u8, from: Option<IpAddr> },
     /// An ICMPv6 error.
-    Icmp6 {
-        kind: u8,
-        code: u8,
-        from: Option<IpAddr>,
-    },
+    Icmp6 { kind: u8, code: u8, from: Option<IpAddr> },
     /// The client's own kernel.
     Local(Errno),
 }
@@ -96,10 +88,7 @@ pub(crate) fn next_queued(socket: impl AsFd) -> io::Result<Option<Queued>> {
 
 fn cause_of(message: ControlMessageOwned) -> Option<Cause> {
     let (error, from) = if let ControlMessageOwned::Ipv4RecvErr(error, from) = message {
-        (
-            error,
-            from.map(|from| IpAddr::from(from.sin_addr.s_addr.to_ne_bytes())),
-        )
+        (error, from.map(|from| IpAddr::from(from.sin_addr.s_addr.to_ne_bytes())))
     } else if let ControlMessageOwned::Ipv6RecvErr(error, from) = message {
         (error, from.map(|from| IpAddr::from(from.sin6_addr.s6_addr)))
     } else {
@@ -121,40 +110,18 @@ pub(crate) fn meaning_of_cause(cause: Cause) -> Option<Outcome> {
         // Network and host unreachable, source route failed, network and host unknown, source
         // isolated, and both again "for this type of service" tell of missing routes (RFC 792,
         // RFC 1122 section 3.2.2.1); the other codes of type 3 say no.
-        Cause::Icmp {
-            kind: 3,
-            code: 0 | 1 | 5..=8 | 11 | 12,
-            from: _,
-        } => Some(Outcome::Unreachable),
-        Cause::Icmp {
-            kind: 3,
-            code,
-            from,
-        } => Some(Outcome::Refused(Refusal::Icmp {
-            kind: 3,
-            code,
-            from,
-        })),
-        Cause::Icmp {
-            kind: _,
-            code: _,
-            from: _,
-        } => Some(Outcome::Unreachable),
+        Cause::Icmp { kind: 3, code: 0 | 1 | 5..=8 | 11 | 12, from: _ } => {
+            Some(Outcome::Unreachable)
+        }
+        Cause::Icmp { kind: 3, code, from } => {
+            Some(Outcome::Refused(Refusal::Icmp { kind: 3, code, from }))
+        }
+        Cause::Icmp { kind: _, code: _, from: _ } => Some(Outcome::Unreachable),
         // Administratively prohibited, port unreachable, policy, reject route (RFC 4443 3.1).
-        Cause::Icmp6 {
-            kind: 1,
-            code: code @ (1 | 4..=6),
-            from,
-        } => Some(Outcome::Refused(Refusal::Icmp {
-            kind: 1,
-            code,
-            from,
-        })),
-        Cause::Icmp6 {
-            kind: _,
-            code: _,
-            from: _,
-        } => Some(Outcome::Unreachable),
+        Cause::Icmp6 { kind: 1, code: code @ (1 | 4..=6), from } => {
+            Some(Outcome::Refused(Refusal::Icmp { kind: 1, code, from }))
+        }
+        Cause::Icmp6 { kind: _, code: _, from: _ } => Some(Outcome::Unreachable),
         Cause::Local(errno) => meaning_of_errno(errno),
     }
 }
@@ -168,12 +135,8 @@ pub(crate) fn meaning_of_errno(errno: Errno) -> Option<Outcome> {
     const OWN_NODE: [Errno; 2] = [Errno::EPERM, Errno::EACCES];
     // The last two are what the kernel makes of ICMP errors that say no.
     const REFUSED: [Errno; 3] = [Errno::ECONNREFUSED, Errno::ENOPROTOOPT, Errno::EPROTO];
-    const UNREACHABLE: [Errno; 4] = [
-        Errno::ENETUNREACH,
-        Errno::EHOSTUNREACH,
-        Errno::EHOSTDOWN,
-        Errno::ENONET,
-    ];
+    const UNREACHABLE: [Errno; 4] =
+        [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EHOSTDOWN, Errno::ENONET];
     const RESET: [Errno; 3] = [Errno::ECONNRESET, Errno::EPIPE, Errno::ECONNABORTED];
     if OWN_NODE.contains(&errno) {
         Some(Outcome::Refused(Refusal::OwnNode))
@@ -235,10 +198,7 @@ mod tests {
     use super::*;
 
     fn show(outcome: Option<Outcome>) -> String {
-        outcome.map_or_else(
-            || "the probe's own".to_owned(),
-            |outcome| outcome.to_string(),
-        )
+        outcome.map_or_else(|| "the probe's own".to_owned(), |outcome| outcome.to_string())
     }
 
     fn icmp(kind: u8, code: u8) -> String {
@@ -247,11 +207,7 @@ mod tests {
     }
 
     fn icmp6(kind: u8, code: u8) -> String {
-        show(meaning_of_cause(Cause::Icmp6 {
-            kind,
-            code,
-            from: None,
-        }))
+        show(meaning_of_cause(Cause::Icmp6 { kind, code, from: None }))
     }
 
     #[test]
@@ -297,22 +253,11 @@ mod tests {
     fn the_queue_knows_more_than_the_number() {
         let to = SocketAddr::from(([192, 0, 2, 7], 80));
         let refused = io::Error::from(Errno::ECONNREFUSED);
-        let cause = Cause::Icmp {
-            kind: 3,
-            code: 3,
-            from: None,
-        };
-        let queued = Some(Queued {
-            cause,
-            quoted: Vec::new(),
-        });
+        let cause = Cause::Icmp { kind: 3, code: 3, from: None };
+        let queued = Some(Queued { cause, quoted: Vec::new() });
         assert_eq!(
             failed("connect to", to, &refused, queued),
-            Observation::Saw(Outcome::Refused(Refusal::Icmp {
-                kind: 3,
-                code: 3,
-                from: None
-            }))
+            Observation::Saw(Outcome::Refused(Refusal::Icmp { kind: 3, code: 3, from: None }))
         );
         assert_eq!(
             failed("connect to", to, &io::Error::from(Errno::EMFILE), None),

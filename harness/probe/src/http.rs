@@ -22,9 +22,7 @@ const RESPONSE_LIMIT: usize = 64 * 1024;
 /// any answer is `Reset`; an answer that is no HTTP/1 response, is cut short or is longer than
 /// 64 KiB breaks the probe.
 pub async fn get_http(fd: OwnedFd, to: SocketAddr, path: &str, wait: Duration) -> Observation {
-    timeout(wait, get(fd, to, path))
-        .await
-        .unwrap_or(Observation::Saw(Outcome::Dropped))
+    timeout(wait, get(fd, to, path)).await.unwrap_or(Observation::Saw(Outcome::Dropped))
 }
 
 async fn get(fd: OwnedFd, to: SocketAddr, path: &str) -> Observation {
@@ -47,10 +45,7 @@ async fn get(fd: OwnedFd, to: SocketAddr, path: &str) -> Observation {
         match read(&response, stage) {
             Read::Complete { status, body } => {
                 let local_endpoints = local_endpoints(&body);
-                return Observation::Saw(Outcome::Http {
-                    status,
-                    local_endpoints,
-                });
+                return Observation::Saw(Outcome::Http { status, local_endpoints });
             }
             Read::More if response.len() >= RESPONSE_LIMIT => {
                 return broke("read from", to, "its response is too long");
@@ -131,11 +126,8 @@ fn read_head(head: &[u8]) -> Option<(u16, Framing)> {
     let mut lines = std::str::from_utf8(head).ok()?.split("\r\n");
     let status = lines.next()?.split(' ').nth(1)?;
     let status = Some(status).filter(|text| text.len() == 3)?.parse().ok()?;
-    let mut framing = if status == 204 || status == 304 {
-        Framing::Length(0)
-    } else {
-        Framing::UntilEnd
-    };
+    let mut framing =
+        if status == 204 || status == 304 { Framing::Length(0) } else { Framing::UntilEnd };
     for line in lines {
         let (name, value) = line.split_once(':')?;
         let value = value.trim();
@@ -182,9 +174,7 @@ fn unchunk(mut rest: &[u8]) -> Result<Option<Vec<u8>>, NotChunked> {
 }
 
 fn split_at<'a>(bytes: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
-    let at = bytes
-        .windows(mark.len())
-        .position(|window| window == mark)?;
+    let at = bytes.windows(mark.len()).position(|window| window == mark)?;
     Some((bytes.get(..at)?, bytes.get(at + mark.len()..)?))
 }
 
@@ -216,27 +206,11 @@ mod tests {
         check("", "more", "short");
         check("HTT", "more", "short");
         check("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", "more", "short");
-        check(
-            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{",
-            "more",
-            "short",
-        );
-        check(
-            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
-            "200 {}",
-            "200 {}",
-        );
-        check(
-            "HTTP/1.1 503 Service Unavailable\r\n\r\n{}",
-            "more",
-            "503 {}",
-        );
+        check("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{", "more", "short");
+        check("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "200 {}", "200 {}");
+        check("HTTP/1.1 503 Service Unavailable\r\n\r\n{}", "more", "503 {}");
         check("HTTP/1.0 204\r\nA: b\r\n\r\n", "204 ", "204 ");
-        check(
-            "HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\n",
-            "foreign",
-            "foreign",
-        );
+        check("HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\n", "foreign", "foreign");
         check("HTTP/1.1 yes OK\r\n\r\n", "foreign", "foreign");
         check("SSH-2.0", "foreign", "foreign");
     }
@@ -244,11 +218,7 @@ mod tests {
     #[test]
     fn chunks() {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-        check(
-            &format!("{head}2\r\nab\r\n1;x=y\r\nc\r\n0\r\n\r\n"),
-            "200 abc",
-            "200 abc",
-        );
+        check(&format!("{head}2\r\nab\r\n1;x=y\r\nc\r\n0\r\n\r\n"), "200 abc", "200 abc");
         check(&format!("{head}2\r\nab\r\n"), "more", "short");
         check(&format!("{head}2\r\nabc\r\n"), "foreign", "foreign");
         check(&format!("{head}ffffffffffffffff\r\n"), "foreign", "foreign");
@@ -256,10 +226,7 @@ mod tests {
 
     #[test]
     fn endpoints_of_a_body() {
-        assert_eq!(
-            local_endpoints(br#"{"service":{},"localEndpoints":3}"#),
-            Some(3)
-        );
+        assert_eq!(local_endpoints(br#"{"service":{},"localEndpoints":3}"#), Some(3));
         assert_eq!(local_endpoints(br#"{"localEndpoints":"3"}"#), None);
         assert_eq!(local_endpoints(b"ok"), None);
     }

@@ -135,29 +135,17 @@ mod tests {
             "touchstone/1 000000000000000a web-1 [fd00::1]:4000 [fd00::2]:80",
             Some("000000000000000a [fd00::1]:4000 [fd00::2]:80"),
         );
-        check_answer(
-            "touchstone/1 000000000000000a  10.0.0.1:4000 10.0.0.2:80",
-            None,
-        );
-        check_answer(
-            "touchstone/1 000000000000000a web-1 10.0.0.1 10.0.0.2:80",
-            None,
-        );
+        check_answer("touchstone/1 000000000000000a  10.0.0.1:4000 10.0.0.2:80", None);
+        check_answer("touchstone/1 000000000000000a web-1 10.0.0.1 10.0.0.2:80", None);
         check_answer("touchstone/1 000000000000000a web-1 10.0.0.1:4000", None);
-        check_answer(
-            "touchstone/2 000000000000000a web-1 10.0.0.1:4000 10.0.0.2:80",
-            None,
-        );
+        check_answer("touchstone/2 000000000000000a web-1 10.0.0.1:4000 10.0.0.2:80", None);
         check_answer("SSH-2.0-OpenSSH", None);
     }
 
     #[test]
     fn what_is_written_can_be_read() {
         let nonce = Nonce::fresh();
-        assert_eq!(
-            parse_request(request(nonce).trim_end().as_bytes()),
-            Some(nonce)
-        );
+        assert_eq!(parse_request(request(nonce).trim_end().as_bytes()), Some(nonce));
         let answer = Answer {
             nonce,
             peer: SocketAddr::from(([0xffff; 8], u16::MAX)),

@@ -94,24 +94,13 @@ impl Server {
     /// Errors: an unfit identity, no runtime, or a socket that cannot be used.
     pub fn tcp(listener: std::net::TcpListener, identity: String) -> Result<Server, ServerError> {
         let (runtime, desk) = begin(identity)?;
-        listener
-            .set_nonblocking(true)
-            .map_err(|source| desk_error("prepare", &desk, source))?;
+        listener.set_nonblocking(true).map_err(|source| desk_error("prepare", &desk, source))?;
         let listener =
             TcpListener::from_std(listener).map_err(|source| desk_error("watch", &desk, source))?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| desk_error("name", &desk, source))?;
+        let address = listener.local_addr().map_err(|source| desk_error("name", &desk, source))?;
         let listener = Shared::new(listener);
-        let task = runtime
-            .spawn(accept_all(listener.clone(), Arc::clone(&desk)))
-            .abort_handle();
-        Ok(Server {
-            address,
-            desk,
-            socket: Socket::Tcp(listener),
-            task,
-        })
+        let task = runtime.spawn(accept_all(listener.clone(), Arc::clone(&desk))).abort_handle();
+        Ok(Server { address, desk, socket: Socket::Tcp(listener), task })
     }
 
     /// Serves on a UDP socket bound to a concrete address.
@@ -121,29 +110,17 @@ impl Server {
     /// Errors: a wildcard address, an unfit identity, no runtime, or a socket that cannot be used.
     pub fn udp(socket: std::net::UdpSocket, identity: String) -> Result<Server, ServerError> {
         let (runtime, desk) = begin(identity)?;
-        socket
-            .set_nonblocking(true)
-            .map_err(|source| desk_error("prepare", &desk, source))?;
+        socket.set_nonblocking(true).map_err(|source| desk_error("prepare", &desk, source))?;
         let socket =
             UdpSocket::from_std(socket).map_err(|source| desk_error("watch", &desk, source))?;
-        let address = socket
-            .local_addr()
-            .map_err(|source| desk_error("name", &desk, source))?;
+        let address = socket.local_addr().map_err(|source| desk_error("name", &desk, source))?;
         if address.ip().is_unspecified() {
-            return Err(ServerError::Wildcard {
-                identity: desk.identity.clone(),
-                address,
-            });
+            return Err(ServerError::Wildcard { identity: desk.identity.clone(), address });
         }
         let socket = Shared::new(socket);
         let work = answer_all(socket.clone(), address, Arc::clone(&desk));
         let task = runtime.spawn(work).abort_handle();
-        Ok(Server {
-            address,
-            desk,
-            socket: Socket::Udp(socket),
-            task,
-        })
+        Ok(Server { address, desk, socket: Socket::Udp(socket), task })
     }
 
     /// Binds `address` over TCP in the process's own network namespace and serves there.
@@ -152,11 +129,7 @@ impl Server {
     pub fn bind_tcp(address: SocketAddr, identity: String) -> Result<Server, ServerError> {
         match std::net::TcpListener::bind(address) {
             Ok(listener) => Server::tcp(listener, identity),
-            Err(source) => Err(ServerError::Socket {
-                act: "bind",
-                identity,
-                source,
-            }),
+            Err(source) => Err(ServerError::Socket { act: "bind", identity, source }),
         }
     }
 
@@ -166,11 +139,7 @@ impl Server {
     pub fn bind_udp(address: SocketAddr, identity: String) -> Result<Server, ServerError> {
         match std::net::UdpSocket::bind(address) {
             Ok(socket) => Server::udp(socket, identity),
-            Err(source) => Err(ServerError::Socket {
-                act: "bind",
-                identity,
-                source,
-            }),
+            Err(source) => Err(ServerError::Socket { act: "bind", identity, source }),
         }
     }
 
@@ -208,23 +177,13 @@ fn begin(identity: String) -> Result<(Handle, Arc<Desk>), ServerError> {
         return Err(ServerError::Identity(identity));
     }
     match Handle::try_current() {
-        Ok(runtime) => Ok((
-            runtime,
-            Arc::new(Desk {
-                identity,
-                served: AtomicU64::new(0),
-            }),
-        )),
+        Ok(runtime) => Ok((runtime, Arc::new(Desk { identity, served: AtomicU64::new(0) }))),
         Err(source) => Err(ServerError::Runtime { identity, source }),
     }
 }
 
 fn desk_error(act: &'static str, desk: &Desk, source: io::Error) -> ServerError {
-    ServerError::Socket {
-        act,
-        identity: desk.identity.clone(),
-        source,
-    }
+    ServerError::Socket { act, identity: desk.identity.clone(), source }
 }
 
 impl Desk {
@@ -232,14 +191,7 @@ impl Desk {
     fn answer(&self, request: &[u8], peer: SocketAddr, local: SocketAddr) -> Option<String> {
         let nonce = parse_request(request)?;
         self.served.fetch_add(1, Ordering::Relaxed);
-        Some(
-            Answer {
-                nonce,
-                peer: plain(peer),
-                local: plain(local),
-            }
-            .line(&self.identity),
-        )
+        Some(Answer { nonce, peer: plain(peer), local: plain(local) }.line(&self.identity))
     }
 }
 
@@ -350,9 +302,8 @@ async fn answer_all(socket: Shared<UdpSocket>, address: SocketAddr, desk: Arc<De
             }
         };
         let datagram = room.get(..length).unwrap_or_default();
-        let Some(line) = datagram
-            .strip_suffix(b"\n")
-            .and_then(|line| desk.answer(line, peer, address))
+        let Some(line) =
+            datagram.strip_suffix(b"\n").and_then(|line| desk.answer(line, peer, address))
         else {
             continue;
         };

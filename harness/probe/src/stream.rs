@@ -29,10 +29,7 @@ pub(crate) enum Next {
 
 impl Lines {
     pub(crate) fn new(stream: TcpStream) -> Lines {
-        Lines {
-            stream,
-            buffer: Vec::with_capacity(LINE_LIMIT),
-        }
+        Lines { stream, buffer: Vec::with_capacity(LINE_LIMIT) }
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {

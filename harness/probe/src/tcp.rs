@@ -59,9 +59,7 @@ pub async fn ask_tcp(fd: OwnedFd, to: SocketAddr, wait: Duration) -> Observation
             Err(seen) => seen,
         }
     };
-    timeout(wait, attempt)
-        .await
-        .unwrap_or(Observation::Saw(Outcome::Dropped))
+    timeout(wait, attempt).await.unwrap_or(Observation::Saw(Outcome::Dropped))
 }
 
 impl Connection {
@@ -72,9 +70,7 @@ impl Connection {
     /// usable: its late answer is never taken for that of another. A connection that the other
     /// side has ended, orderly or not, is `Reset`.
     pub async fn ask(&mut self, wait: Duration) -> Observation {
-        timeout(wait, self.exchange())
-            .await
-            .unwrap_or(Observation::Saw(Outcome::Dropped))
+        timeout(wait, self.exchange()).await.unwrap_or(Observation::Saw(Outcome::Dropped))
     }
 
     async fn exchange(&mut self) -> Observation {
@@ -112,11 +108,7 @@ impl Connection {
                 let resent = info.total_retrans.saturating_sub(self.resent);
                 self.resent = info.total_retrans;
                 let source = answer.peer.ip();
-                Observation::Saw(Outcome::Reached {
-                    endpoint: answer.local,
-                    source,
-                    resent,
-                })
+                Observation::Saw(Outcome::Reached { endpoint: answer.local, source, resent })
             }
             Err(error) => broke("count the retransmissions to", self.to, error),
         }
@@ -125,12 +117,7 @@ impl Connection {
 
 async fn connect(fd: OwnedFd, to: SocketAddr) -> Result<Connection, Observation> {
     let stream = establish(fd, to).await?;
-    Ok(Connection {
-        to,
-        lines: Lines::new(stream),
-        open: BTreeSet::new(),
-        resent: 0,
-    })
+    Ok(Connection { to, lines: Lines::new(stream), open: BTreeSet::new(), resent: 0 })
 }
 
 /// Connects and returns the stream, which resets its connection when dropped.
@@ -153,21 +140,14 @@ pub(crate) async fn establish(fd: OwnedFd, to: SocketAddr) -> Result<TcpStream, 
     loop {
         // An error alone counts as writable too: its side of the stream is closed.
         let interest = Interest::WRITABLE;
-        let ready = stream
-            .ready(interest)
-            .await
-            .map_err(|error| broke(ACT, to, error))?;
+        let ready = stream.ready(interest).await.map_err(|error| broke(ACT, to, error))?;
         match stream.try_io(interest, || progress(&stream)) {
             Ok(Progress::Connected) => break,
             Ok(Progress::Failed { error, queued }) => return Err(failed(ACT, to, &error, queued)),
             Ok(Progress::Rejected(outcome)) => return Err(Observation::Saw(outcome)),
             // A closed state stays set and would make this loop spin.
             Err(_) if ready.is_write_closed() => {
-                return Err(broke(
-                    ACT,
-                    to,
-                    "the socket reports an error and does not name it",
-                ));
+                return Err(broke(ACT, to, "the socket reports an error and does not name it"));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(broke(ACT, to, error)),

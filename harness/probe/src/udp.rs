@@ -61,9 +61,7 @@ impl UdpFlow {
             .set_nonblocking(true)
             .and_then(|()| set_error_queue(&socket, to, ErrorQueue::On))
             .map_err(|error| broke("prepare the socket for", to, error))?;
-        socket
-            .connect(&to.into())
-            .map_err(|error| failed(ACT, to, &error, None))?;
+        socket.connect(&to.into()).map_err(|error| failed(ACT, to, &error, None))?;
         let socket = UdpSocket::from_std(socket.into()).map_err(|error| broke(ACT, to, error))?;
         Ok(UdpFlow { to, socket })
     }
@@ -72,9 +70,7 @@ impl UdpFlow {
     ///
     /// Late answers to earlier questions, and ICMP errors about them, are passed over.
     pub async fn ask(&mut self, wait: Duration) -> Observation {
-        timeout(wait, self.exchange())
-            .await
-            .unwrap_or(Observation::Saw(Outcome::Dropped))
+        timeout(wait, self.exchange()).await.unwrap_or(Observation::Saw(Outcome::Dropped))
     }
 
     async fn exchange(&mut self) -> Observation {
@@ -121,11 +117,7 @@ impl UdpFlow {
     fn send(&self, text: &str) -> Result<(), Errno> {
         let mut tries = 1;
         loop {
-            match send(
-                self.socket.as_raw_fd(),
-                text.as_bytes(),
-                MsgFlags::MSG_DONTWAIT,
-            ) {
+            match send(self.socket.as_raw_fd(), text.as_bytes(), MsgFlags::MSG_DONTWAIT) {
                 Ok(_) => return Ok(()),
                 Err(errno) if tries == SEND_TRIES || !may_be_left_behind(errno) => {
                     return Err(errno);
@@ -137,13 +129,9 @@ impl UdpFlow {
 
     async fn hear(&self) -> io::Result<Heard> {
         loop {
-            self.socket
-                .ready(Interest::READABLE | Interest::ERROR)
-                .await?;
+            self.socket.ready(Interest::READABLE | Interest::ERROR).await?;
             // One after the other: tokio's `try_io` does nothing at all for a joined interest.
-            let datagram = self
-                .socket
-                .try_io(Interest::READABLE, || receive(&self.socket));
+            let datagram = self.socket.try_io(Interest::READABLE, || receive(&self.socket));
             if let Some(heard) = unless_it_would_block(datagram)? {
                 return Ok(heard);
             }
@@ -160,9 +148,7 @@ impl UdpFlow {
 fn receive(socket: &UdpSocket) -> io::Result<Heard> {
     let mut datagram = [0u8; LINE_LIMIT + 1];
     match recv(socket.as_raw_fd(), &mut datagram, MsgFlags::MSG_DONTWAIT) {
-        Ok(length) => Ok(Heard::Datagram(
-            datagram.get(..length).unwrap_or(&datagram).to_vec(),
-        )),
+        Ok(length) => Ok(Heard::Datagram(datagram.get(..length).unwrap_or(&datagram).to_vec())),
         Err(Errno::EAGAIN) => Err(io::ErrorKind::WouldBlock.into()),
         Err(errno) => Ok(Heard::Errno(errno)),
     }
@@ -183,11 +169,7 @@ fn answer_of(datagram: &[u8]) -> Option<Answer> {
 /// Whether an ICMP error is about the datagram with this nonce; one that quotes too little to
 /// tell is taken to be.
 fn concerns(queued: &Queued, nonce: Nonce) -> bool {
-    queued
-        .quoted
-        .strip_suffix(b"\n")
-        .and_then(parse_request)
-        .is_none_or(|quoted| quoted == nonce)
+    queued.quoted.strip_suffix(b"\n").and_then(parse_request).is_none_or(|quoted| quoted == nonce)
 }
 
 /// A send that the client's own node refuses (EPERM) has met the rules and must not be repeated.

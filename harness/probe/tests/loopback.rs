@@ -39,11 +39,7 @@ fn flow(to: SocketAddr) -> UdpFlow {
 
 fn reached(endpoint: SocketAddr) -> Observation {
     let source = endpoint.ip();
-    Observation::Saw(Outcome::Reached {
-        endpoint,
-        source,
-        resent: 0,
-    })
+    Observation::Saw(Outcome::Reached { endpoint, source, resent: 0 })
 }
 
 fn text(seen: Observation) -> String {
@@ -58,11 +54,7 @@ fn text(seen: Observation) -> String {
 fn deaf_tcp(address: SocketAddr) -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
     socket.bind(&address.into()).expect("bind");
-    let at = socket
-        .local_addr()
-        .expect("address")
-        .as_socket()
-        .expect("an IP address");
+    let at = socket.local_addr().expect("address").as_socket().expect("an IP address");
     (socket, at)
 }
 
@@ -131,16 +123,10 @@ async fn a_wildcard_listener_tells_the_address_it_was_reached_on() {
 #[tokio::test]
 async fn servers_that_cannot_work_do_not_start() {
     let two_words = Server::bind_tcp(any_v4(), "web 1".to_owned());
-    assert!(
-        matches!(two_words, Err(ServerError::Identity(_))),
-        "{two_words:?}"
-    );
+    assert!(matches!(two_words, Err(ServerError::Identity(_))), "{two_words:?}");
     let wildcard = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let wildcard = Server::bind_udp(wildcard, "web-1".to_owned());
-    assert!(
-        matches!(wildcard, Err(ServerError::Wildcard { .. })),
-        "{wildcard:?}"
-    );
+    assert!(matches!(wildcard, Err(ServerError::Wildcard { .. })), "{wildcard:?}");
 }
 
 #[tokio::test]
@@ -169,10 +155,7 @@ async fn a_flow_carries_many_questions() {
 async fn tcp_refused_by_reset() {
     for any in [any_v4(), any_v6()] {
         let (_deaf, to) = deaf_tcp(any);
-        assert_eq!(
-            tcp(to, WAIT).await,
-            Observation::Saw(Outcome::Refused(Refusal::Reset))
-        );
+        assert_eq!(tcp(to, WAIT).await, Observation::Saw(Outcome::Refused(Refusal::Reset)));
     }
 }
 
@@ -180,15 +163,8 @@ async fn tcp_refused_by_reset() {
 async fn udp_refused_by_icmp() {
     for (any, kind, code) in [(any_v4(), 3, 3), (any_v6(), 1, 4)] {
         let (_deaf, to) = deaf_udp(any);
-        let refusal = Refusal::Icmp {
-            kind,
-            code,
-            from: Some(to.ip()),
-        };
-        assert_eq!(
-            udp(to, WAIT).await,
-            Observation::Saw(Outcome::Refused(refusal))
-        );
+        let refusal = Refusal::Icmp { kind, code, from: Some(to.ip()) };
+        assert_eq!(udp(to, WAIT).await, Observation::Saw(Outcome::Refused(refusal)));
     }
 }
 
@@ -200,10 +176,7 @@ async fn a_stopped_server_refuses_at_once() {
     let mut kept = connect_tcp(fd, to, WAIT).await.expect("a connection");
     assert_eq!(kept.ask(WAIT).await, reached(to));
     drop(server);
-    assert_eq!(
-        tcp(to, WAIT).await,
-        Observation::Saw(Outcome::Refused(Refusal::Reset))
-    );
+    assert_eq!(tcp(to, WAIT).await, Observation::Saw(Outcome::Refused(Refusal::Reset)));
     assert_eq!(kept.ask(WAIT).await, Observation::Saw(Outcome::Reset));
 
     let server = Server::bind_udp(any_v4(), "web-1".to_owned()).expect("a server");
@@ -228,9 +201,7 @@ async fn full_listener() -> (std::net::TcpListener, SocketAddr, TcpStream) {
     socket.listen(0).expect("listen");
     let listener = std::net::TcpListener::from(socket);
     let to = listener.local_addr().expect("address");
-    let first = TcpStream::connect(to)
-        .await
-        .expect("the queue has room for one");
+    let first = TcpStream::connect(to).await.expect("the queue has room for one");
     (listener, to, first)
 }
 
@@ -262,9 +233,7 @@ async fn retransmissions_are_counted() {
 async fn a_reset_after_the_connection_was_accepted() {
     let (listener, to) = listener().await;
     peer(listener, |stream, _| async move {
-        SockRef::from(&stream)
-            .set_linger(Some(Duration::ZERO))
-            .expect("linger");
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("linger");
     });
     assert_eq!(tcp(to, WAIT).await, Observation::Saw(Outcome::Reset));
 }
@@ -285,10 +254,7 @@ async fn foreign_answers_break_the_probe() {
             "touchstone/1 0000000000000000 a 192.0.2.9:9 192.0.2.1:1\n".to_owned(),
             "touchstone/1 0000000000000000 a 192.0.2.9:9 192.0.2.1:1",
         ),
-        (
-            "x".repeat(600),
-            "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…",
-        ),
+        ("x".repeat(600), "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…"),
     ] {
         let (listener, to) = listener().await;
         peer(listener, |mut stream, _| async move {
@@ -330,14 +296,8 @@ async fn a_late_answer_on_a_connection_is_not_the_next_one() {
     });
     let fd = open_tcp(to, None).expect("a socket");
     let mut connection = connect_tcp(fd, to, WAIT).await.expect("a connection");
-    assert_eq!(
-        connection.ask(SHORT).await,
-        Observation::Saw(Outcome::Dropped)
-    );
-    assert_eq!(
-        text(connection.ask(WAIT).await),
-        "reached 192.0.2.2:2 as 192.0.2.9"
-    );
+    assert_eq!(connection.ask(SHORT).await, Observation::Saw(Outcome::Dropped));
+    assert_eq!(text(connection.ask(WAIT).await), "reached 192.0.2.2:2 as 192.0.2.9");
 }
 
 #[tokio::test]
@@ -349,40 +309,24 @@ async fn a_late_datagram_is_not_the_next_answer() {
         let mut room = [0; 64];
         for _ in 0..2 {
             let (length, peer) = other.recv_from(&mut room).await.expect("receive");
-            requests.push((
-                String::from_utf8(room[..length].to_vec()).expect("text"),
-                peer,
-            ));
+            requests.push((String::from_utf8(room[..length].to_vec()).expect("text"), peer));
         }
         for ((request, peer), local) in requests.iter().zip(["192.0.2.1:1", "192.0.2.2:2"]) {
-            other
-                .send_to(answer(request, local).as_bytes(), peer)
-                .await
-                .expect("send");
+            other.send_to(answer(request, local).as_bytes(), peer).await.expect("send");
         }
     });
     let mut flow = flow(to);
     assert_eq!(flow.ask(SHORT).await, Observation::Saw(Outcome::Dropped));
-    assert_eq!(
-        text(flow.ask(WAIT).await),
-        "reached 192.0.2.2:2 as 192.0.2.9"
-    );
+    assert_eq!(text(flow.ask(WAIT).await), "reached 192.0.2.2:2 as 192.0.2.9");
 }
 
 #[tokio::test]
 async fn a_refused_question_does_not_spoil_the_next_one() {
     let (deaf, to) = deaf_udp(any_v4());
     let mut flow = flow(to);
-    let refusal = Refusal::Icmp {
-        kind: 3,
-        code: 3,
-        from: Some(to.ip()),
-    };
+    let refusal = Refusal::Icmp { kind: 3, code: 3, from: Some(to.ip()) };
     for _ in 0..3 {
-        assert_eq!(
-            flow.ask(WAIT).await,
-            Observation::Saw(Outcome::Refused(refusal.clone()))
-        );
+        assert_eq!(flow.ask(WAIT).await, Observation::Saw(Outcome::Refused(refusal.clone())));
     }
     drop(deaf);
     let _server = Server::bind_udp(to, "web-1".to_owned()).expect("a server");
@@ -404,9 +348,7 @@ async fn a_request_without_end_is_cut_off() {
     client.write_all(&[b'x'; 2000]).await.expect("write");
     // Ends by reset, since the server leaves bytes unread, or orderly.
     let mut answer = Vec::new();
-    let _ = timeout(WAIT, client.read_to_end(&mut answer))
-        .await
-        .expect("the server closes");
+    let _ = timeout(WAIT, client.read_to_end(&mut answer)).await.expect("the server closes");
     assert_eq!((answer.len(), server.served()), (0, 0));
 }
 
@@ -414,14 +356,9 @@ async fn a_request_without_end_is_cut_off() {
 async fn a_wrong_request_is_cut_off() {
     let server = Server::bind_tcp(any_v4(), "web-1".to_owned()).expect("a server");
     let mut client = TcpStream::connect(server.address()).await.expect("connect");
-    client
-        .write_all(b"GET / HTTP/1.1\r\n")
-        .await
-        .expect("write");
+    client.write_all(b"GET / HTTP/1.1\r\n").await.expect("write");
     let mut answer = Vec::new();
-    let end = timeout(WAIT, client.read_to_end(&mut answer))
-        .await
-        .expect("the server closes");
+    let end = timeout(WAIT, client.read_to_end(&mut answer)).await.expect("the server closes");
     assert_eq!((end.expect("an orderly end"), server.served()), (0, 0));
 }
 
@@ -432,9 +369,7 @@ async fn silence_is_cut_off() {
     let mut client = TcpStream::connect(server.address()).await.expect("connect");
     let mut answer = Vec::new();
     let limit = touchstone_probe::IDLE_LIMIT * 2;
-    let end = timeout(limit, client.read_to_end(&mut answer))
-        .await
-        .expect("the server closes");
+    let end = timeout(limit, client.read_to_end(&mut answer)).await.expect("the server closes");
     assert_eq!(end.expect("an orderly end"), 0);
 }
 
@@ -442,15 +377,9 @@ async fn silence_is_cut_off() {
 async fn a_datagram_that_is_no_request_is_ignored() {
     let server = Server::bind_udp(any_v4(), "web-1".to_owned()).expect("a server");
     let client = UdpSocket::bind(any_v4()).await.expect("bind");
-    client
-        .send_to(&[b'x'; 2000], server.address())
-        .await
-        .expect("send");
+    client.send_to(&[b'x'; 2000], server.address()).await.expect("send");
     client.send_to(b"", server.address()).await.expect("send");
-    client
-        .send_to(b"touchstone/1 00000000000000ff", server.address())
-        .await
-        .expect("send");
+    client.send_to(b"touchstone/1 00000000000000ff", server.address()).await.expect("send");
     assert_eq!(udp(server.address(), WAIT).await, reached(server.address()));
     assert_eq!(server.served(), 1);
 }
@@ -458,30 +387,16 @@ async fn a_datagram_that_is_no_request_is_ignored() {
 #[tokio::test]
 async fn health_checks() {
     for (status, body, want) in [
-        (
-            "200 OK",
-            r#"{"localEndpoints":2}"#,
-            "http 200 (2 local endpoints)",
-        ),
-        (
-            "503 Service Unavailable",
-            r#"{"localEndpoints":0}"#,
-            "http 503 (0 local endpoints)",
-        ),
+        ("200 OK", r#"{"localEndpoints":2}"#, "http 200 (2 local endpoints)"),
+        ("503 Service Unavailable", r#"{"localEndpoints":0}"#, "http 503 (0 local endpoints)"),
         ("404 Not Found", "no", "http 404"),
     ] {
         let (listener, to) = listener().await;
         peer(listener, move |mut stream, request| async move {
-            assert!(
-                request.starts_with("GET /healthz HTTP/1.1\r\n"),
-                "{request:?}"
-            );
+            assert!(request.starts_with("GET /healthz HTTP/1.1\r\n"), "{request:?}");
             let length = body.len();
             let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n");
-            stream
-                .write_all((head + body).as_bytes())
-                .await
-                .expect("write");
+            stream.write_all((head + body).as_bytes()).await.expect("write");
             // Stays open: the client must not wait for the end.
             let _ = stream.read_u8().await;
         });
@@ -504,10 +419,7 @@ async fn health_checks_that_go_wrong() {
 
     let server = Server::bind_tcp(any_v4(), "web-1".to_owned()).expect("a server");
     let fd = open_tcp(server.address(), None).expect("a socket");
-    assert_eq!(
-        text(get_http(fd, server.address(), "/", WAIT).await),
-        "reset"
-    );
+    assert_eq!(text(get_http(fd, server.address(), "/", WAIT).await), "reset");
 
     let (listener, to) = listener().await;
     peer(listener, |mut stream, _| async move {

@@ -25,11 +25,7 @@ pub struct ClusterError {
 impl ClusterError {
     /// Trouble of our own.
     pub fn new(act: impl Into<String>, why: impl ToString) -> ClusterError {
-        ClusterError {
-            act: act.into(),
-            why: why.to_string(),
-            proxy: false,
-        }
+        ClusterError { act: act.into(), why: why.to_string(), proxy: false }
     }
 }
 

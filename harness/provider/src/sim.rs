@@ -142,25 +142,13 @@ impl State {
                 let source = if through && self.defect == Some(Defect::NoMasquerade) {
                     flow.client.address
                 } else {
-                    sources
-                        .iter()
-                        .next()
-                        .copied()
-                        .unwrap_or(flow.client.address)
+                    sources.iter().next().copied().unwrap_or(flow.client.address)
                 };
-                Outcome::Reached {
-                    endpoint: *endpoint,
-                    source,
-                    resent: 0,
-                }
+                Outcome::Reached { endpoint: *endpoint, source, resent: 0 }
             }
-            Allowed::Http {
-                status,
-                local_endpoints,
-            } => Outcome::Http {
-                status: *status,
-                local_endpoints: Some(*local_endpoints),
-            },
+            Allowed::Http { status, local_endpoints } => {
+                Outcome::Http { status: *status, local_endpoints: Some(*local_endpoints) }
+            }
             Allowed::Refused => Outcome::Refused(Refusal::Reset),
             Allowed::Dropped if self.defect == Some(Defect::RefusesInsteadOfDrops) => {
                 Outcome::Refused(Refusal::Reset)
@@ -217,12 +205,7 @@ impl Cluster for SimCluster {
 
     async fn open(&self, flow: &Flow, _wait: Duration) -> Result<Box<dyn Kept>, Observation> {
         let turn = self.state.next();
-        Ok(Box::new(SimKept {
-            state: Arc::clone(&self.state),
-            flow: flow.clone(),
-            turn,
-            at: None,
-        }))
+        Ok(Box::new(SimKept { state: Arc::clone(&self.state), flow: flow.clone(), turn, at: None }))
     }
 
     async fn rules(&self, _node: &str, _needles: &[String]) -> Vec<String> {

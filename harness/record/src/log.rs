@@ -67,15 +67,9 @@ impl LogWriter {
     /// # Errors
     /// When the file cannot be made.
     pub fn create(path: &Path) -> Result<LogWriter, LogError> {
-        let file = File::create(path).map_err(|source| LogError::Create {
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(LogWriter {
-            path: path.to_owned(),
-            file: Mutex::new(file),
-            start: Instant::now(),
-        })
+        let file = File::create(path)
+            .map_err(|source| LogError::Create { path: path.to_owned(), source })?;
+        Ok(LogWriter { path: path.to_owned(), file: Mutex::new(file), start: Instant::now() })
     }
 
     /// Opens the log of a run that was cut off, to add what is known of its end. A torn last line
@@ -97,10 +91,7 @@ impl LogWriter {
     /// # Errors
     /// When the event cannot be written, for instance for lack of space.
     pub fn write(&self, event: Event) -> Result<RunEvent, LogError> {
-        let failed = |source| LogError::Write {
-            path: self.path.clone(),
-            source,
-        };
+        let failed = |source| LogError::Write { path: self.path.clone(), source };
         let at = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         let event = RunEvent { at, event };
         let mut line = serde_json::to_vec(&event).map_err(|e| failed(e.into()))?;
@@ -122,10 +113,7 @@ impl LogReader {
     /// # Errors
     /// When the file cannot be read, is of another format, or a complete line is no event.
     pub fn read(path: &Path) -> Result<Vec<RunEvent>, LogError> {
-        let failed = |source| LogError::Read {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| LogError::Read { path: path.to_owned(), source };
         let mut reader = BufReader::new(File::open(path).map_err(failed)?);
         let mut events = Vec::new();
         let mut line = Vec::new();
@@ -135,19 +123,14 @@ impl LogReader {
             if line.last() != Some(&b'\n') {
                 break;
             }
-            let event: RunEvent =
-                serde_json::from_slice(&line).map_err(|source| LogError::Parse {
-                    path: path.to_owned(),
-                    line: events.len() + 1,
-                    source,
-                })?;
+            let event: RunEvent = serde_json::from_slice(&line).map_err(|source| {
+                LogError::Parse { path: path.to_owned(), line: events.len() + 1, source }
+            })?;
             events.push(event);
         }
         match events.first().map(|first| &first.event) {
             Some(Event::RunStarted { format, .. }) if format == FORMAT => Ok(events),
-            _ => Err(LogError::Format {
-                path: path.to_owned(),
-            }),
+            _ => Err(LogError::Format { path: path.to_owned() }),
         }
     }
 }
@@ -162,14 +145,9 @@ mod tests {
         let path = dir.path().join("events.jsonl");
         let writer = LogWriter::create(&path).expect("a log");
         writer.write(sample()).expect("written");
-        writer
-            .write(Event::Interrupted {
-                signal: "SIGINT".into(),
-            })
-            .expect("written");
+        writer.write(Event::Interrupted { signal: "SIGINT".into() }).expect("written");
         let mut file = File::options().append(true).open(&path).expect("open");
-        file.write_all(b"{\"at\":3,\"event\":\"inter")
-            .expect("torn");
+        file.write_all(b"{\"at\":3,\"event\":\"inter").expect("torn");
         let events = LogReader::read(&path).expect("readable");
         assert_eq!(events.len(), 2);
         assert_eq!(events[0].event, sample());
@@ -180,15 +158,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("events.jsonl");
         std::fs::write(&path, "hello\n").expect("written");
-        assert!(matches!(
-            LogReader::read(&path),
-            Err(LogError::Parse { line: 1, .. })
-        ));
+        assert!(matches!(LogReader::read(&path), Err(LogError::Parse { line: 1, .. })));
         std::fs::write(&path, "").expect("written");
-        assert!(matches!(
-            LogReader::read(&path),
-            Err(LogError::Format { .. })
-        ));
+        assert!(matches!(LogReader::read(&path), Err(LogError::Format { .. })));
     }
 
     fn sample() -> Event {

@@ -21,10 +21,7 @@ fn arguments(run: Option<&RunFacts>, subject: &str, case: &str) -> Vec<String> {
 /// The command as one line for a shell.
 #[must_use]
 pub fn command(run: Option<&RunFacts>, subject: &str, case: &str) -> String {
-    let quoted: Vec<String> = arguments(run, subject, case)
-        .iter()
-        .map(|a| quote(a))
-        .collect();
+    let quoted: Vec<String> = arguments(run, subject, case).iter().map(|a| quote(a)).collect();
     quoted.join(" ")
 }
 
@@ -58,10 +55,7 @@ pub(crate) fn command_lines(
             let mut at = prefix(rest, room - 3);
             // Quotes inside grow when they are quoted themselves.
             while columns(&always_quoted(&rest[..at])) > room {
-                at = rest[..at]
-                    .char_indices()
-                    .next_back()
-                    .map_or(0, |(before, _)| before);
+                at = rest[..at].char_indices().next_back().map_or(0, |(before, _)| before);
             }
             if at == 0 {
                 break;
@@ -120,12 +114,7 @@ mod tests {
         let lines = command_lines(None, "s", "cluster-ip/basic[v4,tcp]", 20);
         assert_eq!(
             lines,
-            [
-                "touchstone run \\",
-                "--subject s \\",
-                "'cluster-ip/basi'\\",
-                "'c[v4,tcp]'"
-            ]
+            ["touchstone run \\", "--subject s \\", "'cluster-ip/basi'\\", "'c[v4,tcp]'"]
         );
         assert!(lines.iter().all(|line| columns(line) <= 20));
     }

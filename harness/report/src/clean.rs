@@ -55,10 +55,7 @@ pub fn markdown(text: &str) -> String {
 /// One line inside `<pre>`, where Markdown means nothing and only HTML has to be escaped.
 #[must_use]
 pub fn html(text: &str) -> String {
-    line(text)
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+    line(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// Whether a character is drawn where it stands and changes nothing around it; control
@@ -84,32 +81,17 @@ mod tests {
 
     #[test]
     fn nothing_reaches_the_terminal_unseen() {
-        assert_eq!(
-            line("\x1b[31mred\x1b[0m\0\x7f"),
-            "\\x1b[31mred\\x1b[0m\\x00\\x7f"
-        );
+        assert_eq!(line("\x1b[31mred\x1b[0m\0\x7f"), "\\x1b[31mred\\x1b[0m\\x00\\x7f");
         assert_eq!(line("a\tb\r\nc"), "a    b\\r\\nc");
-        assert_eq!(
-            line("\u{202e}evil\u{9b}2J\u{feff}"),
-            "\\u{202e}evil\\u{9b}2J\\u{feff}"
-        );
+        assert_eq!(line("\u{202e}evil\u{9b}2J\u{feff}"), "\\u{202e}evil\\u{9b}2J\\u{feff}");
         assert_eq!(line("plain × ✓ 名 é"), "plain × ✓ 名 é");
-        assert_eq!(
-            lines("one\ntwo\x07").collect::<Vec<_>>(),
-            ["one", "two\\x07"]
-        );
+        assert_eq!(lines("one\ntwo\x07").collect::<Vec<_>>(), ["one", "two\\x07"]);
     }
 
     #[test]
     fn nothing_is_markup() {
-        assert_eq!(
-            markdown("a|b `c` <img src=x>"),
-            "a\\|b \\`c\\` &lt;img src=x&gt;"
-        );
-        assert_eq!(
-            markdown("![x](y) *b* _i_ \\"),
-            "!\\[x\\](y) \\*b\\* \\_i\\_ \\\\"
-        );
+        assert_eq!(markdown("a|b `c` <img src=x>"), "a\\|b \\`c\\` &lt;img src=x&gt;");
+        assert_eq!(markdown("![x](y) *b* _i_ \\"), "!\\[x\\](y) \\*b\\* \\_i\\_ \\\\");
         assert_eq!(markdown("&lt;\n# head"), "&amp;lt;\\\\n\\# head");
         assert_eq!(html("</pre><b>&"), "&lt;/pre&gt;&lt;b&gt;&amp;");
     }

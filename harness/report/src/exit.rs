@@ -80,10 +80,7 @@ pub fn exit_code(report: &Report) -> ExitCode {
         || report.plan.is_empty()
         || report.subjects.is_empty()
         || any(&|r| r.verdict == Verdict::NotRun)
-        || !report
-            .subjects
-            .iter()
-            .all(|subject| something_ran_on(&subject.id))
+        || !report.subjects.iter().all(|subject| something_ran_on(&subject.id))
     {
         return ExitCode::PlanMismatch;
     }

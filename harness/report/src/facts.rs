@@ -46,9 +46,7 @@ pub(crate) fn facts(failures: &[Failure]) -> (Vec<Vec<Fact>>, Option<String>) {
     let remark = match rest {
         0 => None,
         1 => Some("… 1 more disagreement of this case in report.json".to_owned()),
-        _ => Some(format!(
-            "… {rest} more disagreements of this case in report.json"
-        )),
+        _ => Some(format!("… {rest} more disagreements of this case in report.json")),
     };
     (shown, remark)
 }
@@ -72,34 +70,13 @@ fn facts_of(failure: &Failure) -> Vec<Fact> {
         None => clean::line(&failure.flow),
     };
     let mut facts = vec![
-        Fact {
-            label: "flow",
-            lines: vec![flow],
-        },
-        Fact {
-            label: "allowed",
-            lines: all(&failure.allowed),
-        },
-        Fact {
-            label: "because",
-            lines: all(&failure.because),
-        },
-        Fact {
-            label: "seen",
-            lines: all(&failure.seen),
-        },
-        Fact {
-            label: "when",
-            lines: vec![when(failure)],
-        },
-        Fact {
-            label: "rules",
-            lines: first(all(&failure.rules), "rules"),
-        },
-        Fact {
-            label: "evidence",
-            lines: first(all(&failure.evidence), "evidence"),
-        },
+        Fact { label: "flow", lines: vec![flow] },
+        Fact { label: "allowed", lines: all(&failure.allowed) },
+        Fact { label: "because", lines: all(&failure.because) },
+        Fact { label: "seen", lines: all(&failure.seen) },
+        Fact { label: "when", lines: vec![when(failure)] },
+        Fact { label: "rules", lines: first(all(&failure.rules), "rules") },
+        Fact { label: "evidence", lines: first(all(&failure.evidence), "evidence") },
     ];
     facts.retain(|fact| !fact.lines.is_empty());
     facts
@@ -114,9 +91,7 @@ pub(crate) fn first(mut lines: Vec<String>, what: &str) -> Vec<String> {
     if lines.len() > SHOWN + 1 {
         let rest = lines.len() - SHOWN;
         lines.truncate(SHOWN);
-        lines.push(format!(
-            "… {rest} more lines under \"{what}\" in report.json"
-        ));
+        lines.push(format!("… {rest} more lines under \"{what}\" in report.json"));
     }
     lines
 }

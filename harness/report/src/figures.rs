@@ -3,28 +3,18 @@
 use crate::{CaseResult, Quantiles, Settling};
 
 /// `part` of `whole`, 0 to 1.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a share of milliseconds needs no 53 bits"
-)]
+#[expect(clippy::cast_precision_loss, reason = "a share of milliseconds needs no 53 bits")]
 pub(crate) fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 /// Settle times over the steps of some results.
 pub(crate) fn settling(results: &[&CaseResult]) -> Settling {
-    let times = || {
-        results
-            .iter()
-            .flat_map(|result| &result.steps)
-            .map(|step| &step.times)
-    };
+    let times = || results.iter().flat_map(|result| &result.steps).map(|step| &step.times);
     Settling {
         first_right: quantiles(times().filter_map(|times| times.first_right).collect()),
         settled: quantiles(times().filter_map(|times| times.settled).collect()),
-        unsettled: times()
-            .map(|times| u64::from(times.settled.is_none()))
-            .sum(),
+        unsettled: times().map(|times| u64::from(times.settled.is_none())).sum(),
     }
 }
 
@@ -49,10 +39,7 @@ mod tests {
     #[test]
     fn quantiles_are_values_of_the_sample() {
         let got = quantiles((1..=10).rev().collect()).expect("a sample");
-        assert_eq!(
-            (got.n, got.min, got.p50, got.p90, got.max),
-            (10, 1, 5, 9, 10)
-        );
+        assert_eq!((got.n, got.min, got.p50, got.p90, got.max), (10, 1, 5, 9, 10));
         let one = quantiles(vec![7]).expect("a sample");
         assert_eq!((one.n, one.min, one.p50, one.p90, one.max), (1, 7, 7, 7, 7));
         assert_eq!(quantiles(Vec::new()), None);

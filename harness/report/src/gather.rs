@@ -54,18 +54,11 @@ struct Gathering<'a> {
 
 impl<'a> Gathering<'a> {
     fn attempt(&mut self, subject: &'a str, case: &'a str, attempt: u32) -> &mut Seen<'a> {
-        self.attempts
-            .entry((subject, case))
-            .or_default()
-            .entry(attempt)
-            .or_default()
+        self.attempts.entry((subject, case)).or_default().entry(attempt).or_default()
     }
 
     fn cluster(&mut self, name: &str) -> Option<&mut Cluster> {
-        self.clusters
-            .iter_mut()
-            .rev()
-            .find(|cluster| cluster.cluster == name)
+        self.clusters.iter_mut().rev().find(|cluster| cluster.cluster == name)
     }
 
     fn take(&mut self, event: &'a RunEvent) {
@@ -115,13 +108,7 @@ impl<'a> Gathering<'a> {
                 configuration: BTreeMap::new(),
                 remarks: Vec::new(),
             }),
-            Event::ClusterReady {
-                cluster,
-                subject,
-                took,
-                configuration,
-                remarks,
-            } => {
+            Event::ClusterReady { cluster, subject, took, configuration, remarks } => {
                 if let Some(known) = self.cluster(cluster).filter(|c| c.ready_ms.is_none()) {
                     known.ready_ms = Some(at_ms);
                     known.took.clone_from(took);
@@ -144,13 +131,7 @@ impl<'a> Gathering<'a> {
                     known.remarks.extend_from_slice(remarks);
                 }
             }
-            Event::ProxyExited {
-                cluster,
-                node,
-                status,
-                by_design,
-                last_lines,
-            } => {
+            Event::ProxyExited { cluster, node, status, by_design, last_lines } => {
                 let subject = self.cluster(cluster).map(|known| known.subject.clone());
                 self.proxy_exits.push(ProxyExit {
                     at_ms,
@@ -172,19 +153,10 @@ impl<'a> Gathering<'a> {
                     exit.restarted_ms = Some(at_ms);
                 }
             }
-            Event::CaseStarted {
-                subject,
-                case,
-                attempt,
-                cluster,
-            } => {
+            Event::CaseStarted { subject, case, attempt, cluster } => {
                 self.attempt(subject, case, *attempt).started = Some((at_ms, cluster));
             }
-            Event::Waiting {
-                subject,
-                case,
-                what,
-            } => {
+            Event::Waiting { subject, case, what } => {
                 let attempts = self.attempts.get_mut(&(subject.as_str(), case.as_str()));
                 if let Some(last) = attempts.and_then(|attempts| attempts.values_mut().next_back())
                 {
@@ -210,19 +182,10 @@ impl<'a> Gathering<'a> {
                     });
                 }
             }
-            Event::StepEnded {
-                subject,
-                case,
-                attempt,
-                step,
-                times,
-            } => {
+            Event::StepEnded { subject, case, attempt, step, times } => {
                 self.figures.sampling_ms = self.figures.sampling_ms.saturating_add(times.harness);
                 let seen = self.attempt(subject, case, *attempt);
-                seen.steps.push(StepResult {
-                    step: *step,
-                    times: times.clone(),
-                });
+                seen.steps.push(StepResult { step: *step, times: times.clone() });
             }
             Event::CaseEnded(end) => {
                 let figures = &mut self.figures;
@@ -232,21 +195,13 @@ impl<'a> Gathering<'a> {
                 self.attempt(&end.subject, &end.case, end.attempt).ended = Some(end);
             }
             Event::Interrupted { signal } => {
-                self.interrupted.get_or_insert_with(|| Interruption {
-                    at_ms,
-                    signal: signal.clone(),
-                });
+                self.interrupted
+                    .get_or_insert_with(|| Interruption { at_ms, signal: signal.clone() });
             }
             Event::HarnessError { message } => {
-                self.harness_errors.push(HarnessTrouble {
-                    at_ms,
-                    message: message.clone(),
-                });
+                self.harness_errors.push(HarnessTrouble { at_ms, message: message.clone() });
             }
-            Event::RunEnded {
-                harness_cpu_ms,
-                proxy_cpu_ms,
-            } => {
+            Event::RunEnded { harness_cpu_ms, proxy_cpu_ms } => {
                 self.ended = true;
                 self.figures.harness_cpu_ms = Some(*harness_cpu_ms);
                 self.figures.proxy_cpu_ms = Some(*proxy_cpu_ms);
@@ -259,9 +214,8 @@ impl<'a> Gathering<'a> {
         let mut results = Vec::new();
         for subject in &self.subjects {
             for planned in &self.plan {
-                let attempts = left
-                    .remove(&(subject.id.as_str(), planned.case.as_str()))
-                    .unwrap_or_default();
+                let attempts =
+                    left.remove(&(subject.id.as_str(), planned.case.as_str())).unwrap_or_default();
                 results.push(result(&subject.id, planned, true, &attempts));
             }
         }
@@ -287,10 +241,7 @@ impl<'a> Gathering<'a> {
             run: self.run,
             subjects: self.subjects,
             plan: self.plan,
-            totals: subjects
-                .iter()
-                .map(|subject| totals(subject, &results))
-                .collect(),
+            totals: subjects.iter().map(|subject| totals(subject, &results)).collect(),
             matrix: matrix(&subjects, &results),
             results,
             figures: self.figures,
@@ -312,27 +263,19 @@ fn result(subject: &str, planned: &PlannedCase, known: bool, seen: &Attempts<'_>
             attempt: *number,
             verdict: seen.ended.map(|end| end.verdict),
             note: seen.ended.and_then(|end| end.note.clone()),
-            failures: seen
-                .ended
-                .map(|end| end.failures.clone())
-                .unwrap_or_default(),
+            failures: seen.ended.map(|end| end.failures.clone()).unwrap_or_default(),
             took_ms: seen.ended.map_or(0, |end| end.took),
             waited_ms: seen.ended.map_or(0, |end| end.waited),
             probes: seen.ended.map_or(0, |end| end.probes),
         })
         .collect();
     let verdicts: BTreeSet<Verdict> = attempts.iter().filter_map(|a| a.verdict).collect();
-    let first = seen
-        .values()
-        .find(|seen| seen.ended.is_some())
-        .or_else(|| seen.values().next());
+    let first = seen.values().find(|seen| seen.ended.is_some()).or_else(|| seen.values().next());
     let end = first.and_then(|seen| seen.ended);
-    let cut_short = first
-        .filter(|seen| seen.ended.is_none())
-        .map(|seen| match seen.waiting {
-            Some(what) => format!("the run ended while it was waiting: {what}"),
-            None => "the run ended while it was running".to_owned(),
-        });
+    let cut_short = first.filter(|seen| seen.ended.is_none()).map(|seen| match seen.waiting {
+        Some(what) => format!("the run ended while it was waiting: {what}"),
+        None => "the run ended while it was running".to_owned(),
+    });
     CaseResult {
         subject: subject.to_owned(),
         case: planned.case.clone(),
@@ -350,9 +293,7 @@ fn result(subject: &str, planned: &PlannedCase, known: bool, seen: &Attempts<'_>
         waited_ms: end.map_or(0, |end| end.waited),
         probes: end.map_or(0, |end| end.probes),
         cells: first.map_or(0, |seen| seen.cells),
-        cluster: first
-            .and_then(|seen| seen.started)
-            .map(|(_, cluster)| cluster.to_owned()),
+        cluster: first.and_then(|seen| seen.started).map(|(_, cluster)| cluster.to_owned()),
         beside: end.map(|end| end.beside.clone()).unwrap_or_default(),
         steps: first.map(|seen| seen.steps.clone()).unwrap_or_default(),
         recorded: first.map(|seen| seen.recorded.clone()).unwrap_or_default(),
@@ -377,11 +318,7 @@ fn totals(subject: &str, results: &[CaseResult]) -> SubjectTotals {
     let mut levels: BTreeMap<Level, Counts> = BTreeMap::new();
     for result in &mine {
         *verdicts.entry(result.verdict).or_default() += 1;
-        *levels
-            .entry(result.level)
-            .or_default()
-            .entry(result.verdict)
-            .or_default() += 1;
+        *levels.entry(result.level).or_default().entry(result.verdict).or_default() += 1;
     }
     SubjectTotals {
         subject: subject.to_owned(),
@@ -406,10 +343,7 @@ fn matrix(subjects: &[String], results: &[CaseResult]) -> Vec<AreaRow> {
     }
     let cell = |area: &str, subject: &String| MatrixCell {
         subject: subject.clone(),
-        verdicts: counts
-            .get(&(area, subject.as_str()))
-            .cloned()
-            .unwrap_or_default(),
+        verdicts: counts.get(&(area, subject.as_str())).cloned().unwrap_or_default(),
     };
     areas
         .iter()

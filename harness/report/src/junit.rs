@@ -17,10 +17,7 @@ use crate::{CaseResult, Report, ReportError, clean, repeat_command};
 /// # Errors
 /// When the XML cannot be written.
 pub fn junit(report: &Report) -> Result<String, ReportError> {
-    let name = report
-        .run
-        .as_ref()
-        .map_or("touchstone", |run| run.run.as_str());
+    let name = report.run.as_ref().map_or("touchstone", |run| run.run.as_str());
     let mut xml = quick_junit::Report::new(clean::line(name));
     xml.set_time(Duration::from_millis(report.figures.total_ms));
     for totals in &report.totals {
@@ -37,10 +34,7 @@ pub fn junit(report: &Report) -> Result<String, ReportError> {
             let mut suite = TestSuite::new(name.as_str());
             suite.add_property(Property::new("subject", clean::line(&totals.subject)));
             suite.add_property(Property::new("area", clean::line(&row.area)));
-            let subject = report
-                .subjects
-                .iter()
-                .find(|subject| subject.id == totals.subject);
+            let subject = report.subjects.iter().find(|subject| subject.id == totals.subject);
             if let Some(digest) = subject.and_then(|subject| subject.digest.as_ref()) {
                 suite.add_property(Property::new("digest", clean::line(digest)));
             }
@@ -61,9 +55,7 @@ pub fn junit(report: &Report) -> Result<String, ReportError> {
             xml.add_test_suite(suite);
         }
     }
-    xml.to_string().map_err(|source| ReportError::Xml {
-        source: Box::new(source),
-    })
+    xml.to_string().map_err(|source| ReportError::Xml { source: Box::new(source) })
 }
 
 fn status(report: &Report, result: &CaseResult) -> TestCaseStatus {

@@ -26,17 +26,11 @@ pub fn markdown(report: &Report) -> String {
         | ExitCode::Interrupted
         | ExitCode::Terminated => "✗",
     };
-    push(
-        &mut out,
-        &format!("## {title} touchstone: {}", code.meaning()),
-    );
+    push(&mut out, &format!("## {title} touchstone: {}", code.meaning()));
     push(&mut out, "");
     let time = span(report.figures.total_ms);
     let sentence = clean::markdown(&summary::sentence(report));
-    push(
-        &mut out,
-        &format!("{sentence}, in {time}; exit code {}.", code.code()),
-    );
+    push(&mut out, &format!("{sentence}, in {time}; exit code {}.", code.code()));
     if !report.results.is_empty() {
         matrix(&mut out, report);
     }
@@ -50,19 +44,13 @@ pub fn markdown(report: &Report) -> String {
     }
     if let Some(run) = &report.run {
         let mut command: Vec<String> = run.command.iter().map(|a| quote(a)).collect();
-        if !command
-            .iter()
-            .any(|argument| argument.starts_with("--seed"))
-        {
+        if !command.iter().any(|argument| argument.starts_with("--seed")) {
             command.push(format!("--seed {}", quote(&run.seed)));
         }
         push(&mut out, "");
         push(&mut out, "The whole run again:");
         push(&mut out, "");
-        push(
-            &mut out,
-            &format!("<pre>{}</pre>", clean::html(&command.join(" "))),
-        );
+        push(&mut out, &format!("<pre>{}</pre>", clean::html(&command.join(" "))));
     }
     out
 }
@@ -79,10 +67,7 @@ fn matrix(out: &mut String, report: &Report) {
         format!("| {} | {} |", clean::markdown(&row.name), cells.join(" | "))
     };
     push(out, "");
-    let head = Row {
-        name: "area".to_owned(),
-        cells: names.clone(),
-    };
+    let head = Row { name: "area".to_owned(), cells: names.clone() };
     push(out, &cells(&head));
     push(out, &format!("| --- |{}", " --- |".repeat(names.len())));
     for row in areas(report).iter().chain(&sums(report)) {
@@ -93,11 +78,8 @@ fn matrix(out: &mut String, report: &Report) {
 }
 
 fn failures(out: &mut String, report: &Report) {
-    let failing: Vec<&CaseResult> = report
-        .results
-        .iter()
-        .filter(|result| result.verdict == Verdict::Fail)
-        .collect();
+    let failing: Vec<&CaseResult> =
+        report.results.iter().filter(|result| result.verdict == Verdict::Fail).collect();
     if failing.is_empty() {
         return;
     }
@@ -107,13 +89,7 @@ fn failures(out: &mut String, report: &Report) {
         let block = failing_case(report, result);
         if out.len() + block.len() > ROOM {
             push(out, "");
-            push(
-                out,
-                &format!(
-                    "… and {} more failing cases in report.json.",
-                    failing.len() - i
-                ),
-            );
+            push(out, &format!("… and {} more failing cases in report.json.", failing.len() - i));
             return;
         }
         out.push_str(&block);
@@ -162,10 +138,7 @@ fn other_notes(out: &mut String, report: &Report) {
     push(out, "### Notes");
     push(out, "");
     for note in notes {
-        push(
-            out,
-            &format!("- {} {}", note.label, clean::markdown(&note.text)),
-        );
+        push(out, &format!("- {} {}", note.label, clean::markdown(&note.text)));
         for line in note.more {
             push(out, &format!("  <br>{}", clean::markdown(&line)));
         }

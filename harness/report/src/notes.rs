@@ -43,11 +43,7 @@ pub(crate) fn notes(report: &Report) -> Vec<Note> {
 fn of_the_run(report: &Report, notes: &mut Vec<Note>) {
     for trouble in &report.harness_errors {
         let mut lines: Vec<String> = clean::lines(&trouble.message).collect();
-        let text = if lines.is_empty() {
-            String::new()
-        } else {
-            lines.remove(0)
-        };
+        let text = if lines.is_empty() { String::new() } else { lines.remove(0) };
         notes.push(Note {
             label: "HARNESS",
             tone: Tone::Bad,
@@ -97,9 +93,7 @@ fn of_cases(report: &Report, notes: &mut Vec<Note>) {
                 label: label(result.verdict),
                 tone,
                 text: headline(result),
-                more: why
-                    .map(|why| clean::lines(why).collect())
-                    .unwrap_or_default(),
+                more: why.map(|why| clean::lines(why).collect()).unwrap_or_default(),
             });
         }
         if result.flaky {
@@ -150,10 +144,7 @@ fn of_groups(report: &Report, notes: &mut Vec<Note>) {
         }
     }
     for ((subject, verdict, reason), results) in groups {
-        let names = results
-            .iter()
-            .take(NAMED)
-            .map(|result| clean::line(&result.case));
+        let names = results.iter().take(NAMED).map(|result| clean::line(&result.case));
         let mut names: Vec<String> = names.collect();
         if results.len() > NAMED {
             names.push(format!("… {} more", results.len() - NAMED));
@@ -166,11 +157,7 @@ fn of_groups(report: &Report, notes: &mut Vec<Note>) {
         }
         notes.push(Note {
             label: label(verdict),
-            tone: if verdict == Verdict::NotRun {
-                Tone::Bad
-            } else {
-                Tone::Calm
-            },
+            tone: if verdict == Verdict::NotRun { Tone::Bad } else { Tone::Calm },
             text,
             more: vec![names.join(" ")],
         });
@@ -178,17 +165,9 @@ fn of_groups(report: &Report, notes: &mut Vec<Note>) {
 }
 
 fn of_clusters(report: &Report, notes: &mut Vec<Note>) {
-    for exit in report
-        .proxy_exits
-        .iter()
-        .filter(|exit| exit.by_design.is_none())
-    {
+    for exit in report.proxy_exits.iter().filter(|exit| exit.by_design.is_none()) {
         let subject = exit.subject.as_deref().map(clean::line).unwrap_or_default();
-        let again = if exit.restarted_ms.is_some() {
-            ", started again"
-        } else {
-            ""
-        };
+        let again = if exit.restarted_ms.is_some() { ", started again" } else { "" };
         notes.push(Note {
             label: "PROXY EXIT",
             tone: Tone::Bad,
@@ -200,10 +179,7 @@ fn of_clusters(report: &Report, notes: &mut Vec<Note>) {
                 clean::line(&exit.status),
             ),
             more: first(
-                exit.last_lines
-                    .iter()
-                    .flat_map(|line| clean::lines(line))
-                    .collect(),
+                exit.last_lines.iter().flat_map(|line| clean::lines(line)).collect(),
                 "proxy_exits",
             ),
         });
@@ -211,10 +187,7 @@ fn of_clusters(report: &Report, notes: &mut Vec<Note>) {
     let mut remarks: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for cluster in &report.clusters {
         for remark in &cluster.remarks {
-            remarks
-                .entry(remark)
-                .or_default()
-                .push(clean::line(&cluster.cluster));
+            remarks.entry(remark).or_default().push(clean::line(&cluster.cluster));
         }
     }
     for (remark, clusters) in remarks {

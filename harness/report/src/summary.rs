@@ -13,17 +13,9 @@ pub(crate) fn sentence(report: &Report) -> String {
     let subjects = u64::try_from(report.totals.len()).unwrap_or(u64::MAX);
     let not_run = all.get(&Verdict::NotRun).copied().unwrap_or(0);
     let ran = results - not_run;
-    let of = if not_run > 0 {
-        format!(" of {results}")
-    } else {
-        String::new()
-    };
+    let of = if not_run > 0 { format!(" of {results}") } else { String::new() };
     let noun = if results == 1 { "result" } else { "results" };
-    format!(
-        "{ran}{of} {noun} on {}: {}",
-        many(subjects, "subject"),
-        counts(&all)
-    )
+    format!("{ran}{of} {noun} on {}: {}", many(subjects, "subject"), counts(&all))
 }
 
 /// How the run ends, as a sentence with its number.
@@ -52,10 +44,7 @@ pub(crate) fn figures(report: &Report) -> Vec<(&'static str, String)> {
         ));
     }
     if let (Some(harness), Some(proxy)) = (figures.harness_cpu_ms, figures.proxy_cpu_ms) {
-        lines.push((
-            "CPU",
-            format!("harness {}, proxies {}", span(harness), span(proxy)),
-        ));
+        lines.push(("CPU", format!("harness {}, proxies {}", span(harness), span(proxy))));
     }
     for totals in &report.totals {
         let settling = &totals.settling;
@@ -67,18 +56,12 @@ pub(crate) fn figures(report: &Report) -> Vec<(&'static str, String)> {
             parts.push(format!("settled {}", quantiles(times)));
         }
         if settling.unsettled > 0 {
-            parts.push(format!(
-                "{} never settled",
-                many(settling.unsettled, "step")
-            ));
+            parts.push(format!("{} never settled", many(settling.unsettled, "step")));
         }
         if !parts.is_empty() {
             let subject = clean::line(&totals.subject);
             let parts = parts.join("; ");
-            lines.push((
-                "Settle",
-                format!("{subject}: {parts} (median, 9 in 10, longest)"),
-            ));
+            lines.push(("Settle", format!("{subject}: {parts} (median, 9 in 10, longest)")));
         }
     }
     if let Some(slowest) = report.clusters.iter().max_by_key(|cluster| start(cluster)) {
@@ -107,11 +90,7 @@ pub(crate) fn figures(report: &Report) -> Vec<(&'static str, String)> {
                 clean::line(&host.arch),
                 many(u64::try_from(host.cpus).unwrap_or(u64::MAX), "CPU"),
                 host.memory_mib,
-                if host.user_namespace {
-                    ", user namespace"
-                } else {
-                    ""
-                },
+                if host.user_namespace { ", user namespace" } else { "" },
                 clean::line(&run.version),
             ),
         ));
@@ -120,12 +99,7 @@ pub(crate) fn figures(report: &Report) -> Vec<(&'static str, String)> {
 }
 
 fn quantiles(times: &Quantiles) -> String {
-    format!(
-        "{}, {}, {}",
-        span(times.p50),
-        span(times.p90),
-        span(times.max)
-    )
+    format!("{}, {}, {}", span(times.p50), span(times.p90), span(times.max))
 }
 
 fn clusters(report: &Report, slowest: &Cluster) -> String {
@@ -137,11 +111,7 @@ fn clusters(report: &Report, slowest: &Cluster) -> String {
         .iter()
         .map(|(part, ms)| format!("{} {}", clean::line(part), span(*ms)))
         .collect();
-    let ready = report
-        .clusters
-        .iter()
-        .filter(|cluster| cluster.ready_ms.is_some())
-        .count();
+    let ready = report.clusters.iter().filter(|cluster| cluster.ready_ms.is_some()).count();
     format!(
         "{}, {ready} ready; slowest {} in {}: {}",
         many(started, "cluster"),
@@ -154,11 +124,8 @@ fn clusters(report: &Report, slowest: &Cluster) -> String {
 /// Parts of a start in the order in which they happen, others after them.
 fn ordered(cluster: &Cluster) -> Vec<(&str, u64)> {
     let known = ["api", "topology", "proxy", "canary"];
-    let mut parts: Vec<(&str, u64)> = cluster
-        .took
-        .iter()
-        .map(|(part, ms)| (part.as_str(), *ms))
-        .collect();
+    let mut parts: Vec<(&str, u64)> =
+        cluster.took.iter().map(|(part, ms)| (part.as_str(), *ms)).collect();
     parts.sort_by_key(|(part, _)| known.iter().position(|k| k == part).unwrap_or(known.len()));
     parts
 }

@@ -15,11 +15,7 @@ pub(crate) struct Row {
 
 /// Names of the subjects, in the order of the cells.
 pub(crate) fn subjects(report: &Report) -> Vec<String> {
-    report
-        .totals
-        .iter()
-        .map(|totals| clean::line(&totals.subject))
-        .collect()
+    report.totals.iter().map(|totals| clean::line(&totals.subject)).collect()
 }
 
 /// A row per area.
@@ -28,10 +24,7 @@ pub(crate) fn areas(report: &Report) -> Vec<Row> {
     report
         .matrix
         .iter()
-        .map(|row| Row {
-            name: clean::line(&row.area),
-            cells: cells(&row.cells),
-        })
+        .map(|row| Row { name: clean::line(&row.area), cells: cells(&row.cells) })
         .collect()
 }
 
@@ -40,12 +33,7 @@ pub(crate) fn sums(report: &Report) -> Vec<Row> {
     let none = Counts::new();
     let mut rows: Vec<Row> = [Level::Must, Level::Should, Level::May, Level::Survey]
         .into_iter()
-        .filter(|level| {
-            report
-                .totals
-                .iter()
-                .any(|totals| totals.levels.contains_key(level))
-        })
+        .filter(|level| report.totals.iter().any(|totals| totals.levels.contains_key(level)))
         .map(|level| Row {
             name: format!("all {level}"),
             cells: report
@@ -55,27 +43,17 @@ pub(crate) fn sums(report: &Report) -> Vec<Row> {
                 .collect(),
         })
         .collect();
-    let cells = report
-        .totals
-        .iter()
-        .map(|totals| cell(&totals.verdicts))
-        .collect();
-    rows.push(Row {
-        name: "all".to_owned(),
-        cells,
-    });
+    let cells = report.totals.iter().map(|totals| cell(&totals.verdicts)).collect();
+    rows.push(Row { name: "all".to_owned(), cells });
     rows
 }
 
 /// What the signs in use mean; a sign and its word are not broken apart.
 pub(crate) fn legend(report: &Report) -> String {
     let all = sum(report);
-    let used = Verdict::ALL
-        .into_iter()
-        .filter(|verdict| all.contains_key(verdict));
-    let parts: Vec<String> = used
-        .map(|verdict| format!("{}\u{a0}{verdict}", sign(verdict)))
-        .collect();
+    let used = Verdict::ALL.into_iter().filter(|verdict| all.contains_key(verdict));
+    let parts: Vec<String> =
+        used.map(|verdict| format!("{}\u{a0}{verdict}", sign(verdict))).collect();
     parts.join("  ")
 }
 

@@ -38,11 +38,7 @@ pub(crate) fn sign(verdict: Verdict) -> char {
 pub(crate) fn cell(counts: &Counts) -> String {
     let parts: Vec<String> = Verdict::ALL
         .iter()
-        .filter_map(|verdict| {
-            counts
-                .get(verdict)
-                .map(|n| format!("{n} {}", sign(*verdict)))
-        })
+        .filter_map(|verdict| counts.get(verdict).map(|n| format!("{n} {}", sign(*verdict))))
         .collect();
     parts.join(" ")
 }
@@ -53,11 +49,7 @@ pub(crate) fn counts(counts: &Counts) -> String {
         .iter()
         .filter_map(|verdict| counts.get(verdict).map(|n| format!("{n} {verdict}")))
         .collect();
-    if parts.is_empty() {
-        "no case".to_owned()
-    } else {
-        parts.join(", ")
-    }
+    if parts.is_empty() { "no case".to_owned() } else { parts.join(", ") }
 }
 
 /// Milliseconds as seconds: `0.812s`.
@@ -76,21 +68,12 @@ pub(crate) fn span(ms: u64) -> String {
 
 /// A number with its noun: `1 case`, `2 cases`.
 pub(crate) fn many(n: u64, noun: &str) -> String {
-    if n == 1 {
-        format!("1 {noun}")
-    } else {
-        format!("{} {noun}s", grouped(n))
-    }
+    if n == 1 { format!("1 {noun}") } else { format!("{} {noun}s", grouped(n)) }
 }
 
 /// A digest cut to what people compare by eye.
 pub(crate) fn short(digest: &str) -> String {
-    digest
-        .strip_prefix("sha256:")
-        .unwrap_or(digest)
-        .chars()
-        .take(12)
-        .collect()
+    digest.strip_prefix("sha256:").unwrap_or(digest).chars().take(12).collect()
 }
 
 /// A number with commas between groups of three digits.
@@ -121,14 +104,8 @@ mod tests {
     fn times_and_numbers() {
         assert_eq!(seconds(812), "0.812s");
         assert_eq!(seconds(61_007), "61.007s");
-        assert_eq!(
-            [span(12), span(3_456), span(125_000)],
-            ["12 ms", "3.4 s", "2 min 5 s"]
-        );
-        assert_eq!(
-            [many(1, "probe"), many(12_345, "probe")],
-            ["1 probe", "12,345 probes"]
-        );
+        assert_eq!([span(12), span(3_456), span(125_000)], ["12 ms", "3.4 s", "2 min 5 s"]);
+        assert_eq!([many(1, "probe"), many(12_345, "probe")], ["1 probe", "12,345 probes"]);
         assert_eq!(grouped(1_000_000), "1,000,000");
         assert_eq!(short("sha256:0123456789abcdef"), "0123456789ab");
     }

@@ -21,15 +21,9 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
             break;
         }
         // A space just behind the prefix is a place to break as well.
-        let reach = rest[fits..]
-            .chars()
-            .next()
-            .map_or(fits, |c| fits + c.len_utf8());
+        let reach = rest[fits..].chars().next().map_or(fits, |c| fits + c.len_utf8());
         let indent = rest.len() - rest.trim_start().len();
-        let cut = rest[..reach]
-            .rfind(' ')
-            .filter(|at| *at > indent)
-            .unwrap_or(fits);
+        let cut = rest[..reach].rfind(' ').filter(|at| *at > indent).unwrap_or(fits);
         lines.push(rest[..cut].trim_end().to_owned());
         rest = rest[cut..].trim_start_matches(' ');
     }
@@ -56,10 +50,7 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     if columns(text) <= width {
         return text.to_owned();
     }
-    format!(
-        "{}…",
-        text[..prefix(text, width.saturating_sub(1))].trim_end()
-    )
+    format!("{}…", text[..prefix(text, width.saturating_sub(1))].trim_end())
 }
 
 #[cfg(test)]

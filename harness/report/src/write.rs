@@ -47,10 +47,8 @@ pub fn write_all(dir: &Path, report: &Report) -> Result<Vec<PathBuf>, ReportErro
         ("junit.xml", junit(report)?),
         ("summary.md", markdown(report)),
     ];
-    fs::create_dir_all(dir).map_err(|source| ReportError::Write {
-        path: dir.to_owned(),
-        source,
-    })?;
+    fs::create_dir_all(dir)
+        .map_err(|source| ReportError::Write { path: dir.to_owned(), source })?;
     let mut written = Vec::new();
     for (name, text) in files {
         let path = dir.join(name);

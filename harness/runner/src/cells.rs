@@ -140,7 +140,9 @@ impl Worlds {
                 .collect()
         } else {
             (1..n)
-                .flat_map(|i| [step.changes[..i].iter().collect(), step.changes[i..].iter().collect()])
+                .flat_map(|i| {
+                    [step.changes[..i].iter().collect(), step.changes[i..].iter().collect()]
+                })
                 .collect()
         };
         let between = picks
@@ -215,15 +217,8 @@ pub(crate) fn cells(
 }
 
 /// Cells that show that a marker has arrived.
-pub(crate) fn marker_cells(
-    flows: &[Flow],
-    worlds: &Worlds,
-    features: &Features,
-) -> Vec<Cell> {
-    flows
-        .iter()
-        .map(|flow| Cell::new(flow.clone(), Role::Marker, worlds, features))
-        .collect()
+pub(crate) fn marker_cells(flows: &[Flow], worlds: &Worlds, features: &Features) -> Vec<Cell> {
+    flows.iter().map(|flow| Cell::new(flow.clone(), Role::Marker, worlds, features)).collect()
 }
 
 /// From every place that judged flows start from, directly to every endpoint that they may reach.

@@ -216,7 +216,8 @@ fn said(saw: &Observation, names: &Names) -> String {
             } else {
                 String::new()
             };
-            let who = names.addresses.get(source).map_or(String::new(), |name| format!(" ({name})"));
+            let who =
+                names.addresses.get(source).map_or(String::new(), |name| format!(" ({name})"));
             format!("reached {} seeing {source}{who}{again}", named(names, *endpoint))
         }
         Observation::Saw(Outcome::Refused(Refusal::Icmp { kind, code, from: Some(from) })) => {

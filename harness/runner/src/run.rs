@@ -211,8 +211,8 @@ impl SubjectRun {
             tasks.spawn(async move {
                 let _permits = permits;
                 let ended = run.attempt(&live, &variant, 1).await;
-                let in_flight = live.cluster.broken().is_some()
-                    && ended.verdict == Verdict::Inconclusive;
+                let in_flight =
+                    live.cluster.broken().is_some() && ended.verdict == Verdict::Inconclusive;
                 in_flight.then_some(variant)
             });
         }
@@ -274,7 +274,11 @@ impl SubjectRun {
         ended
     }
 
-    async fn open(self: &Arc<Self>, shape: &ClusterShape, alone: bool) -> Result<Live, ClusterError> {
+    async fn open(
+        self: &Arc<Self>,
+        shape: &ClusterShape,
+        alone: bool,
+    ) -> Result<Live, ClusterError> {
         let name = {
             let mut count = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
             *count += 1;

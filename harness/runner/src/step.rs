@@ -168,9 +168,7 @@ impl Run<'_> {
         let cells = &self.cells;
         let probes = wanted.iter().flat_map(|(index, count)| {
             let cell = &cells[*index];
-            (0..*count).map(move |_| async move {
-                (*index, ground.probe(cell, wait(cell)).await)
-            })
+            (0..*count).map(move |_| async move { (*index, ground.probe(cell, wait(cell)).await) })
         });
         let seen = join_all(probes).await;
         self.probes += seen.len() as u64;
@@ -240,8 +238,7 @@ impl Run<'_> {
             cell.tally = CellTally::default();
         }
         loop {
-            let round: Vec<(usize, u64)> =
-                pending.iter().map(|i| (*i, self.glances(*i))).collect();
+            let round: Vec<(usize, u64)> = pending.iter().map(|i| (*i, self.glances(*i))).collect();
             for index in &pending {
                 self.cells[*index].tally = CellTally::default();
             }
@@ -323,10 +320,8 @@ impl Run<'_> {
         }
         for (choice, members) in choices {
             let (_, _, _, endpoints) = choice;
-            let seen: BTreeSet<_> = members
-                .iter()
-                .flat_map(|i| self.cells[*i].tally.endpoints().into_keys())
-                .collect();
+            let seen: BTreeSet<_> =
+                members.iter().flat_map(|i| self.cells[*i].tally.endpoints().into_keys()).collect();
             let never: BTreeSet<_> = endpoints.difference(&seen).copied().collect();
             // A pinned cell speaks for all of them.
             if let (false, Some(first)) = (never.is_empty(), members.first()) {
@@ -394,9 +389,9 @@ impl Run<'_> {
             if cell.role == Role::Marker && cell.first_right.is_none() && cell.wrong.is_none() {
                 cell.wrong = match cell.tally.judge(&membership(cell), 0) {
                     CellJudgement::Wrong(wrong) => Some(wrong),
-                    CellJudgement::Agrees
-                    | CellJudgement::NeedsMore
-                    | CellJudgement::Broken(_) => None,
+                    CellJudgement::Agrees | CellJudgement::NeedsMore | CellJudgement::Broken(_) => {
+                        None
+                    }
                 };
             }
         }
@@ -480,8 +475,6 @@ pub(crate) fn removal(steps: &[ScriptStep], markers: &[Marker]) -> Vec<Change> {
     services
         .into_iter()
         .map(|(namespace, name)| Change::DeleteService { namespace, name })
-        .chain(
-            slices.into_iter().map(|(namespace, name)| Change::DeleteSlice { namespace, name }),
-        )
+        .chain(slices.into_iter().map(|(namespace, name)| Change::DeleteSlice { namespace, name }))
         .collect()
 }

@@ -16,7 +16,9 @@ use crate::cells::Worlds;
 use crate::step::Ground;
 
 /// How long an attempt may take before it counts as lost.
-const PATIENCE: Duration = Duration::from_millis(900);
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long an attempt on a kept UDP port may take: the next one asks again.
+const UDP_PATIENCE: Duration = Duration::from_millis(300);
 /// Attempts that must have gone out before the change is made.
 const WARM_UP: u32 = 5;
 /// Longest time for them.
@@ -112,11 +114,7 @@ impl Stream {
         self.judge(&attempts, worlds)
     }
 
-    fn judge(
-        &self,
-        attempts: &[(usize, Observation, Duration)],
-        worlds: &Worlds,
-    ) -> TrafficResult {
+    fn judge(&self, attempts: &[(usize, Observation, Duration)], worlds: &Worlds) -> TrafficResult {
         let mut lost: BTreeMap<String, u64> = BTreeMap::new();
         let mut strange: BTreeMap<String, u64> = BTreeMap::new();
         let mut broken = None;
@@ -229,13 +227,18 @@ impl Sender {
                     }
                 },
             };
-            let saw = flow.ask(PATIENCE).await;
-            let broke = self.flow.protocol == Protocol::Tcp
-                && !matches!(saw, Observation::Saw(Outcome::Reached { .. }));
+            let udp = self.flow.protocol == Protocol::Udp;
+            let saw = flow.ask(if udp { UDP_PATIENCE } else { PATIENCE }).await;
+            let broke = !udp && !matches!(saw, Observation::Saw(Outcome::Reached { .. }));
             self.record(saw);
             if !broke {
                 kept = Some(flow);
             }
+        }
+        // Everything has settled now: what the flow meets in the end is what counts.
+        if let Some(mut flow) = kept {
+            self.start();
+            self.record(flow.ask(PATIENCE).await);
         }
     }
 

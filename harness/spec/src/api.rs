@@ -311,15 +311,8 @@ impl EndpointSlice {
     /// `namespace/name` of the Service that the slice's label names, if it has one.
     #[must_use]
     pub fn service_key(&self) -> Option<String> {
-        let name = self
-            .metadata
-            .labels
-            .get(SERVICE_NAME_LABEL)
-            .filter(|name| !name.is_empty())?;
-        Some(key(&Meta {
-            name: name.clone(),
-            ..self.metadata.clone()
-        }))
+        let name = self.metadata.labels.get(SERVICE_NAME_LABEL).filter(|name| !name.is_empty())?;
+        Some(key(&Meta { name: name.clone(), ..self.metadata.clone() }))
     }
 }
 
@@ -413,10 +406,6 @@ pub struct HintFor {
 }
 
 fn key(meta: &Meta) -> String {
-    let namespace = if meta.namespace.is_empty() {
-        "default"
-    } else {
-        &meta.namespace
-    };
+    let namespace = if meta.namespace.is_empty() { "default" } else { &meta.namespace };
     format!("{namespace}/{}", meta.name)
 }

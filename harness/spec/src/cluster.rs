@@ -21,10 +21,7 @@ impl Default for ClusterShape {
     /// Three nodes in two zones (z1, z1, z2) and two outside clients.
     fn default() -> Self {
         let zone = |name: &str| Some(name.to_owned());
-        ClusterShape {
-            zones: vec![zone("z1"), zone("z1"), zone("z2")],
-            outside: 2,
-        }
+        ClusterShape { zones: vec![zone("z1"), zone("z1"), zone("z2")], outside: 2 }
     }
 }
 
@@ -39,13 +36,7 @@ impl ClusterShape {
     #[must_use]
     pub fn outside_names(&self) -> Vec<String> {
         (1..=self.outside)
-            .map(|k| {
-                if k == 1 {
-                    "outside".to_owned()
-                } else {
-                    format!("outside{k}")
-                }
-            })
+            .map(|k| if k == 1 { "outside".to_owned() } else { format!("outside{k}") })
             .collect()
     }
 }
@@ -101,10 +92,7 @@ impl PodFacts {
     /// The pod's address of a family.
     #[must_use]
     pub fn address(&self, family: Family) -> Option<IpAddr> {
-        self.addresses
-            .iter()
-            .copied()
-            .find(|ip| Family::of(*ip) == family)
+        self.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
     }
 }
 
@@ -123,10 +111,6 @@ impl ClientFacts {
     /// The address from which packets to Service addresses enter by the node at `index`.
     #[must_use]
     pub fn address(&self, index: usize, family: Family) -> Option<IpAddr> {
-        self.addresses
-            .get(index)?
-            .iter()
-            .copied()
-            .find(|ip| Family::of(*ip) == family)
+        self.addresses.get(index)?.iter().copied().find(|ip| Family::of(*ip) == family)
     }
 }

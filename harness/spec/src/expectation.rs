@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Outcome, OutcomeKind};
+use crate::{Outcome, OutcomeKind, Refusal};
 
 /// One allowed outcome.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -41,24 +41,16 @@ impl Allowed {
         match (self, seen) {
             (
                 Allowed::Reached { endpoint, sources },
-                Outcome::Reached {
-                    endpoint: at,
-                    source,
-                    ..
-                },
+                Outcome::Reached { endpoint: at, source, .. },
             ) => endpoint == at && sources.contains(source),
             (
-                Allowed::Http {
-                    status,
-                    local_endpoints,
-                },
-                Outcome::Http {
-                    status: got,
-                    local_endpoints: told,
-                },
+                Allowed::Http { status, local_endpoints },
+                Outcome::Http { status: got, local_endpoints: told },
             ) => status == got && told.is_none_or(|told| told == *local_endpoints),
+            // A node whose own rules drop its packet is told so by the kernel (EPERM), for UDP at
+            // least: from there a drop cannot be told from a refusal.
             (Allowed::Refused, Outcome::Refused(_))
-            | (Allowed::Dropped, Outcome::Dropped)
+            | (Allowed::Dropped, Outcome::Dropped | Outcome::Refused(Refusal::OwnNode))
             | (Allowed::Unhandled, Outcome::Unhandled) => true,
             (
                 Allowed::Reached { .. }

@@ -19,58 +19,19 @@ pub struct KnownFeature {
 
 /// Every feature the suite knows.
 pub const KNOWN_FEATURES: &[KnownFeature] = &[
-    KnownFeature {
-        name: "ipv4",
-        promise: "serves IPv4 frontends",
-    },
-    KnownFeature {
-        name: "ipv6",
-        promise: "serves IPv6 frontends",
-    },
-    KnownFeature {
-        name: "tcp",
-        promise: "serves TCP ports",
-    },
-    KnownFeature {
-        name: "udp",
-        promise: "serves UDP ports",
-    },
-    KnownFeature {
-        name: "sctp",
-        promise: "serves SCTP ports",
-    },
-    KnownFeature {
-        name: "node-port",
-        promise: "serves node ports",
-    },
-    KnownFeature {
-        name: "load-balancer",
-        promise: "serves load-balancer addresses",
-    },
-    KnownFeature {
-        name: "external-ips",
-        promise: "serves external IPs",
-    },
-    KnownFeature {
-        name: "internal-traffic-policy",
-        promise: "honours internalTrafficPolicy",
-    },
-    KnownFeature {
-        name: "external-traffic-policy",
-        promise: "honours externalTrafficPolicy",
-    },
-    KnownFeature {
-        name: "session-affinity",
-        promise: "honours sessionAffinity ClientIP",
-    },
-    KnownFeature {
-        name: "source-ranges",
-        promise: "honours loadBalancerSourceRanges",
-    },
-    KnownFeature {
-        name: "health-check-node-port",
-        promise: "answers health checks",
-    },
+    KnownFeature { name: "ipv4", promise: "serves IPv4 frontends" },
+    KnownFeature { name: "ipv6", promise: "serves IPv6 frontends" },
+    KnownFeature { name: "tcp", promise: "serves TCP ports" },
+    KnownFeature { name: "udp", promise: "serves UDP ports" },
+    KnownFeature { name: "sctp", promise: "serves SCTP ports" },
+    KnownFeature { name: "node-port", promise: "serves node ports" },
+    KnownFeature { name: "load-balancer", promise: "serves load-balancer addresses" },
+    KnownFeature { name: "external-ips", promise: "serves external IPs" },
+    KnownFeature { name: "internal-traffic-policy", promise: "honours internalTrafficPolicy" },
+    KnownFeature { name: "external-traffic-policy", promise: "honours externalTrafficPolicy" },
+    KnownFeature { name: "session-affinity", promise: "honours sessionAffinity ClientIP" },
+    KnownFeature { name: "source-ranges", promise: "honours loadBalancerSourceRanges" },
+    KnownFeature { name: "health-check-node-port", promise: "answers health checks" },
     KnownFeature {
         name: "terminating-endpoints",
         promise: "falls back to serving terminating endpoints (KEP-1669)",
@@ -83,10 +44,7 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         name: "zone-hints",
         promise: "honours zone hints in slices without asking for more (KEP-2433)",
     },
-    KnownFeature {
-        name: "node-hints",
-        promise: "honours node hints in slices (KEP-3015)",
-    },
+    KnownFeature { name: "node-hints", promise: "honours node hints in slices (KEP-3015)" },
     KnownFeature {
         name: "rejects-unused-ports",
         promise: "refuses ports of a cluster IP that no Service port uses",
@@ -107,10 +65,7 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         name: "health-check-weight",
         promise: "tells the number of local endpoints in the header X-Load-Balancing-Endpoint-Weight",
     },
-    KnownFeature {
-        name: "localhost-node-ports",
-        promise: "serves IPv4 node ports on 127.0.0.1",
-    },
+    KnownFeature { name: "localhost-node-ports", promise: "serves IPv4 node ports on 127.0.0.1" },
     KnownFeature {
         name: "node-ports-on-all-addresses",
         promise: "serves node ports on every address of a node",
@@ -154,10 +109,7 @@ impl Feature {
             .iter()
             .map(|known| known.name)
             .find(|known| known.contains(name) || name.contains(known));
-        Err(FeatureError {
-            name: name.to_owned(),
-            suggestion,
-        })
+        Err(FeatureError { name: name.to_owned(), suggestion })
     }
 
     /// Its name.
@@ -194,10 +146,7 @@ impl Features {
     /// Whether the subject declares a feature, by name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        debug_assert!(
-            KNOWN_FEATURES.iter().any(|known| known.name == name),
-            "{name}"
-        );
+        debug_assert!(KNOWN_FEATURES.iter().any(|known| known.name == name), "{name}");
         self.0.iter().any(|feature| feature.name() == name)
     }
 
@@ -221,9 +170,6 @@ mod tests {
     fn names_are_checked() {
         assert!(Feature::new("node-hints").is_ok());
         let err = Feature::new("hints").expect_err("not a feature");
-        assert_eq!(
-            err.to_string(),
-            "unknown feature \"hints\"; did you mean \"zone-hints\"?"
-        );
+        assert_eq!(err.to_string(), "unknown feature \"hints\"; did you mean \"zone-hints\"?");
     }
 }

@@ -112,40 +112,22 @@ impl fmt::Display for OutcomeKind {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Outcome::Reached {
-                endpoint,
-                source,
-                resent,
-            } => {
+            Outcome::Reached { endpoint, source, resent } => {
                 write!(f, "reached {endpoint} as {source}")?;
                 if *resent > 0 {
                     write!(f, " after {resent} retransmissions")?;
                 }
                 Ok(())
             }
-            Outcome::Http {
-                status,
-                local_endpoints: Some(n),
-            } => {
+            Outcome::Http { status, local_endpoints: Some(n) } => {
                 write!(f, "http {status} ({n} local endpoints)")
             }
-            Outcome::Http {
-                status,
-                local_endpoints: None,
-            } => write!(f, "http {status}"),
+            Outcome::Http { status, local_endpoints: None } => write!(f, "http {status}"),
             Outcome::Refused(Refusal::Reset) => f.write_str("refused (reset)"),
-            Outcome::Refused(Refusal::Icmp {
-                kind,
-                code,
-                from: Some(from),
-            }) => {
+            Outcome::Refused(Refusal::Icmp { kind, code, from: Some(from) }) => {
                 write!(f, "refused (icmp {kind}/{code} from {from})")
             }
-            Outcome::Refused(Refusal::Icmp {
-                kind,
-                code,
-                from: None,
-            }) => {
+            Outcome::Refused(Refusal::Icmp { kind, code, from: None }) => {
                 write!(f, "refused (icmp {kind}/{code})")
             }
             Outcome::Refused(Refusal::OwnNode) => f.write_str("refused (by the client's own node)"),

@@ -26,34 +26,25 @@ impl ClusterFacts {
     #[must_use]
     pub fn planned(shape: &ClusterShape) -> ClusterFacts {
         let names = shape.node_names();
-        let service_cidrs = vec![
-            v4(10, 96, 0, 0, 16),
-            v6([0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0], 112),
-        ];
-        let nodes = (1..)
-            .zip(&names)
-            .zip(&shape.zones)
-            .map(|((i, name), zone)| NodeFacts {
-                name: name.clone(),
-                zone: zone.clone(),
-                addresses: vec![
-                    Ipv4Addr::new(172, 18, i as u8, 2).into(),
-                    Ipv6Addr::new(0xfd00, 0x172, 0x18, i, 0, 0, 0, 2).into(),
-                ],
-                client: PodFacts::planned(name, i, CLIENT_POD),
-            });
-        let outside = (1..)
-            .zip(shape.outside_names())
-            .map(|(k, name)| ClientFacts {
-                name,
-                addresses: (1..=names.len() as u16)
-                    .map(|i| outside_addresses(k, i))
-                    .collect(),
-                cidrs: vec![
-                    v4(198, 51, 100, (16 * k) as u8, 28),
-                    v6([0x2001, 0xdb8, 0x64, k, 0, 0, 0, 0], 64),
-                ],
-            });
+        let service_cidrs =
+            vec![v4(10, 96, 0, 0, 16), v6([0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0], 112)];
+        let nodes = (1..).zip(&names).zip(&shape.zones).map(|((i, name), zone)| NodeFacts {
+            name: name.clone(),
+            zone: zone.clone(),
+            addresses: vec![
+                Ipv4Addr::new(172, 18, i as u8, 2).into(),
+                Ipv6Addr::new(0xfd00, 0x172, 0x18, i, 0, 0, 0, 2).into(),
+            ],
+            client: PodFacts::planned(name, i, CLIENT_POD),
+        });
+        let outside = (1..).zip(shape.outside_names()).map(|(k, name)| ClientFacts {
+            name,
+            addresses: (1..=names.len() as u16).map(|i| outside_addresses(k, i)).collect(),
+            cidrs: vec![
+                v4(198, 51, 100, (16 * k) as u8, 28),
+                v6([0x2001, 0xdb8, 0x64, k, 0, 0, 0, 0], 64),
+            ],
+        });
         ClusterFacts {
             nodes: nodes.collect(),
             outside: outside.collect(),
@@ -96,10 +87,7 @@ impl PodFacts {
 
 /// Ranges that hold every pod.
 fn pod_cidrs() -> Vec<IpNet> {
-    vec![
-        v4(10, 244, 0, 0, 16),
-        v6([0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0], 48),
-    ]
+    vec![v4(10, 244, 0, 0, 16), v6([0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0], 48)]
 }
 
 fn outside_addresses(k: u16, i: u16) -> Vec<IpAddr> {
@@ -115,10 +103,7 @@ fn v4(a: u8, b: u8, c: u8, d: u8, length: u8) -> IpNet {
 
 fn v6(words: [u16; 8], length: u8) -> IpNet {
     let [a, b, c, d, e, f, g, h] = words;
-    IpNet::V6(Ipv6Net::new_assert(
-        Ipv6Addr::new(a, b, c, d, e, f, g, h),
-        length,
-    ))
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), length))
 }
 
 #[cfg(test)]
@@ -129,18 +114,9 @@ mod tests {
     fn the_default_shape() {
         let facts = ClusterFacts::planned(&ClusterShape::default());
         let text = |ips: &[IpAddr]| ips.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(
-            text(&facts.nodes[2].addresses),
-            ["172.18.3.2", "fd00:172:18:3::2"]
-        );
-        assert_eq!(
-            text(&facts.nodes[0].client.addresses),
-            ["10.244.1.10", "fd00:10:244:1::10"]
-        );
-        assert_eq!(
-            text(&facts.outside[1].addresses[0]),
-            ["198.51.100.33", "2001:db8:64:2::1"]
-        );
+        assert_eq!(text(&facts.nodes[2].addresses), ["172.18.3.2", "fd00:172:18:3::2"]);
+        assert_eq!(text(&facts.nodes[0].client.addresses), ["10.244.1.10", "fd00:10:244:1::10"]);
+        assert_eq!(text(&facts.outside[1].addresses[0]), ["198.51.100.33", "2001:db8:64:2::1"]);
         let pod = PodFacts::planned("n2", 2, 123);
         assert_eq!(text(&pod.addresses), ["10.244.2.123", "fd00:10:244:2::123"]);
     }

@@ -32,11 +32,7 @@ impl World {
     pub fn apply(&mut self, change: &Change) {
         match change {
             Change::ApplyService(service) => {
-                match self
-                    .services
-                    .iter_mut()
-                    .find(|old| old.key() == service.key())
-                {
+                match self.services.iter_mut().find(|old| old.key() == service.key()) {
                     Some(old) => *old = service.clone(),
                     None => self.services.push(service.clone()),
                 }
@@ -69,9 +65,7 @@ impl World {
     /// The node that owns an address.
     #[must_use]
     pub fn owner(&self, address: IpAddr) -> Option<&Node> {
-        self.nodes
-            .iter()
-            .find(|node| node.addresses.contains(&address))
+        self.nodes.iter().find(|node| node.addresses.contains(&address))
     }
 }
 
@@ -90,10 +84,7 @@ impl Node {
     /// The InternalIP of a family.
     #[must_use]
     pub fn internal_ip(&self, family: Family) -> Option<IpAddr> {
-        self.addresses
-            .iter()
-            .copied()
-            .find(|ip| Family::of(*ip) == family)
+        self.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
     }
 }
 

@@ -30,11 +30,7 @@ pub(crate) enum CacheError {
     #[error("there is no cache folder: none of TOUCHSTONE_CACHE, XDG_CACHE_HOME and HOME is set")]
     Nowhere,
     #[error("failed to {act} {path}: {source}")]
-    Io {
-        act: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { act: &'static str, path: PathBuf, source: io::Error },
     #[error("another process has been preparing it for {} min ({path} is locked)", .limit.as_secs() / 60)]
     Locked { path: PathBuf, limit: Duration },
 }
@@ -70,9 +66,7 @@ impl Cache {
     #[must_use]
     pub fn from_environment() -> Self {
         let folder = |name: &str| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
+            std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
         };
         // The XDG specification says that a relative path is to be ignored.
         let xdg = || folder("XDG_CACHE_HOME").filter(|path| path.is_absolute());
@@ -85,9 +79,7 @@ impl Cache {
     /// A cache in this folder, which is made when something is put into it.
     #[must_use]
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self {
-            root: Some(root.into()),
-        }
+        Self { root: Some(root.into()) }
     }
 
     pub(crate) fn slot(&self, name: &str, key: &str) -> Result<Slot, CacheError> {
@@ -98,10 +90,7 @@ impl Cache {
             path: root.clone(),
             source,
         })?;
-        Ok(Slot {
-            folder: root.join("programs").join(key),
-            name: name.to_owned(),
-        })
+        Ok(Slot { folder: root.join("programs").join(key), name: name.to_owned() })
     }
 }
 
@@ -135,14 +124,10 @@ impl Slot {
             Err(err) => return Lookup::Damaged(format!("its {RECORD} is not understood: {err}")),
         };
         match digest(&program) {
-            Ok(sha256) if sha256 == record.sha256 => Lookup::Found {
-                program,
-                from: record.from,
-            },
-            Ok(sha256) => Lookup::Damaged(format!(
-                "its SHA-256 is {sha256}, recorded was {}",
-                record.sha256
-            )),
+            Ok(sha256) if sha256 == record.sha256 => Lookup::Found { program, from: record.from },
+            Ok(sha256) => {
+                Lookup::Damaged(format!("its SHA-256 is {sha256}, recorded was {}", record.sha256))
+            }
             Err(err) => Lookup::Damaged(format!("it cannot be read: {err}")),
         }
     }
@@ -152,11 +137,7 @@ impl Slot {
     /// Blocks for at most [`LOCK_LIMIT`].
     pub(crate) fn lock(&self, waiting: impl FnOnce()) -> Result<SlotLock, CacheError> {
         let path = self.folder.with_added_extension("lock");
-        let io = |act, source| CacheError::Io {
-            act,
-            path: path.clone(),
-            source,
-        };
+        let io = |act, source| CacheError::Io { act, path: path.clone(), source };
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|source| io("make the folder of", source))?;
         }
@@ -181,10 +162,7 @@ impl Slot {
         match receive.recv_timeout(LOCK_LIMIT) {
             Ok(Ok(file)) => Ok(SlotLock { _file: file }),
             Ok(Err(source)) => Err(io("lock", source)),
-            Err(_) => Err(CacheError::Locked {
-                path,
-                limit: LOCK_LIMIT,
-            }),
+            Err(_) => Err(CacheError::Locked { path, limit: LOCK_LIMIT }),
         }
     }
 
@@ -231,14 +209,8 @@ impl Slot {
         let sha256 = digest(&program).map_err(io("read", &program))?;
         let record = scratch.join(RECORD);
         let file = File::create(&record).map_err(io("write", &record))?;
-        serde_json::to_writer_pretty(
-            &file,
-            &Record {
-                sha256,
-                from: from.to_owned(),
-            },
-        )
-        .map_err(|err| io("write", &record)(err.into()))?;
+        serde_json::to_writer_pretty(&file, &Record { sha256, from: from.to_owned() })
+            .map_err(|err| io("write", &record)(err.into()))?;
         file.sync_all().map_err(io("write", &record))?;
         remove_folder(&self.folder)?;
         fs::rename(scratch, &self.folder).map_err(io("put in place", &self.folder))?;
@@ -250,11 +222,7 @@ fn remove_folder(path: &Path) -> Result<(), CacheError> {
     match fs::remove_dir_all(path) {
         Ok(()) => Ok(()),
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(CacheError::Io {
-            act: "remove",
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(CacheError::Io { act: "remove", path: path.to_owned(), source }),
     }
 }
 
@@ -286,10 +254,7 @@ mod tests {
         assert!(matches!(empty, Lookup::Missing), "{empty:?}");
         let slot = filled(&cache)?;
         let found = slot.look();
-        assert!(
-            matches!(&found, Lookup::Found { from, .. } if from == "a test"),
-            "{found:?}"
-        );
+        assert!(matches!(&found, Lookup::Found { from, .. } if from == "a test"), "{found:?}");
         Ok(())
     }
 
@@ -300,21 +265,14 @@ mod tests {
         let damages: [(&str, Damage); 4] = [
             ("its SHA-256 is", |slot| fs::write(slot.program(), "two")),
             ("it cannot be read", |slot| fs::remove_file(slot.program())),
-            ("its origin.json is not understood", |slot| {
-                fs::write(slot.folder.join(RECORD), "{")
-            }),
-            ("its origin.json cannot be read", |slot| {
-                fs::remove_file(slot.folder.join(RECORD))
-            }),
+            ("its origin.json is not understood", |slot| fs::write(slot.folder.join(RECORD), "{")),
+            ("its origin.json cannot be read", |slot| fs::remove_file(slot.folder.join(RECORD))),
         ];
         for (want, damage) in damages {
             let slot = filled(&cache)?;
             damage(&slot)?;
             let got = slot.look();
-            assert!(
-                matches!(&got, Lookup::Damaged(why) if why.starts_with(want)),
-                "{got:?}"
-            );
+            assert!(matches!(&got, Lookup::Damaged(why) if why.starts_with(want)), "{got:?}");
         }
         let again = filled(&cache)?.look();
         assert!(matches!(again, Lookup::Found { .. }), "{again:?}");

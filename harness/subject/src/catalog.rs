@@ -12,10 +12,10 @@ use crate::file::{FileError, Text};
 use crate::format::{Configuration, ExitByDesign, FeatureClaim, Mode, SubjectFile};
 use crate::known::KnownFailures;
 use crate::name::{ConfigurationName, ModeName, NameError, SubjectName};
-use touchstone_spec::Feature;
 use crate::release::Release;
 use crate::selector::{Selector, Which};
 use crate::{listed, suggest};
+use touchstone_spec::Feature;
 
 static BUNDLED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../../subjects");
 
@@ -122,63 +122,33 @@ impl Subject {
     /// # Errors
     /// Says which file cannot be read, or where in it the mistake is.
     pub fn load(path: &Path) -> Result<Self, CatalogError> {
-        let file = if path.is_dir() {
-            path.join(SUBJECT_FILE)
-        } else {
-            path.to_owned()
-        };
+        let file = if path.is_dir() { path.join(SUBJECT_FILE) } else { path.to_owned() };
         let read = |path: &Path| {
-            fs::read_to_string(path).map_err(|source| CatalogError::Read {
-                path: path.to_owned(),
-                source,
-            })
+            fs::read_to_string(path)
+                .map_err(|source| CatalogError::Read { path: path.to_owned(), source })
         };
         let text = read(&file)?;
         // A relative name such as `.` has no words; the real place has.
-        let real = fs::canonicalize(&file).map_err(|source| CatalogError::Read {
-            path: file.clone(),
-            source,
-        })?;
+        let real = fs::canonicalize(&file)
+            .map_err(|source| CatalogError::Read { path: file.clone(), source })?;
         let folder = real.parent().unwrap_or(Path::new("/")).to_owned();
-        let named_after = if real.file_name().is_some_and(|name| name == SUBJECT_FILE) {
-            &folder
-        } else {
-            &real
-        };
-        let name = named_after
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy();
-        let name = SubjectName::new(name).map_err(|source| CatalogError::Name {
-            path: file.clone(),
-            source,
-        })?;
+        let named_after =
+            if real.file_name().is_some_and(|name| name == SUBJECT_FILE) { &folder } else { &real };
+        let name = named_after.file_stem().unwrap_or_default().to_string_lossy();
+        let name = SubjectName::new(name)
+            .map_err(|source| CatalogError::Name { path: file.clone(), source })?;
         let known_file = folder.join(KNOWN_FAILURES_FILE);
         let known = match known_file.try_exists() {
             Ok(true) => Some(read(&known_file)?),
             Ok(false) => None,
             Err(source) => {
-                return Err(CatalogError::Read {
-                    path: known_file,
-                    source,
-                });
+                return Err(CatalogError::Read { path: known_file, source });
             }
         };
         let known_name = known_file.display().to_string();
-        let known = known.as_deref().map(|text| Text {
-            file: &known_name,
-            text,
-        });
+        let known = known.as_deref().map(|text| Text { file: &known_name, text });
         let file = file.display().to_string();
-        Ok(Self::parse(
-            name,
-            Origin::Folder(folder),
-            Text {
-                file: &file,
-                text: &text,
-            },
-            known,
-        )?)
+        Ok(Self::parse(name, Origin::Folder(folder), Text { file: &file, text: &text }, known)?)
     }
 
     /// Reads a subject from the text of its `subject.yaml`; `file` is the name used in errors.
@@ -205,23 +175,12 @@ impl Subject {
         if file.modes.is_empty() {
             file.modes.insert(ModeName::only(), Mode::default());
         }
-        file.configurations
-            .entry(ConfigurationName::default_one())
-            .or_insert_with(|| Configuration {
-                about: "As the subject's file says.".to_owned(),
-                ..Default::default()
-            });
-        let known_failures = known
-            .map(KnownFailures::parse)
-            .transpose()?
-            .unwrap_or_default();
+        file.configurations.entry(ConfigurationName::default_one()).or_insert_with(|| {
+            Configuration { about: "As the subject's file says.".to_owned(), ..Default::default() }
+        });
+        let known_failures = known.map(KnownFailures::parse).transpose()?.unwrap_or_default();
         known_failures_fit(known, &file, &known_failures)?;
-        Ok(Self {
-            name,
-            origin,
-            file,
-            known_failures,
-        })
+        Ok(Self { name, origin, file, known_failures })
     }
 
     /// The features of `mode` in `release`, each with its declaration.
@@ -272,11 +231,8 @@ fn known_failures_fit(
     for mode in known.iter().flat_map(|known| &known.modes) {
         if !file.modes.contains_key(&mode.value) {
             let modes = || file.modes.keys().map(|mode| mode.as_str());
-            let message = format!(
-                "no mode is called `{}`; there are: {}",
-                mode.value,
-                listed(modes())
-            );
+            let message =
+                format!("no mode is called `{}`; there are: {}", mode.value, listed(modes()));
             return Err(text.error(mode, message, suggest(mode.value.as_str(), modes())));
         }
     }
@@ -307,9 +263,7 @@ impl Selection {
     #[must_use]
     pub fn release(&self) -> Option<&Release> {
         let releases = self.subject.file.binary.releases.as_ref();
-        self.asked
-            .as_ref()
-            .or_else(|| releases.map(|releases| &releases.default.value))
+        self.asked.as_ref().or_else(|| releases.map(|releases| &releases.default.value))
     }
 
     /// Whether the subject's mode exists in `release`.
@@ -324,10 +278,7 @@ impl Selection {
         match &self.subject.file.binary.releases {
             None => {
                 if self.asked.is_some() {
-                    return Err(CatalogError::NoReleases {
-                        subject,
-                        release: release.clone(),
-                    });
+                    return Err(CatalogError::NoReleases { subject, release: release.clone() });
                 }
             }
             Some(releases) if !releases.supported.contains(release) => {
@@ -361,25 +312,17 @@ impl Catalog {
         for folder in BUNDLED.dirs() {
             let find = |name: &str| {
                 let path = folder.path().join(name);
-                BUNDLED
-                    .get_file(&path)
-                    .and_then(|file| file.contents_utf8())
+                BUNDLED.get_file(&path).and_then(|file| file.contents_utf8())
             };
             let Some(text) = find(SUBJECT_FILE) else {
                 continue;
             };
             let path = folder.path().to_owned();
-            let name =
-                SubjectName::new(path.to_string_lossy()).map_err(|source| CatalogError::Name {
-                    path: path.clone(),
-                    source,
-                })?;
+            let name = SubjectName::new(path.to_string_lossy())
+                .map_err(|source| CatalogError::Name { path: path.clone(), source })?;
             let file = format!("subjects/{name}/{SUBJECT_FILE}");
             let known_file = format!("subjects/{name}/{KNOWN_FAILURES_FILE}");
-            let known = find(KNOWN_FAILURES_FILE).map(|text| Text {
-                file: &known_file,
-                text,
-            });
+            let known = find(KNOWN_FAILURES_FILE).map(|text| Text { file: &known_file, text });
             let text = Text { file: &file, text };
             let subject = Subject::parse(name.clone(), Origin::Bundled, text, known)?;
             subjects.insert(name, Arc::new(subject));
@@ -392,27 +335,17 @@ impl Catalog {
     /// # Errors
     /// Says what cannot be read, or that there is no subject.
     pub fn add_folder(&mut self, folder: &Path) -> Result<(), CatalogError> {
-        let broken = |source| CatalogError::Read {
-            path: folder.to_owned(),
-            source,
-        };
+        let broken = |source| CatalogError::Read { path: folder.to_owned(), source };
         let mut found = false;
         for entry in fs::read_dir(folder).map_err(broken)? {
             let path = entry.map_err(broken)?.path();
             if path.join(SUBJECT_FILE).exists() {
                 found = true;
                 let subject = Subject::load(&path)?;
-                self.subjects
-                    .insert(subject.name.clone(), Arc::new(subject));
+                self.subjects.insert(subject.name.clone(), Arc::new(subject));
             }
         }
-        if found {
-            Ok(())
-        } else {
-            Err(CatalogError::NoSubjects {
-                path: folder.to_owned(),
-            })
-        }
+        if found { Ok(()) } else { Err(CatalogError::NoSubjects { path: folder.to_owned() }) }
     }
 
     /// All subjects, by name.
@@ -467,10 +400,5 @@ fn unknown<'a, I: Iterator<Item = &'a str>>(
 ) -> CatalogError {
     let hint =
         suggest(word, known()).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-    CatalogError::Unknown {
-        kind,
-        word: word.to_owned(),
-        known: listed(known()),
-        hint,
-    }
+    CatalogError::Unknown { kind, word: word.to_owned(), known: listed(known()), hint }
 }

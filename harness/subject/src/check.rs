@@ -81,11 +81,8 @@ fn check_modes(text: Text<'_>, subject: &SubjectFile) -> Checked {
     match &subject.default_mode {
         Some(mode) if !subject.modes.contains_key(&mode.value) => {
             let known = || subject.modes.keys().map(|mode| mode.as_str());
-            let message = format!(
-                "no mode is called `{}`; there are: {}",
-                mode.value,
-                listed(known())
-            );
+            let message =
+                format!("no mode is called `{}`; there are: {}", mode.value, listed(known()));
             Err(text.error(mode, message, suggest(mode.value.as_str(), known())))
         }
         None if subject.modes.len() > 1 => {
@@ -102,10 +99,7 @@ fn check_modes(text: Text<'_>, subject: &SubjectFile) -> Checked {
 fn check_values(text: Text<'_>, subject: &SubjectFile) -> Checked {
     let known: BTreeSet<&ValueName> = subject.values.keys().collect();
     let modes = subject.modes.values().flat_map(|mode| &mode.values);
-    let configurations = subject
-        .configurations
-        .values()
-        .flat_map(|conf| &conf.values);
+    let configurations = subject.configurations.values().flat_map(|conf| &conf.values);
     for (name, value) in modes.chain(configurations) {
         if !known.contains(name) {
             let message = format!(
@@ -136,12 +130,7 @@ fn check_templates(text: Text<'_>, subject: &SubjectFile) -> Checked {
         .chain(&lab.metrics)
         .chain(log)
         .chain(&lab.clean_up)
-        .chain(
-            subject
-                .modes
-                .values()
-                .flat_map(|mode| mode.rules.iter().flatten()),
-        )
+        .chain(subject.modes.values().flat_map(|mode| mode.rules.iter().flatten()))
         .collect();
     for template in templates {
         template.check(text, &names)?;

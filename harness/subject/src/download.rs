@@ -74,9 +74,7 @@ pub enum DownloadError {
 
 impl From<CacheError> for DownloadError {
     fn from(err: CacheError) -> Self {
-        Self::Cache {
-            reason: err.to_string(),
-        }
+        Self::Cache { reason: err.to_string() }
     }
 }
 
@@ -91,13 +89,9 @@ pub(crate) fn download(url: &str, sha256_url: &str, into: &Path) -> Result<(), D
     };
     block_on(|| async move {
         let transfer = transfer(url, sha256_url, into);
-        tokio::time::timeout(WHOLE_LIMIT, transfer)
-            .await
-            .unwrap_or_else(|_| Err(late()))
+        tokio::time::timeout(WHOLE_LIMIT, transfer).await.unwrap_or_else(|_| Err(late()))
     })
-    .map_err(|err| DownloadError::Prepare {
-        reason: err.to_string(),
-    })?
+    .map_err(|err| DownloadError::Prepare { reason: err.to_string() })?
 }
 
 async fn transfer(url: &str, sha256_url: &str, into: &Path) -> Result<(), DownloadError> {
@@ -107,39 +101,24 @@ async fn transfer(url: &str, sha256_url: &str, into: &Path) -> Result<(), Downlo
         .connect_timeout(CONNECT_LIMIT)
         .read_timeout(SILENCE_LIMIT)
         .build()
-        .map_err(|err| DownloadError::Prepare {
-            reason: causes(&err),
-        })?;
-    let published = get(&client, sha256_url)
-        .await?
-        .text()
-        .await
-        .map_err(|err| DownloadError::Transfer {
-            url: sha256_url.to_owned(),
-            reason: causes(&err),
-        })?;
+        .map_err(|err| DownloadError::Prepare { reason: causes(&err) })?;
+    let published = get(&client, sha256_url).await?.text().await.map_err(|err| {
+        DownloadError::Transfer { url: sha256_url.to_owned(), reason: causes(&err) }
+    })?;
     let want = published
         .split_whitespace()
         .next()
         .filter(|word| word.len() == 64 && word.chars().all(|c| c.is_ascii_hexdigit()))
-        .ok_or_else(|| DownloadError::NoChecksum {
-            url: sha256_url.to_owned(),
-        })?
+        .ok_or_else(|| DownloadError::NoChecksum { url: sha256_url.to_owned() })?
         .to_ascii_lowercase();
     let mut response = get(&client, url).await?;
-    let write = |source| DownloadError::Write {
-        path: into.to_owned(),
-        source,
-    };
+    let write = |source| DownloadError::Write { path: into.to_owned(), source };
     let mut file = File::create(into).map_err(write)?;
     let mut hash = Sha256::new();
     while let Some(piece) = response
         .chunk()
         .await
-        .map_err(|err| DownloadError::Transfer {
-            url: url.to_owned(),
-            reason: causes(&err),
-        })?
+        .map_err(|err| DownloadError::Transfer { url: url.to_owned(), reason: causes(&err) })?
     {
         hash.update(&piece);
         file.write_all(&piece).map_err(write)?;
@@ -149,11 +128,7 @@ async fn transfer(url: &str, sha256_url: &str, into: &Path) -> Result<(), Downlo
     if got == want {
         Ok(())
     } else {
-        Err(DownloadError::Checksum {
-            url: url.to_owned(),
-            got,
-            want,
-        })
+        Err(DownloadError::Checksum { url: url.to_owned(), got, want })
     }
 }
 
@@ -162,18 +137,12 @@ async fn get(client: &reqwest::Client, url: &str) -> Result<reqwest::Response, D
         .get(url)
         .send()
         .await
-        .map_err(|err| DownloadError::Transfer {
-            url: url.to_owned(),
-            reason: causes(&err),
-        })?;
+        .map_err(|err| DownloadError::Transfer { url: url.to_owned(), reason: causes(&err) })?;
     let status = response.status();
     if status.is_success() {
         Ok(response)
     } else {
-        Err(DownloadError::Status {
-            url: url.to_owned(),
-            status: status.to_string(),
-        })
+        Err(DownloadError::Status { url: url.to_owned(), status: status.to_string() })
     }
 }
 
@@ -185,9 +154,5 @@ fn causes(err: &dyn std::error::Error) -> String {
         texts.push(err.to_string());
         cause = err.source();
     }
-    if texts.is_empty() {
-        err.to_string()
-    } else {
-        texts.join(": ")
-    }
+    if texts.is_empty() { err.to_string() } else { texts.join(": ") }
 }

@@ -112,11 +112,7 @@ pub enum BinaryError {
 }
 
 fn tail(last: &str) -> String {
-    if last.is_empty() {
-        ", having printed nothing".to_owned()
-    } else {
-        format!(": {last}")
-    }
+    if last.is_empty() { ", having printed nothing".to_owned() } else { format!(": {last}") }
 }
 
 /// What a look at a program showed.
@@ -136,9 +132,7 @@ pub(crate) fn examine(
     asked: Option<&Release>,
 ) -> Result<Examined, BinaryError> {
     is_program(path)?;
-    let version = version_args
-        .map(|args| version(path, args, VERSION_LIMIT))
-        .transpose()?;
+    let version = version_args.map(|args| version(path, args, VERSION_LIMIT)).transpose()?;
     let release = version.as_deref().and_then(Release::within);
     if let (Some(says), Some(asked)) = (&release, asked)
         && says != asked
@@ -149,15 +143,9 @@ pub(crate) fn examine(
             asked: asked.clone(),
         });
     }
-    let sha256 = digest(path).map_err(|source| BinaryError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(Examined {
-        sha256,
-        version,
-        release,
-    })
+    let sha256 =
+        digest(path).map_err(|source| BinaryError::Read { path: path.to_owned(), source })?;
+    Ok(Examined { sha256, version, release })
 }
 
 fn is_program(path: &Path) -> Result<(), BinaryError> {
@@ -166,10 +154,7 @@ fn is_program(path: &Path) -> Result<(), BinaryError> {
         if source.kind() == io::ErrorKind::NotFound {
             BinaryError::Missing { path: path() }
         } else {
-            BinaryError::Read {
-                path: path(),
-                source,
-            }
+            BinaryError::Read { path: path(), source }
         }
     })?;
     if facts.is_dir() {
@@ -184,31 +169,20 @@ fn is_program(path: &Path) -> Result<(), BinaryError> {
     let mut head = Vec::new();
     File::open(path())
         .and_then(|file| file.take(20).read_to_end(&mut head))
-        .map_err(|source| BinaryError::Read {
-            path: path(),
-            source,
-        })?;
+        .map_err(|source| BinaryError::Read { path: path(), source })?;
     match machine(&head) {
         Head::Script => Ok(()),
         Head::Elf { machine, little } => {
             let here = std::env::consts::ARCH;
-            let known = MACHINES
-                .iter()
-                .find(|known| known.1 == machine && known.2 == little);
+            let known = MACHINES.iter().find(|known| known.1 == machine && known.2 == little);
             match known {
                 Some((name, _, _)) if *name == here => Ok(()),
-                Some((name, _, _)) => Err(BinaryError::OtherMachine {
-                    path: path(),
-                    machine: (*name).into(),
-                    here,
-                }),
+                Some((name, _, _)) => {
+                    Err(BinaryError::OtherMachine { path: path(), machine: (*name).into(), here })
+                }
                 None => {
                     let machine = format!("the ELF machine {machine}");
-                    Err(BinaryError::OtherMachine {
-                        path: path(),
-                        machine,
-                        here,
-                    })
+                    Err(BinaryError::OtherMachine { path: path(), machine, here })
                 }
             }
         }
@@ -240,14 +214,12 @@ fn machine(head: &[u8]) -> Head {
     }
     // Byte 5 tells the order of the bytes, 18 and 19 the machine.
     match *head {
-        [0x7f, b'E', b'L', b'F', _, 1, .., first, second] if head.len() == 20 => Head::Elf {
-            machine: u16::from_le_bytes([first, second]),
-            little: true,
-        },
-        [0x7f, b'E', b'L', b'F', _, 2, .., first, second] if head.len() == 20 => Head::Elf {
-            machine: u16::from_be_bytes([first, second]),
-            little: false,
-        },
+        [0x7f, b'E', b'L', b'F', _, 1, .., first, second] if head.len() == 20 => {
+            Head::Elf { machine: u16::from_le_bytes([first, second]), little: true }
+        }
+        [0x7f, b'E', b'L', b'F', _, 2, .., first, second] if head.len() == 20 => {
+            Head::Elf { machine: u16::from_be_bytes([first, second]), little: false }
+        }
         _ => Head::Other,
     }
 }
@@ -262,46 +234,24 @@ fn version(path: &Path, args: &[String], limit: Duration) -> Result<String, Bina
     let output = match process::run(command, limit) {
         Ok(output) => output,
         Err(RunError::Start(source)) => {
-            return Err(BinaryError::Start {
-                path: path.to_owned(),
-                source,
-            });
+            return Err(BinaryError::Start { path: path.to_owned(), source });
         }
         Err(RunError::Limit(limit)) => {
-            return Err(BinaryError::Hangs {
-                command: shown,
-                limit,
-            });
+            return Err(BinaryError::Hangs { command: shown, limit });
         }
     };
-    let printed = if output.stdout.is_empty() {
-        &output.stderr
-    } else {
-        &output.stdout
-    };
+    let printed = if output.stdout.is_empty() { &output.stderr } else { &output.stdout };
     if !output.status.success() {
-        let wrote = if output.stderr.is_empty() {
-            &output.stdout
-        } else {
-            &output.stderr
-        };
-        let status = output.status.code().map_or_else(
-            || output.status.to_string(),
-            |code| format!("status {code}"),
-        );
+        let wrote = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+        let status = output
+            .status
+            .code()
+            .map_or_else(|| output.status.to_string(), |code| format!("status {code}"));
         let last = process::last_lines(wrote, 3);
-        return Err(BinaryError::Exits {
-            command: shown,
-            status,
-            last,
-        });
+        return Err(BinaryError::Exits { command: shown, status, last });
     }
     let text = String::from_utf8_lossy(printed).trim().to_owned();
-    if text.is_empty() {
-        Err(BinaryError::Silent { command: shown })
-    } else {
-        Ok(text)
-    }
+    if text.is_empty() { Err(BinaryError::Silent { command: shown }) } else { Ok(text) }
 }
 
 /// The SHA-256 of a file, in hexadecimal.
@@ -331,10 +281,7 @@ mod tests {
         let args = ["600".to_owned()];
         let outcome = version(Path::new("/bin/sleep"), &args, Duration::from_millis(10));
         let message = outcome.map_err(|err| err.to_string());
-        assert_eq!(
-            message,
-            Err("/bin/sleep 600 hangs: no end within 10ms".to_owned())
-        );
+        assert_eq!(message, Err("/bin/sleep 600 hangs: no end within 10ms".to_owned()));
     }
 
     #[test]
@@ -355,14 +302,8 @@ mod tests {
     fn machine_name(head: &[u8]) -> String {
         match machine(head) {
             Head::Script => "script".to_owned(),
-            Head::Elf {
-                machine,
-                little: true,
-            } => format!("{machine} little"),
-            Head::Elf {
-                machine,
-                little: false,
-            } => format!("{machine} big"),
+            Head::Elf { machine, little: true } => format!("{machine} little"),
+            Head::Elf { machine, little: false } => format!("{machine} big"),
             Head::Other => "other".to_owned(),
         }
     }

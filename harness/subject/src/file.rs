@@ -33,9 +33,7 @@ impl FileError {
     }
 
     fn hint(&self) -> String {
-        self.meant
-            .as_ref()
-            .map_or_else(String::new, |word| format!("; did you mean `{word}`?"))
+        self.meant.as_ref().map_or_else(String::new, |word| format!("; did you mean `{word}`?"))
     }
 }
 
@@ -52,14 +50,8 @@ pub struct Placed<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Placed<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Spanned {
-            value, referenced, ..
-        } = Spanned::<T>::deserialize(deserializer)?;
-        Ok(Self {
-            value,
-            line: referenced.line(),
-            column: referenced.column(),
-        })
+        let Spanned { value, referenced, .. } = Spanned::<T>::deserialize(deserializer)?;
+        Ok(Self { value, line: referenced.line(), column: referenced.column() })
     }
 }
 
@@ -105,15 +97,9 @@ impl Text<'_> {
     fn explain(self, err: &serde_saphyr::Error) -> Box<FileError> {
         let err = err.without_snippet();
         let (line, column) = err.location().map_or((1, 1), |at| (at.line(), at.column()));
-        let choice = if let serde_saphyr::Error::SerdeUnknownField {
-            field, expected, ..
-        } = err
-        {
+        let choice = if let serde_saphyr::Error::SerdeUnknownField { field, expected, .. } = err {
             Some(("key", field, expected))
-        } else if let serde_saphyr::Error::SerdeUnknownVariant {
-            variant, expected, ..
-        } = err
-        {
+        } else if let serde_saphyr::Error::SerdeUnknownVariant { variant, expected, .. } = err {
             Some(("choice", variant, expected))
         } else {
             None
@@ -121,10 +107,8 @@ impl Text<'_> {
         match choice {
             Some((what, word, expected)) => {
                 let meant = suggest(word, expected.iter().copied());
-                let message = format!(
-                    "unknown {what} `{word}`, known are: {}",
-                    crate::listed(expected)
-                );
+                let message =
+                    format!("unknown {what} `{word}`, known are: {}", crate::listed(expected));
                 self.error_at(line, column, message, meant)
             }
             None => {
@@ -142,18 +126,10 @@ impl Text<'_> {
         meant: Option<&str>,
     ) -> Box<FileError> {
         let before = usize::try_from(line.saturating_sub(1)).unwrap_or(usize::MAX);
-        let start: usize = self
-            .text
-            .split_inclusive('\n')
-            .take(before)
-            .map(str::len)
-            .sum();
+        let start: usize = self.text.split_inclusive('\n').take(before).map(str::len).sum();
         let skip = usize::try_from(column.saturating_sub(1)).unwrap_or(usize::MAX);
         let rest = self.text.get(start..).unwrap_or_default();
-        let offset = rest
-            .char_indices()
-            .nth(skip)
-            .map_or(rest.len(), |(offset, _)| offset);
+        let offset = rest.char_indices().nth(skip).map_or(rest.len(), |(offset, _)| offset);
         Box::new(FileError {
             file: self.file.to_owned(),
             line,

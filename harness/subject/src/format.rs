@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use crate::file::Placed;
 use crate::name::{ConfigurationName, ModeName, ValueName};
-use touchstone_spec::Feature;
 use crate::release::{Release, ReleaseRange};
 use crate::template::Template;
+use touchstone_spec::Feature;
 
 /// The version of a file's format; this program reads version 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -22,9 +22,7 @@ impl TryFrom<u32> for FormatVersion {
         if number == 1 {
             Ok(Self(number))
         } else {
-            Err(format!(
-                "format {number} is not known, this program reads format 1"
-            ))
+            Err(format!("format {number} is not known, this program reads format 1"))
         }
     }
 }

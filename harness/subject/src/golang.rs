@@ -91,9 +91,7 @@ pub enum GoBuildError {
 
 impl From<CacheError> for GoBuildError {
     fn from(err: CacheError) -> Self {
-        Self::Cache {
-            reason: err.to_string(),
-        }
+        Self::Cache { reason: err.to_string() }
     }
 }
 
@@ -168,12 +166,7 @@ impl GoProgram {
         progress(&format!("fetching the Go module {wanted}…"));
         let source: Downloaded = go.answer(["mod", "download", "-json", &wanted], MODULE_LIMIT)?;
         let source: GoMod = go.answer(
-            [
-                OsStr::new("mod"),
-                "edit".as_ref(),
-                "-json".as_ref(),
-                source.go_mod.as_os_str(),
-            ],
+            [OsStr::new("mod"), "edit".as_ref(), "-json".as_ref(), source.go_mod.as_os_str()],
             MODULE_LIMIT,
         )?;
         let go_mod = work.join("go.mod");
@@ -188,19 +181,8 @@ impl GoProgram {
         if let Some(variable) = &self.version_variable {
             let _ = write!(flags, " -X {variable}={}", self.version);
         }
-        let args = [
-            "build",
-            "-mod=mod",
-            "-trimpath",
-            "-buildvcs=false",
-            "-ldflags",
-            &flags,
-            "-o",
-        ];
-        let args = args
-            .iter()
-            .map(OsStr::new)
-            .chain([into.as_os_str(), self.package.as_ref()]);
+        let args = ["build", "-mod=mod", "-trimpath", "-buildvcs=false", "-ldflags", &flags, "-o"];
+        let args = args.iter().map(OsStr::new).chain([into.as_os_str(), self.package.as_ref()]);
         go.run(args, BUILD_LIMIT).map(drop)
     }
 
@@ -251,16 +233,10 @@ struct Go<'a> {
 impl Go<'_> {
     fn version(&self) -> Result<String, GoBuildError> {
         let shown = "go version".to_owned();
-        let failed = |last| GoBuildError::Step {
-            command: shown.clone(),
-            last,
-            log: self.log.to_owned(),
-        };
+        let failed =
+            |last| GoBuildError::Step { command: shown.clone(), last, log: self.log.to_owned() };
         let mut command = Command::new("go");
-        command
-            .arg("version")
-            .current_dir(self.work)
-            .stdin(Stdio::null());
+        command.arg("version").current_dir(self.work).stdin(Stdio::null());
         match process::run(command, MODULE_LIMIT) {
             Ok(output) if output.status.success() => {
                 let text = String::from_utf8_lossy(&output.stdout);
@@ -303,20 +279,13 @@ impl Go<'_> {
             .map(OsStr::to_string_lossy)
             .collect::<Vec<_>>()
             .join(" ");
-        let mut log = File::options()
-            .append(true)
-            .open(self.log)
-            .map_err(write_error(self.log))?;
+        let mut log = File::options().append(true).open(self.log).map_err(write_error(self.log))?;
         let outcome = process::run(command, limit);
         let (stdout, stderr, last) = match outcome {
             Ok(output) if output.status.success() => (output.stdout, output.stderr, None),
             Ok(output) => {
                 // `go mod download -json` puts its error into the answer.
-                let wrote = if output.stderr.is_empty() {
-                    &output.stdout
-                } else {
-                    &output.stderr
-                };
+                let wrote = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
                 let last = process::last_lines(wrote, 3);
                 (output.stdout, output.stderr, Some(last))
             }
@@ -326,27 +295,19 @@ impl Go<'_> {
         writeln!(log, "$ {shown}")
             .and_then(|()| log.write_all(&stdout))
             .and_then(|()| log.write_all(&stderr))
-            .and_then(|()| {
-                last.as_ref()
-                    .map_or(Ok(()), |last| writeln!(log, "failed: {last}"))
-            })
+            .and_then(|()| last.as_ref().map_or(Ok(()), |last| writeln!(log, "failed: {last}")))
             .map_err(write_error(self.log))?;
         match last {
             None => Ok((shown, stdout)),
-            Some(last) => Err(GoBuildError::Step {
-                command: shown,
-                last,
-                log: self.log.to_owned(),
-            }),
+            Some(last) => {
+                Err(GoBuildError::Step { command: shown, last, log: self.log.to_owned() })
+            }
         }
     }
 }
 
 fn write_error(path: &Path) -> impl Fn(io::Error) -> GoBuildError {
-    move |source| GoBuildError::Write {
-        path: path.to_owned(),
-        source,
-    }
+    move |source| GoBuildError::Write { path: path.to_owned(), source }
 }
 
 #[cfg(test)]

@@ -172,10 +172,7 @@ impl KnownFailures {
         self.entries.iter().find(|entry| {
             entry.case == case
                 && entry.covers(mode, release)
-                && entry
-                    .axes
-                    .iter()
-                    .all(|(axis, value)| axes.get(axis) == Some(value))
+                && entry.axes.iter().all(|(axis, value)| axes.get(axis) == Some(value))
         })
     }
 
@@ -197,10 +194,7 @@ impl KnownFailures {
     /// The entries that expired before `today`.
     #[must_use]
     pub fn expired(&self, today: Date) -> Vec<&KnownFailure> {
-        self.entries
-            .iter()
-            .filter(|entry| entry.expired(today))
-            .collect()
+        self.entries.iter().filter(|entry| entry.expired(today)).collect()
     }
 }
 

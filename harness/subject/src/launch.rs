@@ -132,12 +132,10 @@ impl Launch {
     ) -> Result<Self, LaunchError> {
         let subject = &selection.subject;
         let text = |path: &PathBuf| {
-            path.to_str()
-                .map(str::to_owned)
-                .ok_or_else(|| LaunchError::Path {
-                    subject: subject.name.to_string(),
-                    path: path.clone(),
-                })
+            path.to_str().map(str::to_owned).ok_or_else(|| LaunchError::Path {
+                subject: subject.name.to_string(),
+                path: path.clone(),
+            })
         };
         let program = text(&resolved.program)?;
         let run_dir = text(&node.run_dir)?;
@@ -152,74 +150,47 @@ impl Launch {
             feature_gates: gates.clone(),
             run_dir: &run_dir,
             api_server: &node.api_server,
-            node: NodeContext {
-                name: &node.name,
-                addresses: &node.addresses,
-            },
+            node: NodeContext { name: &node.name, addresses: &node.addresses },
             cluster_cidrs: &node.cluster_cidrs,
             service_cidrs: &node.service_cidrs,
         }));
         let render = |what: &str, template: &Template| {
-            template
-                .render(&context)
-                .map_err(|err| LaunchError::Render {
-                    what: what.to_owned(),
-                    subject: subject.name.to_string(),
-                    reason: err.to_string(),
-                })
+            template.render(&context).map_err(|err| LaunchError::Render {
+                what: what.to_owned(),
+                subject: subject.name.to_string(),
+                reason: err.to_string(),
+            })
         };
         let all = |what: &str, templates: &[Template]| {
-            templates
-                .iter()
-                .map(|template| render(what, template))
-                .collect::<Result<Vec<_>, _>>()
+            templates.iter().map(|template| render(what, template)).collect::<Result<Vec<_>, _>>()
         };
         let lab = &subject.file.lab;
         let mut env = BTreeMap::new();
         for (name, template) in &lab.env {
-            env.insert(
-                name.clone(),
-                render(&format!("the variable {name}"), template)?,
-            );
+            env.insert(name.clone(), render(&format!("the variable {name}"), template)?);
         }
         let mut files = Vec::new();
         for (path, template) in &lab.files {
             let contents = render(&format!("the file {path}"), template)?;
-            files.push(LaunchFile {
-                path: node.run_dir.join(path),
-                contents,
-            });
+            files.push(LaunchFile { path: node.run_dir.join(path), contents });
         }
         let log = match &lab.log {
             LogPlace::Output => LaunchLog::Output,
             LogPlace::File(path) => LaunchLog::File(node.run_dir.join(render("the log", path)?)),
         };
         let mut rules = Vec::new();
-        for command in subject
-            .file
-            .modes
-            .get(&selection.mode)
-            .into_iter()
-            .flat_map(|m| &m.rules)
-        {
+        for command in subject.file.modes.get(&selection.mode).into_iter().flat_map(|m| &m.rules) {
             rules.push(all("the rule listing", command)?);
         }
         let one = |what: &str, template: &Option<Template>| {
-            template
-                .as_ref()
-                .map(|template| render(what, template))
-                .transpose()
+            template.as_ref().map(|template| render(what, template)).transpose()
         };
         let mut settings: BTreeMap<String, String> = values
             .iter()
             .filter(|(_, value)| !value.is_null())
             .map(|(name, value)| ((*name).to_owned(), plain(value)))
             .collect();
-        settings.extend(
-            gates
-                .iter()
-                .map(|(gate, on)| (format!("gate {gate}"), on.to_string())),
-        );
+        settings.extend(gates.iter().map(|(gate, on)| (format!("gate {gate}"), on.to_string())));
         Ok(Self {
             program: resolved.program.clone(),
             args: all("the arguments", &lab.args)?,
@@ -239,15 +210,9 @@ impl Launch {
 fn values(selection: &Selection) -> BTreeMap<&str, &serde_json::Value> {
     let file = &selection.subject.file;
     let mode = file.modes.get(&selection.mode).map(|mode| &mode.values);
-    let configuration = file
-        .configurations
-        .get(&selection.configuration)
-        .map(|conf| &conf.values);
-    let mut values: BTreeMap<&str, &serde_json::Value> = file
-        .values
-        .iter()
-        .map(|(name, value)| (name.as_str(), value))
-        .collect();
+    let configuration = file.configurations.get(&selection.configuration).map(|conf| &conf.values);
+    let mut values: BTreeMap<&str, &serde_json::Value> =
+        file.values.iter().map(|(name, value)| (name.as_str(), value)).collect();
     for (name, value) in mode.into_iter().chain(configuration).flatten() {
         values.insert(name.as_str(), &value.value);
     }
@@ -264,7 +229,5 @@ fn feature_gates<'a>(selection: &'a Selection, resolved: &Resolved) -> BTreeMap<
 }
 
 fn plain(value: &serde_json::Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -26,10 +26,7 @@ const SNAKE_PATTERN: &str = "^[a-z][a-z0-9]*(_[a-z0-9]+)*$";
 fn is_words(text: &str, joint: char) -> bool {
     text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.split(joint).all(|word| {
-            !word.is_empty()
-                && word
-                    .chars()
-                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+            !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
         })
 }
 
@@ -141,10 +138,7 @@ mod tests {
     #[test]
     fn names_are_small_words_with_single_joints() {
         for good in ["a", "kube-proxy", "ip6-only", "a-1"] {
-            assert_eq!(
-                SubjectName::new(good).map(|name| name.to_string()),
-                Ok(good.to_owned())
-            );
+            assert_eq!(SubjectName::new(good).map(|name| name.to_string()), Ok(good.to_owned()));
         }
         for bad in ["", "-a", "a-", "a--b", "Abc", "a_b", "1a", "ä", "a b"] {
             assert!(SubjectName::new(bad).is_err(), "{bad:?}");
@@ -158,11 +152,9 @@ mod tests {
         let message = SubjectName::new("LoadBalancer").map_err(|err| err.to_string());
         assert_eq!(
             message,
-            Err(
-                "`LoadBalancer` is not a subject name: use small letters and digits, in words \
+            Err("`LoadBalancer` is not a subject name: use small letters and digits, in words \
                  joined by single hyphens, beginning with a letter"
-                    .to_owned()
-            )
+                .to_owned())
         );
     }
 }

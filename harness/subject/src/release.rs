@@ -51,10 +51,7 @@ impl FromStr for Release {
     fn from_str(word: &str) -> Result<Self, ReleaseError> {
         Version::parse(word.strip_prefix('v').unwrap_or(word))
             .map(Self)
-            .map_err(|err| ReleaseError {
-                word: word.to_owned(),
-                reason: err.to_string(),
-            })
+            .map_err(|err| ReleaseError { word: word.to_owned(), reason: err.to_string() })
     }
 }
 
@@ -106,21 +103,13 @@ impl ReleaseRange {
     /// Every release.
     #[must_use]
     pub fn all() -> Self {
-        Self {
-            text: "*".to_owned(),
-            range: VersionReq::STAR,
-        }
+        Self { text: "*".to_owned(), range: VersionReq::STAR }
     }
 
     /// Whether `release` lies in this range.
     #[must_use]
     pub fn contains(&self, release: &Release) -> bool {
-        let Version {
-            major,
-            minor,
-            patch,
-            ..
-        } = release.0;
+        let Version { major, minor, patch, .. } = release.0;
         self.range.matches(&Version::new(major, minor, patch))
     }
 
@@ -146,10 +135,7 @@ impl fmt::Display for ReleaseRange {
 impl FromStr for ReleaseRange {
     type Err = ReleaseRangeError;
     fn from_str(word: &str) -> Result<Self, ReleaseRangeError> {
-        let refuse = |reason: String| ReleaseRangeError {
-            word: word.to_owned(),
-            reason,
-        };
+        let refuse = |reason: String| ReleaseRangeError { word: word.to_owned(), reason };
         // A bare number would mean "this or any later minor", which hardly anyone expects.
         for part in word.split(',').map(str::trim) {
             if !part.starts_with(['<', '>', '=', '~', '^', '*']) {
@@ -157,10 +143,7 @@ impl FromStr for ReleaseRange {
             }
         }
         let range = VersionReq::parse(word).map_err(|err| refuse(err.to_string()))?;
-        Ok(Self {
-            text: word.to_owned(),
-            range,
-        })
+        Ok(Self { text: word.to_owned(), range })
     }
 }
 
@@ -194,12 +177,9 @@ mod tests {
     use super::*;
 
     fn check(range: &str, release: &str) -> Result<bool, String> {
-        let range: ReleaseRange = range
-            .parse()
-            .map_err(|err: ReleaseRangeError| err.to_string())?;
-        let release: Release = release
-            .parse()
-            .map_err(|err: ReleaseError| err.to_string())?;
+        let range: ReleaseRange =
+            range.parse().map_err(|err: ReleaseRangeError| err.to_string())?;
+        let release: Release = release.parse().map_err(|err: ReleaseError| err.to_string())?;
         Ok(range.contains(&release))
     }
 
@@ -216,11 +196,9 @@ mod tests {
     fn bad_ranges_and_releases_say_what_to_write() {
         assert_eq!(
             check("1.30", "v1.30.0"),
-            Err(
-                "`1.30` is not a range of releases (`1.30` lacks one of < <= > >= =); \
+            Err("`1.30` is not a range of releases (`1.30` lacks one of < <= > >= =); \
                  write for example `>=1.29, <1.31`"
-                    .to_owned()
-            )
+                .to_owned())
         );
         assert!(check(">=one", "v1.30.0").is_err());
         assert!(check("", "v1.30.0").is_err());

@@ -131,13 +131,7 @@ pub enum ResolveError {
 
 fn listing(ways: &[Closed]) -> String {
     ways.iter()
-        .map(
-            |Closed {
-                 way,
-                 reason,
-                 remedy,
-             }| format!("\n- {way}: {reason}\n  remedy: {remedy}"),
-        )
+        .map(|Closed { way, reason, remedy }| format!("\n- {way}: {reason}\n  remedy: {remedy}"))
         .collect()
 }
 
@@ -145,19 +139,14 @@ impl Program {
     /// A program of Kubernetes, such as `kubectl`: its official download, else a build.
     #[must_use]
     pub fn kubernetes(name: &str, release: Release, version_args: &[&str]) -> Self {
-        let url = format!(
-            "https://dl.k8s.io/release/{release}/bin/linux/{}/{name}",
-            go_architecture()
-        );
+        let url =
+            format!("https://dl.k8s.io/release/{release}/bin/linux/{}/{name}", go_architecture());
         Self {
             name: name.to_owned(),
             release: release.clone(),
             version_args: Some(version_args.iter().map(|&arg| arg.to_owned()).collect()),
             recipes: vec![
-                Recipe::Download {
-                    sha256: format!("{url}.sha256"),
-                    url,
-                },
+                Recipe::Download { sha256: format!("{url}.sha256"), url },
                 Recipe::Go(GoProgram::kubernetes(name, release)),
             ],
         }
@@ -185,12 +174,7 @@ impl Recipe {
     fn digest(&self) -> String {
         let text = match self {
             Self::Download { url, sha256 } => format!("download 1\n{url}\n{sha256}"),
-            Self::Go(GoProgram {
-                module,
-                package,
-                version,
-                version_variable,
-            }) => {
+            Self::Go(GoProgram { module, package, version, version_variable }) => {
                 let variable = version_variable.as_deref().unwrap_or_default();
                 format!("go 1\n{module}\n{package}\n{version}\n{variable}")
             }
@@ -243,11 +227,7 @@ pub fn resolve(
                     Origin::Folder(folder) => folder.join(&path.value),
                     Origin::Bundled => PathBuf::from(&path.value),
                 };
-                progress(&format!(
-                    "looking for {} at {}…",
-                    binary.name,
-                    path.display()
-                ));
+                progress(&format!("looking for {} at {}…", binary.name, path.display()));
                 let looked = examine(&path, args, selection.asked.as_ref())
                     .and_then(|examined| resolved(&path, examined, release.clone(), Found::Path));
                 match looked {
@@ -273,10 +253,7 @@ pub fn resolve(
                         reason: err.to_string(),
                     })
                 };
-                recipes.push(Recipe::Download {
-                    url: render(url)?,
-                    sha256: render(sha256)?,
-                });
+                recipes.push(Recipe::Download { url: render(url)?, sha256: render(sha256)? });
             }
             Source::Go(go) => {
                 // The check of the file asks for releases where there is such a source.
@@ -335,22 +312,10 @@ fn resolved(
     release: Option<Release>,
     found: Found,
 ) -> Result<Resolved, BinaryError> {
-    let program = std::path::absolute(path).map_err(|source| BinaryError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let Examined {
-        sha256,
-        version,
-        release: own,
-    } = examined;
-    Ok(Resolved {
-        program,
-        sha256,
-        version,
-        release: own.or(release),
-        found,
-    })
+    let program = std::path::absolute(path)
+        .map_err(|source| BinaryError::Read { path: path.to_owned(), source })?;
+    let Examined { sha256, version, release: own } = examined;
+    Ok(Resolved { program, sha256, version, release: own.or(release), found })
 }
 
 /// The cache first, for every recipe; then the recipes.
@@ -359,23 +324,14 @@ fn follow(
     cache: &Cache,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Resolved, Vec<Closed>> {
-    let Program {
-        name,
-        release,
-        version_args,
-        recipes,
-    } = program;
+    let Program { name, release, version_args, recipes } = program;
     let look = |path: &Path, found: Found| {
         let examined = examine(path, version_args.as_deref(), Some(release))?;
         resolved(path, examined, Some(release.clone()), found)
     };
     let close = |way: &str, reason: String, remedy: &str, progress: &mut dyn FnMut(&str)| {
         progress(&format!("closed: {reason}"));
-        Closed {
-            way: way.to_owned(),
-            reason,
-            remedy: remedy.to_owned(),
-        }
+        Closed { way: way.to_owned(), reason, remedy: remedy.to_owned() }
     };
     let mut closed = Vec::new();
     progress(&format!("looking for {name} {release} in the cache…"));
@@ -405,17 +361,8 @@ fn follow(
             Err(Some(why)) => spoiled.push(why),
         }
     }
-    let reason = if spoiled.is_empty() {
-        "it is not there".to_owned()
-    } else {
-        spoiled.join("; ")
-    };
-    closed.push(close(
-        "cache",
-        reason,
-        "it is filled by the ways below",
-        progress,
-    ));
+    let reason = if spoiled.is_empty() { "it is not there".to_owned() } else { spoiled.join("; ") };
+    closed.push(close("cache", reason, "it is filled by the ways below", progress));
     for (recipe, slot) in &slots {
         let way = recipe.way();
         let lock = {
@@ -439,30 +386,14 @@ fn follow(
             Recipe::Download { url, sha256 } => {
                 progress(&format!("downloading {url}…"));
                 slot.fill(&lock, &recipe.from(), |into, _| download(url, sha256, into))
-                    .map(|path| {
-                        (
-                            path,
-                            Found::Downloaded {
-                                from: recipe.from(),
-                            },
-                        )
-                    })
+                    .map(|path| (path, Found::Downloaded { from: recipe.from() }))
                     .map_err(|err| (err.to_string(), download_remedy(&err)))
             }
             Recipe::Go(go) => {
                 let log = slot.log();
-                slot.fill(&lock, &recipe.from(), |into, work| {
-                    go.build(into, work, &log, progress)
-                })
-                .map(|path| {
-                    (
-                        path,
-                        Found::Built {
-                            from: recipe.from(),
-                        },
-                    )
-                })
-                .map_err(|err| (err.to_string(), go_remedy(&err)))
+                slot.fill(&lock, &recipe.from(), |into, work| go.build(into, work, &log, progress))
+                    .map(|path| (path, Found::Built { from: recipe.from() }))
+                    .map_err(|err| (err.to_string(), go_remedy(&err)))
             }
         };
         match made {

@@ -72,14 +72,9 @@ impl FromStr for Selector {
         let (head, configuration) = split(head, '+');
         let (name, mode) = split(head, ':');
         if configuration.is_some_and(|part| part.contains([':', '+'])) {
-            return Err(SelectorError::Order {
-                text: text.to_owned(),
-            });
+            return Err(SelectorError::Order { text: text.to_owned() });
         }
-        let broken = |source| SelectorError::Name {
-            text: text.to_owned(),
-            source,
-        };
+        let broken = |source| SelectorError::Name { text: text.to_owned(), source };
         let is_path = !folder.is_empty() || name.starts_with('.');
         let which = if is_path {
             Which::At(PathBuf::from(format!("{folder}{name}")))
@@ -89,23 +84,17 @@ impl FromStr for Selector {
         Ok(Self {
             which,
             mode: mode.map(ModeName::new).transpose().map_err(broken)?,
-            configuration: configuration
-                .map(ConfigurationName::new)
+            configuration: configuration.map(ConfigurationName::new).transpose().map_err(broken)?,
+            release: release
+                .map(str::parse)
                 .transpose()
-                .map_err(broken)?,
-            release: release.map(str::parse).transpose().map_err(|source| {
-                SelectorError::Release {
-                    text: text.to_owned(),
-                    source,
-                }
-            })?,
+                .map_err(|source| SelectorError::Release { text: text.to_owned(), source })?,
         })
     }
 }
 
 fn split(text: &str, mark: char) -> (&str, Option<&str>) {
-    text.split_once(mark)
-        .map_or((text, None), |(head, tail)| (head, Some(tail)))
+    text.split_once(mark).map_or((text, None), |(head, tail)| (head, Some(tail)))
 }
 
 impl fmt::Display for Selector {
@@ -134,12 +123,7 @@ mod tests {
     fn check(text: &str, want: &str) {
         let got = match text.parse::<Selector>() {
             Ok(selector) => {
-                let Selector {
-                    which,
-                    mode,
-                    configuration,
-                    release,
-                } = selector;
+                let Selector { which, mode, configuration, release } = selector;
                 let part = |part: Option<String>| part.unwrap_or_else(|| "-".to_owned());
                 let which = match which {
                     Which::Named(name) => format!("named {name}"),
@@ -163,26 +147,14 @@ mod tests {
         check("kube-proxy:nftables", "named kube-proxy nftables - -");
         check("kube-proxy@1.37.2", "named kube-proxy - - v1.37.2");
         check("kube-proxy+fast", "named kube-proxy - fast -");
-        check(
-            "kube-proxy:iptables+fast@v1.30.0",
-            "named kube-proxy iptables fast v1.30.0",
-        );
-        check(
-            "kube-proxy@v1.30.0+k3s1",
-            "named kube-proxy - - v1.30.0+k3s1",
-        );
+        check("kube-proxy:iptables+fast@v1.30.0", "named kube-proxy iptables fast v1.30.0");
+        check("kube-proxy@v1.30.0+k3s1", "named kube-proxy - - v1.30.0+k3s1");
     }
 
     #[test]
     fn a_path_names_a_subject() {
-        check(
-            "./my-proxy/subject.yaml",
-            "at ./my-proxy/subject.yaml - - -",
-        );
-        check(
-            "./a:b/my-proxy:ebpf@v0.2.0",
-            "at ./a:b/my-proxy ebpf - v0.2.0",
-        );
+        check("./my-proxy/subject.yaml", "at ./my-proxy/subject.yaml - - -");
+        check("./a:b/my-proxy:ebpf@v0.2.0", "at ./a:b/my-proxy ebpf - v0.2.0");
         check("/srv/proxies/", "at /srv/proxies/ - - -");
         check(".", "at . - - -");
     }
@@ -202,14 +174,8 @@ mod tests {
 
     #[test]
     fn what_is_printed_can_be_read_again() {
-        for text in [
-            "kube-proxy:iptables+fast@v1.30.0",
-            "./my-proxy:ebpf",
-            "kube-proxy",
-        ] {
-            let again = text
-                .parse::<Selector>()
-                .map(|selector| selector.to_string());
+        for text in ["kube-proxy:iptables+fast@v1.30.0", "./my-proxy:ebpf", "kube-proxy"] {
+            let again = text.parse::<Selector>().map(|selector| selector.to_string());
             assert_eq!(again, Ok(text.to_owned()));
         }
     }

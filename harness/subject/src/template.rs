@@ -38,29 +38,19 @@ impl Template {
         known: &BTreeSet<String>,
     ) -> Result<(), Box<FileError>> {
         let unreadable = |err: minijinja::Error| {
-            let line = err
-                .line()
-                .map_or_else(String::new, |line| format!(" in its line {line}"));
+            let line = err.line().map_or_else(String::new, |line| format!(" in its line {line}"));
             let detail = err.detail().unwrap_or("bad syntax").to_owned();
-            text.error(
-                &self.0,
-                format!("the template cannot be read{line}: {detail}"),
-                None,
-            )
+            text.error(&self.0, format!("the template cannot be read{line}: {detail}"), None)
         };
         let environment = environment().map_err(unreadable)?;
-        let parsed = environment
-            .template_from_str(self.text())
-            .map_err(unreadable)?;
+        let parsed = environment.template_from_str(self.text()).map_err(unreadable)?;
         let mut used: Vec<String> = parsed.undeclared_variables(true).into_iter().collect();
         used.sort();
         for name in used {
             if !known.contains(&name) {
                 let meant = suggest(&name, known.iter().map(String::as_str));
-                let message = format!(
-                    "the template uses `{name}`, known are: {}",
-                    crate::listed(known)
-                );
+                let message =
+                    format!("the template uses `{name}`, known are: {}", crate::listed(known));
                 return Err(text.error(&self.0, message, meant));
             }
         }

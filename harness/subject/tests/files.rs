@@ -52,10 +52,7 @@ fn a_subject_without_a_binary_is_refused() -> Done {
         "subject.yaml:5:12: no source names a binary; add `path`, `download` or `go`",
     )?;
     check(
-        &GOOD.replace(
-            "path: ./my-proxy",
-            "go: { module: a.example/b, package: a.example/b/c }",
-        ),
+        &GOOD.replace("path: ./my-proxy", "go: { module: a.example/b, package: a.example/b/c }"),
         "subject.yaml:5:12: a download or a build needs `releases` beside `sources`",
     )
 }
@@ -139,9 +136,7 @@ fn select(text: &str) -> Result<String, Box<dyn std::error::Error>> {
             selection.subject.name,
             selection.mode,
             selection.configuration,
-            selection
-                .release()
-                .map_or_else(|| "-".to_owned(), Release::to_string)
+            selection.release().map_or_else(|| "-".to_owned(), Release::to_string)
         ),
         Err(err) => err.to_string(),
     })
@@ -150,10 +145,7 @@ fn select(text: &str) -> Result<String, Box<dyn std::error::Error>> {
 #[test]
 fn the_bundled_subject_is_selected() -> Done {
     assert_eq!(select("kube-proxy")?, "kube-proxy iptables default v1.37.2");
-    assert_eq!(
-        select("kube-proxy:nftables+fast@v1.30.0")?,
-        "kube-proxy nftables fast v1.30.0"
-    );
+    assert_eq!(select("kube-proxy:nftables+fast@v1.30.0")?, "kube-proxy nftables fast v1.30.0");
     Ok(())
 }
 
@@ -190,9 +182,7 @@ fn features_follow_the_release_and_the_mode() -> Done {
     let has =
         |mode: &str, release: &str, feature: &str| -> Result<bool, Box<dyn std::error::Error>> {
             let release: Release = release.parse()?;
-            let features = selection
-                .subject
-                .features(&ModeName::new(mode)?, Some(&release));
+            let features = selection.subject.features(&ModeName::new(mode)?, Some(&release));
             Ok(features.keys().any(|name| name.as_str() == feature))
         };
     assert!(!has("iptables", "v1.25.4", "load-balancer-ip-mode")?);
@@ -211,11 +201,8 @@ fn an_exit_by_design_is_known_by_its_log() -> Done {
     let new: Release = "v1.37.2".parse()?;
     let old: Release = "v1.30.0".parse()?;
     let deleted = "I1122 node.go:218] \"Node is being deleted\" node=\"n1\"";
-    let when = |release, log: &str| {
-        subject
-            .exit_by_design(Some(release), log)
-            .map(|exit| &*exit.when)
-    };
+    let when =
+        |release, log: &str| subject.exit_by_design(Some(release), log).map(|exit| &*exit.when);
     assert_eq!(when(&new, deleted), Some("the own Node was deleted"));
     assert_eq!(when(&old, deleted), None);
     assert_eq!(when(&new, "panic: runtime error"), None);
@@ -251,17 +238,11 @@ fn known_failures_are_found_by_everything_they_name() -> Done {
         let found = known.find(&ModeName::new(mode)?, Some(&release.parse()?), case, &axes);
         Ok::<_, Box<dyn std::error::Error>>(found.map(|entry| entry.line))
     };
-    assert_eq!(
-        find("iptables", "v1.30.0", "lifecycle/stale", "v6")?,
-        Some(3)
-    );
+    assert_eq!(find("iptables", "v1.30.0", "lifecycle/stale", "v6")?, Some(3));
     assert_eq!(find("iptables", "v1.30.0", "lifecycle/stale", "v4")?, None);
     assert_eq!(find("iptables", "v1.31.0", "lifecycle/stale", "v6")?, None);
     assert_eq!(find("nftables", "v1.30.0", "lifecycle/stale", "v6")?, None);
-    assert_eq!(
-        find("nftables", "v1.30.0", "lifecycle/other", "v6")?,
-        Some(11)
-    );
+    assert_eq!(find("nftables", "v1.30.0", "lifecycle/other", "v6")?, Some(11));
     Ok(())
 }
 
@@ -279,17 +260,9 @@ fn unused_and_expired_entries_are_listed() -> Done {
     assert_eq!(lines("iptables", &[3])?, [11]);
     assert_eq!(lines("nftables", &[])?, [11]);
     let today = time::macros::date!(2026 - 01 - 02);
-    let expired: Vec<u64> = known
-        .expired(today)
-        .iter()
-        .map(|entry| entry.line)
-        .collect();
+    let expired: Vec<u64> = known.expired(today).iter().map(|entry| entry.line).collect();
     assert_eq!(expired, [11]);
-    assert!(
-        known
-            .expired(time::macros::date!(2026 - 01 - 01))
-            .is_empty()
-    );
+    assert!(known.expired(time::macros::date!(2026 - 01 - 01)).is_empty());
     Ok(())
 }
 
@@ -329,14 +302,8 @@ fn bad_known_failures_are_refused() {
 fn schemas_name_the_keys() -> Done {
     let subject = serde_json::to_value(subject_schema())?;
     let required = subject.pointer("/required").cloned().unwrap_or_default();
-    assert_eq!(
-        required,
-        serde_json::json!(["format", "about", "binary", "lab"])
-    );
-    assert_eq!(
-        subject.pointer("/additionalProperties"),
-        Some(&serde_json::json!(false))
-    );
+    assert_eq!(required, serde_json::json!(["format", "about", "binary", "lab"]));
+    assert_eq!(subject.pointer("/additionalProperties"), Some(&serde_json::json!(false)));
     let known = serde_json::to_value(known_failures_schema())?;
     assert!(known.pointer("/properties/known-failures").is_some());
     Ok(())

@@ -36,11 +36,7 @@ fn launch(selector: &str) -> Tried<Launch> {
 
 fn config(launch: &Launch) -> Option<&str> {
     let name = PathBuf::from("/run/n1/kube-proxy.yaml");
-    launch
-        .files
-        .iter()
-        .find(|file| file.path == name)
-        .map(|file| file.contents.as_str())
+    launch.files.iter().find(|file| file.path == name).map(|file| file.contents.as_str())
 }
 
 const HEAD: &str = "\
@@ -78,58 +74,27 @@ fn the_configuration_file_follows_the_release() -> Tried<()> {
     let gate = "featureGates:\n  NFTablesProxyMode: true\n";
     check("kube-proxy:nftables@v1.30.0", "nftables", gate)?;
     let fast = "nftables:\n  minSyncPeriod: 10ms\n";
-    check(
-        "kube-proxy:nftables+fast@v1.30.0",
-        "nftables",
-        &format!("{fast}{gate}"),
-    )?;
-    check(
-        "kube-proxy:ipvs+fast@v1.25.4",
-        "ipvs",
-        "ipvs:\n  minSyncPeriod: 10ms\n",
-    )
+    check("kube-proxy:nftables+fast@v1.30.0", "nftables", &format!("{fast}{gate}"))?;
+    check("kube-proxy:ipvs+fast@v1.25.4", "ipvs", "ipvs:\n  minSyncPeriod: 10ms\n")
 }
 
 #[test]
 fn everything_around_the_program_is_rendered() -> Tried<()> {
     let launch = launch("kube-proxy:nftables+fast@v1.30.0")?;
-    assert_eq!(
-        launch.args,
-        [
-            "--config=/run/n1/kube-proxy.yaml",
-            "--hostname-override=n1",
-            "-v=2"
-        ]
-    );
+    assert_eq!(launch.args, ["--config=/run/n1/kube-proxy.yaml", "--hostname-override=n1", "-v=2"]);
     assert_eq!(
         launch.clean_up,
-        [
-            "/bin/kube-proxy",
-            "--cleanup",
-            "--config=/run/n1/kube-proxy.yaml"
-        ]
+        ["/bin/kube-proxy", "--cleanup", "--config=/run/n1/kube-proxy.yaml"]
     );
     assert_eq!(
         launch.rules.first().map(|rule| rule.join(" ")).as_deref(),
         Some("nft list table ip kube-proxy")
     );
-    assert_eq!(
-        launch.healthz.as_deref(),
-        Some("http://127.0.0.1:10256/healthz")
-    );
-    let settings: Vec<String> = launch
-        .settings
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    assert_eq!(
-        settings,
-        ["gate NFTablesProxyMode=true", "min_sync_period=10ms"]
-    );
-    let kubeconfig = launch
-        .files
-        .iter()
-        .find(|file| file.path.ends_with("kubeconfig"));
+    assert_eq!(launch.healthz.as_deref(), Some("http://127.0.0.1:10256/healthz"));
+    let settings: Vec<String> =
+        launch.settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(settings, ["gate NFTablesProxyMode=true", "min_sync_period=10ms"]);
+    let kubeconfig = launch.files.iter().find(|file| file.path.ends_with("kubeconfig"));
     assert!(kubeconfig.is_some_and(|file| file.contents.contains("http://127.0.0.1:8001")));
     Ok(())
 }
@@ -140,12 +105,7 @@ fn a_name_without_a_value_is_an_error() -> Tried<()> {
                 sources: [{ path: my-proxy }]\nlab:\n  args: ['--release={{ release }}']\n";
     let name = SubjectName::new("my-proxy")?;
     let selection = Selection {
-        subject: Arc::new(Subject::from_text(
-            name,
-            Origin::Bundled,
-            "subject.yaml",
-            text,
-        )?),
+        subject: Arc::new(Subject::from_text(name, Origin::Bundled, "subject.yaml", text)?),
         mode: ModeName::only(),
         configuration: ConfigurationName::default_one(),
         asked: None,

@@ -17,11 +17,7 @@ type Tried<T> = Result<T, Box<dyn std::error::Error>>;
 fn script(path: &Path, text: &str, mode: &str) -> Tried<()> {
     let draft = path.with_extension("draft");
     fs::write(&draft, text)?;
-    let status = Command::new("install")
-        .args(["-m", mode])
-        .arg(&draft)
-        .arg(path)
-        .status()?;
+    let status = Command::new("install").args(["-m", mode]).arg(&draft).arg(path).status()?;
     assert!(status.success());
     Ok(())
 }
@@ -80,10 +76,7 @@ fn a_program_beside_its_file_is_found() -> Tried<()> {
     let resolved = bench.resolve(None)??;
     assert_eq!(resolved.found, Found::Path);
     assert_eq!(resolved.version, None);
-    assert_eq!(
-        resolved.sha256,
-        "a8076d3d28d21e02012b20eaf7dbf75409a6277134439025f282e368e3305abf"
-    );
+    assert_eq!(resolved.sha256, "a8076d3d28d21e02012b20eaf7dbf75409a6277134439025f282e368e3305abf");
     Ok(())
 }
 
@@ -93,13 +86,7 @@ fn a_program_says_its_version() -> Tried<()> {
     script(&bench.program(), "#!/bin/sh\necho my-proxy 0.3.1\n", "755")?;
     let resolved = bench.resolve(None)??;
     assert_eq!(resolved.version.as_deref(), Some("my-proxy 0.3.1"));
-    assert_eq!(
-        resolved
-            .release
-            .map(|release| release.to_string())
-            .as_deref(),
-        Some("v0.3.1")
-    );
+    assert_eq!(resolved.release.map(|release| release.to_string()).as_deref(), Some("v0.3.1"));
     Ok(())
 }
 
@@ -117,20 +104,13 @@ fn programs_that_cannot_be_used_are_named() -> Tried<()> {
         &at("text"),
         &format!("{given} PATH is neither an ELF program nor a script that begins with #!"),
     )?;
-    script(
-        &at("exits"),
-        "#!/bin/sh\necho unknown flag >&2\nexit 3\n",
-        "755",
-    )?;
+    script(&at("exits"), "#!/bin/sh\necho unknown flag >&2\nexit 3\n", "755")?;
     bench.check(
         &at("exits"),
         &format!("{given} PATH --version exits at once with status 3: unknown flag"),
     )?;
     script(&at("silent"), "#!/bin/sh\n", "755")?;
-    bench.check(
-        &at("silent"),
-        &format!("{given} PATH --version prints no version"),
-    )?;
+    bench.check(&at("silent"), &format!("{given} PATH --version prints no version"))?;
     script(&at("lost"), "#!/no/such/shell\n", "755")?;
     bench.check(
         &at("lost"),
@@ -212,17 +192,12 @@ fn fetch(
     let mut lines = Vec::new();
     let outcome = std::thread::scope(|scope| {
         let server = scope.spawn(|| serve(listener, requests, pages));
-        let outcome = obtain(&program, cache, &mut |line| {
-            lines.push(line.replace(&base, "URL"))
-        });
+        let outcome = obtain(&program, cache, &mut |line| lines.push(line.replace(&base, "URL")));
         (outcome, server.join())
     });
     let (outcome, server) = outcome;
     assert!(server.is_ok_and(|served| served.is_ok()));
-    Ok((
-        outcome.map_err(|err| err.to_string().replace(&base, "URL")),
-        lines,
-    ))
+    Ok((outcome.map_err(|err| err.to_string().replace(&base, "URL")), lines))
 }
 
 #[test]
@@ -253,10 +228,7 @@ fn bad_downloads_are_refused_and_leave_nothing() -> Tried<()> {
     let zeros = "0".repeat(64);
     let cases = [
         (
-            vec![
-                ("/tool", DOWNLOADED.to_owned()),
-                ("/tool.sha256", zeros.clone()),
-            ],
+            vec![("/tool", DOWNLOADED.to_owned()), ("/tool.sha256", zeros.clone())],
             2,
             format!(
                 "failed to check URL/tool: its SHA-256 is {DOWNLOADED_SHA256}, \

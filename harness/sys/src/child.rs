@@ -92,15 +92,8 @@ pub(crate) struct StringArray {
 
 impl StringArray {
     pub(crate) fn new(strings: Vec<CString>) -> Self {
-        let pointers = strings
-            .iter()
-            .map(|string| string.as_ptr())
-            .chain([ptr::null()])
-            .collect();
-        Self {
-            pointers,
-            _strings: strings,
-        }
+        let pointers = strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
+        Self { pointers, _strings: strings }
     }
 }
 

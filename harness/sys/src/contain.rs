@@ -64,11 +64,7 @@ struct Because<'a>(&'a [Switch]);
 impl fmt::Display for Because<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, switch) in self.0.iter().enumerate() {
-            f.write_str(if number == 0 {
-                ", likely since "
-            } else {
-                " and "
-            })?;
+            f.write_str(if number == 0 { ", likely since " } else { " and " })?;
             write!(f, "{switch} (to change it: {})", switch.remedy())?;
         }
         Ok(())
@@ -244,9 +240,7 @@ pub(crate) fn sent_by_a_process(info: &nix::sys::signalfd::siginfo) -> Option<Si
     if info.ssi_code == libc::SI_KERNEL {
         return None;
     }
-    i32::try_from(info.ssi_signo)
-        .ok()
-        .and_then(|number| Signal::try_from(number).ok())
+    i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())
 }
 
 /// Starts this program again as PID 1 of new mount, PID, network, UTS and IPC namespaces, and of
@@ -280,9 +274,7 @@ pub fn spawn_contained(
 
     let life_number = OsString::from(life_read.as_raw_fd().to_string());
     let init_argv = [name.as_os_str(), OsStr::new(INIT_ARGUMENT), &life_number];
-    let all_argv = init_argv
-        .into_iter()
-        .chain(rest.iter().map(OsString::as_os_str));
+    let all_argv = init_argv.into_iter().chain(rest.iter().map(OsString::as_os_str));
     let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
     keep.push(life_read.as_raw_fd());
     let plan = Plan {
@@ -301,20 +293,12 @@ pub fn spawn_contained(
 
     let mut blocked = forwarded();
     blocked.add(Signal::SIGCHLD);
-    let before = blocked
-        .thread_swap_mask(SigmaskHow::SIG_BLOCK)
-        .map_err(|errno| prepare(errno.into()))?;
+    let before =
+        blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(|errno| prepare(errno.into()))?;
     let cloned = clone_into(&plan, user);
-    before
-        .thread_set_mask()
-        .map_err(|errno| prepare(errno.into()))?;
+    before.thread_set_mask().map_err(|errno| prepare(errno.into()))?;
     let (pid, pidfd) = cloned.map_err(|source| refused(Act::Clone, source))?;
-    let mut contained = Contained {
-        pid,
-        pidfd,
-        ended: None,
-        _life: life_write,
-    };
+    let mut contained = Contained { pid, pidfd, ended: None, _life: life_write };
     drop((life_read, report_write));
 
     let mut report = [0; REPORT];
@@ -336,22 +320,12 @@ fn refused(act: Act, source: io::Error) -> ContainError {
         source.raw_os_error(),
         Some(libc::EPERM | libc::EACCES | libc::ENOSPC | libc::EUSERS | libc::ENOSYS)
     );
-    let switches = if by_a_switch {
-        Switch::found()
-    } else {
-        Vec::new()
-    };
-    ContainError::Refused {
-        act,
-        source,
-        switches,
-    }
+    let switches = if by_a_switch { Switch::found() } else { Vec::new() };
+    ContainError::Refused { act, source, switches }
 }
 
 fn c_string(text: &OsStr) -> Result<CString, ContainError> {
-    CString::new(text.as_bytes()).map_err(|_| ContainError::NullByte {
-        text: text.to_owned(),
-    })
+    CString::new(text.as_bytes()).map_err(|_| ContainError::NullByte { text: text.to_owned() })
 }
 
 fn variable((name, value): &(OsString, OsString)) -> Result<CString, ContainError> {
@@ -414,15 +388,9 @@ mod tests {
     fn texts_with_a_null_byte_are_refused() {
         let argv = [OsString::from("name"), OsString::from("a\0b")];
         let error = spawn_contained(&argv, &[], UserNamespace::New, &[]).expect_err("refused");
-        assert_eq!(
-            error.to_string(),
-            r#"argument or variable "a\0b" contains a null byte"#
-        );
+        assert_eq!(error.to_string(), r#"argument or variable "a\0b" contains a null byte"#);
         let error = spawn_contained(&[], &[], UserNamespace::New, &[]).expect_err("refused");
-        assert_eq!(
-            error.to_string(),
-            "the arguments of the contained program are empty"
-        );
+        assert_eq!(error.to_string(), "the arguments of the contained program are empty");
     }
 
     #[test]

@@ -59,10 +59,7 @@ pub fn adopt(number: RawFd) -> Result<OwnedFd, AdoptError> {
     #[expect(unsafe_code)]
     // SAFETY: borrowed only for two fcntl calls, which fail with EBADF if nothing is open.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    let not_open = |errno: nix::Error| AdoptError::NotOpen {
-        number,
-        source: errno.into(),
-    };
+    let not_open = |errno: nix::Error| AdoptError::NotOpen { number, source: errno.into() };
     let flags = fcntl(borrowed, FcntlArg::F_GETFD).map_err(not_open)?;
     if FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC) {
         return Err(AdoptError::OwnedHere { number });
@@ -85,10 +82,7 @@ mod tests {
     #[test]
     fn what_this_process_owns_cannot_be_taken() {
         let file = File::open("/dev/null").expect("/dev/null");
-        assert!(matches!(
-            adopt(file.as_raw_fd()),
-            Err(AdoptError::OwnedHere { .. })
-        ));
+        assert!(matches!(adopt(file.as_raw_fd()), Err(AdoptError::OwnedHere { .. })));
         assert!(matches!(adopt(1), Err(AdoptError::Standard { .. })));
         assert!(matches!(adopt(1 << 20), Err(AdoptError::NotOpen { .. })));
     }

@@ -53,10 +53,7 @@ impl fmt::Display for Switch {
 fn found(read: impl Fn(&str) -> Option<String>) -> Vec<Switch> {
     let is = |path: &str, value: &str| read(path).is_some_and(|text| text.trim() == value);
     let mut switches = Vec::new();
-    if is(
-        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-        "1",
-    ) {
+    if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
         switches.push(Switch::AppArmor);
     }
     if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
@@ -85,10 +82,7 @@ mod tests {
 
     fn check(files: &[(&str, &str)], expected: &[Switch]) {
         let read = |path: &str| {
-            files
-                .iter()
-                .find(|(name, _)| *name == path)
-                .map(|(_, text)| (*text).to_owned())
+            files.iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_owned())
         };
         assert_eq!(found(read), expected);
     }
@@ -101,18 +95,9 @@ mod tests {
         let status = "/proc/self/status";
         check(&[], &[]);
         check(&[(apparmor, "1\n"), (clone, "1\n")], &[Switch::AppArmor]);
-        check(
-            &[(apparmor, "0\n"), (clone, "0\n")],
-            &[Switch::UnprivilegedClone],
-        );
+        check(&[(apparmor, "0\n"), (clone, "0\n")], &[Switch::UnprivilegedClone]);
         check(&[(maximum, "0\n")], &[Switch::MaxUserNamespaces]);
-        check(
-            &[(maximum, "31000\n"), (status, "Name:\tx\nSeccomp:\t0\n")],
-            &[],
-        );
-        check(
-            &[(status, "Seccomp:\t2\nSeccomp_filters:\t1\n")],
-            &[Switch::Seccomp],
-        );
+        check(&[(maximum, "31000\n"), (status, "Name:\tx\nSeccomp:\t0\n")], &[]);
+        check(&[(status, "Seccomp:\t2\nSeccomp_filters:\t1\n")], &[Switch::Seccomp]);
     }
 }

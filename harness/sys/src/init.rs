@@ -104,11 +104,7 @@ impl InitRequest {
             .next()
             .and_then(|number| number.to_str()?.parse().ok())
             .ok_or(InitError::Arguments)?;
-        Ok(Some(Self {
-            life,
-            name,
-            arguments: args.collect(),
-        }))
+        Ok(Some(Self { life, name, arguments: args.collect() }))
     }
 
     /// Is PID 1: prepares mounts, starts this program as PID 2, reaps, passes signals on, and
@@ -125,9 +121,7 @@ impl InitRequest {
     pub fn run(self) -> Result<u8, InitError> {
         let life = adopt(self.life)?;
         prepare_mounts()?;
-        let watch = |errno: Errno| InitError::Watch {
-            source: errno.into(),
-        };
+        let watch = |errno: Errno| InitError::Watch { source: errno.into() };
         let mut signals = forwarded();
         signals.add(Signal::SIGCHLD);
         signals.thread_block().map_err(watch)?;
@@ -142,14 +136,10 @@ impl InitRequest {
         unsafe {
             program.pre_exec(unblock);
         }
-        let program = program
-            .spawn()
-            .map_err(|source| InitError::Start { source })?;
+        let program = program.spawn().map_err(|source| InitError::Start { source })?;
         let pid = i32::try_from(program.id())
             .map(Pid::from_raw)
-            .map_err(|error| InitError::Watch {
-                source: io::Error::other(error),
-            })?;
+            .map_err(|error| InitError::Watch { source: io::Error::other(error) })?;
         supervise(pid, &life, &signal_fd).map_err(watch)
     }
 }
@@ -160,17 +150,11 @@ fn open_signals(signals: &SigSet) -> nix::Result<SignalFd> {
 
 fn prepare_mounts() -> Result<(), InitError> {
     let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(|errno| {
-        InitError::Private {
-            source: errno.into(),
-        }
-    })?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(|errno| InitError::Private { source: errno.into() })?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), "/proc", Some("proc"), flags, none).map_err(|errno| {
-        InitError::ProcRefused {
-            source: errno.into(),
-        }
-    })
+    mount(Some("proc"), "/proc", Some("proc"), flags, none)
+        .map_err(|errno| InitError::ProcRefused { source: errno.into() })
 }
 
 fn supervise(program: Pid, life: &OwnedFd, signal_fd: &SignalFd) -> nix::Result<u8> {
@@ -231,25 +215,14 @@ mod tests {
     #[test]
     fn only_the_first_argument_makes_an_init() {
         assert_eq!(parse("name run --all").expect("ordinary"), None);
-        assert_eq!(
-            parse("name run __contained-init 3").expect("ordinary"),
-            None
-        );
-        let request = parse("name __contained-init 3 run --all")
-            .expect("init")
-            .expect("init");
+        assert_eq!(parse("name run __contained-init 3").expect("ordinary"), None);
+        let request = parse("name __contained-init 3 run --all").expect("init").expect("init");
         assert_eq!((request.life, request.arguments.len()), (3, 2));
     }
 
     #[test]
     fn an_init_needs_its_pipe() {
-        assert!(matches!(
-            parse("name __contained-init"),
-            Err(InitError::Arguments)
-        ));
-        assert!(matches!(
-            parse("name __contained-init x"),
-            Err(InitError::Arguments)
-        ));
+        assert!(matches!(parse("name __contained-init"), Err(InitError::Arguments)));
+        assert!(matches!(parse("name __contained-init x"), Err(InitError::Arguments)));
     }
 }

@@ -154,11 +154,7 @@ mod tests {
     }
 
     fn reached(port: u16, resent: u32) -> Observation {
-        Observation::Saw(Outcome::Reached {
-            endpoint: at(port),
-            source: at(1).ip(),
-            resent,
-        })
+        Observation::Saw(Outcome::Reached { endpoint: at(port), source: at(1).ip(), resent })
     }
 
     fn two() -> Expectation {
@@ -166,11 +162,7 @@ mod tests {
             endpoint: at(port),
             sources: BTreeSet::from([at(1).ip()]),
         });
-        Expectation {
-            allowed: allowed.into(),
-            cover: true,
-            ..Expectation::default()
-        }
+        Expectation { allowed: allowed.into(), cover: true, ..Expectation::default() }
     }
 
     fn judge(seen: &[Observation], expectation: &Expectation, wanted: u64) -> CellJudgement {
@@ -192,10 +184,7 @@ mod tests {
     #[test]
     fn a_missing_endpoint_is_wrong_only_with_enough_samples() {
         let seen = [reached(1, 0), reached(1, 0)];
-        assert_eq!(
-            judge(&seen, &two(), 2),
-            CellJudgement::Wrong(Wrong::NeverSeen([at(2)].into()))
-        );
+        assert_eq!(judge(&seen, &two(), 2), CellJudgement::Wrong(Wrong::NeverSeen([at(2)].into())));
         assert_eq!(judge(&seen, &two(), 3), CellJudgement::NeedsMore);
     }
 
@@ -210,37 +199,21 @@ mod tests {
     #[test]
     fn a_strange_answer_is_wrong_at_once() {
         let seen = [reached(1, 0), reached(2, 0), reached(3, 0)];
-        assert!(matches!(
-            judge(&seen, &two(), 2),
-            CellJudgement::Wrong(Wrong::Outcome(_))
-        ));
+        assert!(matches!(judge(&seen, &two(), 2), CellJudgement::Wrong(Wrong::Outcome(_))));
         let dropped = [Observation::Saw(Outcome::Dropped)];
-        assert!(matches!(
-            judge(&dropped, &two(), 9),
-            CellJudgement::Wrong(Wrong::Outcome(_))
-        ));
+        assert!(matches!(judge(&dropped, &two(), 9), CellJudgement::Wrong(Wrong::Outcome(_))));
     }
 
     #[test]
     fn a_broken_probe_says_nothing() {
         let seen = [Observation::ProbeBroke("no socket".into())];
-        assert_eq!(
-            judge(&seen, &two(), 1),
-            CellJudgement::Broken("no socket".into())
-        );
+        assert_eq!(judge(&seen, &two(), 1), CellJudgement::Broken("no socket".into()));
     }
 
     #[test]
     fn affinity_keeps_to_one() {
-        let sticky = Expectation {
-            cover: false,
-            sticky: true,
-            ..two()
-        };
-        assert_eq!(
-            judge(&[reached(1, 0), reached(1, 0)], &sticky, 2),
-            CellJudgement::Agrees
-        );
+        let sticky = Expectation { cover: false, sticky: true, ..two() };
+        assert_eq!(judge(&[reached(1, 0), reached(1, 0)], &sticky, 2), CellJudgement::Agrees);
         assert!(matches!(
             judge(&[reached(1, 0), reached(2, 0)], &sticky, 2),
             CellJudgement::Wrong(Wrong::Moved(_))

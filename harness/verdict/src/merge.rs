@@ -65,53 +65,13 @@ mod tests {
     fn verdicts() {
         let table = [
             (FINE, Verdict::Pass),
-            (
-                CaseFacts {
-                    failures: 1,
-                    ..FINE
-                },
-                Verdict::Fail,
-            ),
-            (
-                CaseFacts {
-                    failures: 1,
-                    listed: Listed::Known,
-                    ..FINE
-                },
-                Verdict::KnownFailure,
-            ),
-            (
-                CaseFacts {
-                    listed: Listed::Known,
-                    ..FINE
-                },
-                Verdict::UnexpectedPass,
-            ),
-            (
-                CaseFacts {
-                    failures: 1,
-                    doubtful: true,
-                    ..FINE
-                },
-                Verdict::Inconclusive,
-            ),
-            (
-                CaseFacts {
-                    failures: 1,
-                    trouble: true,
-                    ..FINE
-                },
-                Verdict::Error,
-            ),
+            (CaseFacts { failures: 1, ..FINE }, Verdict::Fail),
+            (CaseFacts { failures: 1, listed: Listed::Known, ..FINE }, Verdict::KnownFailure),
+            (CaseFacts { listed: Listed::Known, ..FINE }, Verdict::UnexpectedPass),
+            (CaseFacts { failures: 1, doubtful: true, ..FINE }, Verdict::Inconclusive),
+            (CaseFacts { failures: 1, trouble: true, ..FINE }, Verdict::Error),
             (CaseFacts { judged: 0, ..FINE }, Verdict::Inconclusive),
-            (
-                CaseFacts {
-                    failures: 1,
-                    level: Level::Survey,
-                    ..FINE
-                },
-                Verdict::Survey,
-            ),
+            (CaseFacts { failures: 1, level: Level::Survey, ..FINE }, Verdict::Survey),
         ];
         for (facts, verdict) in table {
             assert_eq!(decide(facts), verdict, "{facts:?}");

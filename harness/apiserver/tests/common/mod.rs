@@ -17,11 +17,7 @@ pub(crate) struct Served {
 /// Serves a new API to the watcher `test`.
 pub(crate) fn serve() -> Served {
     let server = ApiServer::new(Config::default());
-    let mut served = Served {
-        server,
-        url: String::new(),
-        handles: Vec::new(),
-    };
+    let mut served = Served { server, url: String::new(), handles: Vec::new() };
     served.url = served.also("test", None);
     served
 }
@@ -30,10 +26,7 @@ impl Served {
     /// Opens another listener on the same API.
     pub(crate) fn also(&mut self, watcher: &str, token: Option<&str>) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let handle = self
-            .server
-            .serve(listener, watcher, token.map(str::to_owned))
-            .unwrap();
+        let handle = self.server.serve(listener, watcher, token.map(str::to_owned)).unwrap();
         let url = format!("http://{}", handle.address());
         self.handles.push(handle);
         url

@@ -124,17 +124,14 @@ impl<'de> Deserialize<'de> for ChangeText {
                     return Err(de::Error::invalid_length(0, &self));
                 };
                 let which = first.clone();
-                let rest = MapAccessDeserializer::new(Again {
-                    first: Some(first),
-                    map,
-                });
+                let rest = MapAccessDeserializer::new(Again { first: Some(first), map });
                 match which.as_str() {
-                    "endpoint" => EndpointChange::deserialize(rest)
-                        .map(Box::new)
-                        .map(ChangeText::Endpoint),
-                    "service" => ServiceChange::deserialize(rest)
-                        .map(Box::new)
-                        .map(ChangeText::Service),
+                    "endpoint" => {
+                        EndpointChange::deserialize(rest).map(Box::new).map(ChangeText::Endpoint)
+                    }
+                    "service" => {
+                        ServiceChange::deserialize(rest).map(Box::new).map(ChangeText::Service)
+                    }
                     "slices" => SlicesChange::deserialize(rest).map(ChangeText::Slices),
                     "node" => NodeChange::deserialize(rest).map(ChangeText::Node),
                     "proxy" => ProxyChange::deserialize(rest).map(ChangeText::Proxy),

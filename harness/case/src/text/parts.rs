@@ -110,12 +110,7 @@ impl<'de> Deserialize<'de> for LoadBalancerText {
             fn visit_u64<E: de::Error>(self, count: u64) -> Result<Self::Value, E> {
                 let ingress = u8::try_from(count)
                     .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(count), &self))?;
-                Ok(LoadBalancerText {
-                    ingress,
-                    ip_mode: None,
-                    same_as: None,
-                    hostname: None,
-                })
+                Ok(LoadBalancerText { ingress, ip_mode: None, same_as: None, hostname: None })
             }
             fn visit_i64<E: de::Error>(self, count: i64) -> Result<Self::Value, E> {
                 let positive = u64::try_from(count)
@@ -123,18 +118,9 @@ impl<'de> Deserialize<'de> for LoadBalancerText {
                 self.visit_u64(positive)
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let Full {
-                    ingress,
-                    ip_mode,
-                    same_as,
-                    hostname,
-                } = Full::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(LoadBalancerText {
-                    ingress,
-                    ip_mode,
-                    same_as,
-                    hostname,
-                })
+                let Full { ingress, ip_mode, same_as, hostname } =
+                    Full::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(LoadBalancerText { ingress, ip_mode, same_as, hostname })
             }
         }
         deserializer.deserialize_any(Either)
@@ -154,9 +140,7 @@ impl<'de> Deserialize<'de> for Yes {
         if bool::deserialize(deserializer)? {
             Ok(Yes)
         } else {
-            Err(de::Error::custom(
-                "only `true` has a meaning here; leave the key out otherwise",
-            ))
+            Err(de::Error::custom("only `true` has a meaning here; leave the key out otherwise"))
         }
     }
 }
@@ -187,10 +171,7 @@ impl<'de> Deserialize<'de> for Words {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = At::<OneOrMany>::deserialize(deserializer)?;
         Ok(Words(match spanned.value {
-            OneOrMany::One(value) => vec![At {
-                value,
-                place: spanned.place,
-            }],
+            OneOrMany::One(value) => vec![At { value, place: spanned.place }],
             OneOrMany::Many(words) => words,
         }))
     }

@@ -38,12 +38,7 @@ fn body(change: &Change) -> (RouteNetlinkMessage, u16) {
     let new = NLM_F_CREATE | NLM_F_EXCL;
     let replace = NLM_F_CREATE | NLM_F_REPLACE;
     match change {
-        Change::Veth {
-            near,
-            far,
-            far_namespace,
-            mtu,
-        } => {
+        Change::Veth { near, far, far_namespace, mtu } => {
             let mut peer = link_end(LinkMessage::default(), far, *mtu);
             peer.attributes.push(LinkAttribute::NetNsFd(*far_namespace));
             let mut link = link_end(link_up(near.index), near, *mtu);
@@ -65,44 +60,25 @@ fn body(change: &Change) -> (RouteNetlinkMessage, u16) {
             route.header.scope = RouteScope::NoWhere;
             (RouteNetlinkMessage::DelRoute(route), 0)
         }
-        Change::Address { index, prefix } => (
-            RouteNetlinkMessage::NewAddress(address(*index, prefix)),
-            new,
-        ),
-        Change::Route {
-            to,
-            via,
-            index,
-            source,
-            table,
-        } => (
-            RouteNetlinkMessage::NewRoute(route(to, *via, *index, *source, *table)),
-            replace,
-        ),
+        Change::Address { index, prefix } => {
+            (RouteNetlinkMessage::NewAddress(address(*index, prefix)), new)
+        }
+        Change::Route { to, via, index, source, table } => {
+            (RouteNetlinkMessage::NewRoute(route(to, *via, *index, *source, *table)), replace)
+        }
         Change::LocalRoute { to } => {
             let mut route = route(to, None, LOOPBACK, None, LOCAL_TABLE);
             route.header.kind = RouteType::Local;
             route.header.scope = RouteScope::Host;
             (RouteNetlinkMessage::NewRoute(route), replace)
         }
-        Change::Rule {
-            priority,
-            interface,
-            from,
-            to,
-            table,
-        } => {
+        Change::Rule { priority, interface, from, to, table } => {
             let rule = rule(*priority, interface, from.as_ref(), to.as_ref(), *table);
             (RouteNetlinkMessage::NewRule(rule), new)
         }
-        Change::Neighbour {
-            index,
-            address,
-            mac,
-        } => (
-            RouteNetlinkMessage::NewNeighbour(neighbour(*index, *address, *mac)),
-            replace,
-        ),
+        Change::Neighbour { index, address, mac } => {
+            (RouteNetlinkMessage::NewNeighbour(neighbour(*index, *address, *mac)), replace)
+        }
     }
 }
 
@@ -116,10 +92,8 @@ fn link_up(index: u32) -> LinkMessage {
 
 fn link_end(mut link: LinkMessage, end: &End, mtu: Option<u32>) -> LinkMessage {
     link.header.index = end.index;
-    link.attributes
-        .push(LinkAttribute::IfName(end.name.clone()));
-    link.attributes
-        .push(LinkAttribute::Address(end.mac.to_vec()));
+    link.attributes.push(LinkAttribute::IfName(end.name.clone()));
+    link.attributes.push(LinkAttribute::Address(end.mac.to_vec()));
     link.attributes.extend(mtu.map(LinkAttribute::Mtu));
     link
 }
@@ -154,27 +128,21 @@ fn route(
     message.header.protocol = RouteProtocol::Static;
     message.header.kind = RouteType::Unicast;
     if to.length > 0 {
-        message
-            .attributes
-            .push(RouteAttribute::Destination(to.address.into()));
+        message.attributes.push(RouteAttribute::Destination(to.address.into()));
     }
     match via {
         Some(gateway) => {
             // The gateway need not be an address of any known range: its neighbour entry says
             // all there is to know.
             message.header.flags = RouteFlags::Onlink;
-            message
-                .attributes
-                .push(RouteAttribute::Gateway(gateway.into()));
+            message.attributes.push(RouteAttribute::Gateway(gateway.into()));
         }
         None => match to.family() {
             Family::V4 => message.header.scope = RouteScope::Link,
             Family::V6 => {}
         },
     }
-    message
-        .attributes
-        .extend(source.map(|source| RouteAttribute::PrefSource(source.into())));
+    message.attributes.extend(source.map(|source| RouteAttribute::PrefSource(source.into())));
     message.attributes.push(RouteAttribute::Oif(index));
     message
 }
@@ -192,18 +160,14 @@ fn rule(
     message.header.action = RuleAction::ToTable;
     message.header.table = table;
     message.attributes.push(RuleAttribute::Priority(priority));
-    message
-        .attributes
-        .push(RuleAttribute::Iifname(interface.to_owned()));
+    message.attributes.push(RuleAttribute::Iifname(interface.to_owned()));
     if let Some(from) = from {
         message.header.src_len = from.length;
         message.attributes.push(RuleAttribute::Source(from.address));
     }
     if let Some(to) = to {
         message.header.dst_len = to.length;
-        message
-            .attributes
-            .push(RuleAttribute::Destination(to.address));
+        message.attributes.push(RuleAttribute::Destination(to.address));
     }
     message
 }

@@ -43,12 +43,7 @@ pub(crate) struct End {
 pub(crate) enum Change {
     /// Make a veth pair with the near end up; the far end lies in the namespace of this
     /// descriptor and must be set up there.
-    Veth {
-        near: End,
-        far: End,
-        far_namespace: RawFd,
-        mtu: Option<u32>,
-    },
+    Veth { near: End, far: End, far_namespace: RawFd, mtu: Option<u32> },
     /// Set an interface up.
     Up { index: u32 },
     /// Change an interface's MTU.
@@ -58,29 +53,13 @@ pub(crate) enum Change {
     /// Give an interface an address, without a route to its range.
     Address { index: u32, prefix: Prefix },
     /// Send packets for a range to a gateway, or, without one, straight to an interface.
-    Route {
-        to: Prefix,
-        via: Option<IpAddr>,
-        index: u32,
-        source: Option<IpAddr>,
-        table: u8,
-    },
+    Route { to: Prefix, via: Option<IpAddr>, index: u32, source: Option<IpAddr>, table: u8 },
     /// Take packets for a range as this host's own.
     LocalRoute { to: Prefix },
     /// Let packets from an interface use a table.
-    Rule {
-        priority: u32,
-        interface: String,
-        from: Option<Prefix>,
-        to: Option<Prefix>,
-        table: u8,
-    },
+    Rule { priority: u32, interface: String, from: Option<Prefix>, to: Option<Prefix>, table: u8 },
     /// Say for good which link-layer address a neighbour has.
-    Neighbour {
-        index: u32,
-        address: IpAddr,
-        mac: Mac,
-    },
+    Neighbour { index: u32, address: IpAddr, mac: Mac },
 }
 
 impl fmt::Display for Change {
@@ -97,38 +76,15 @@ impl fmt::Display for Change {
             Change::Address { index, prefix } => {
                 write!(f, "add address {prefix} to interface {index}")
             }
-            Change::Route {
-                to,
-                via: Some(via),
-                index,
-                table,
-                ..
-            } => {
-                write!(
-                    f,
-                    "add route to {to} via {via} on interface {index} in table {table}"
-                )
+            Change::Route { to, via: Some(via), index, table, .. } => {
+                write!(f, "add route to {to} via {via} on interface {index} in table {table}")
             }
-            Change::Route {
-                to,
-                via: None,
-                index,
-                table,
-                ..
-            } => {
+            Change::Route { to, via: None, index, table, .. } => {
                 write!(f, "add route to {to} on interface {index} in table {table}")
             }
             Change::LocalRoute { to } => write!(f, "add local route to {to}"),
-            Change::Rule {
-                priority,
-                interface,
-                table,
-                ..
-            } => {
-                write!(
-                    f,
-                    "add rule {priority} from interface {interface} to table {table}"
-                )
+            Change::Rule { priority, interface, table, .. } => {
+                write!(f, "add rule {priority} from interface {interface} to table {table}")
             }
             Change::Neighbour { index, address, .. } => {
                 write!(f, "add neighbour {address} to interface {index}")
@@ -156,10 +112,7 @@ const BATCH: usize = 32 * 1024;
 ///
 /// The first change that was refused.
 pub(crate) fn apply(changes: &[Change]) -> Result<(), Failed> {
-    let talk = |source: io::Error| Failed {
-        act: "talk to the kernel's netlink".into(),
-        source,
-    };
+    let talk = |source: io::Error| Failed { act: "talk to the kernel's netlink".into(), source };
     let socket = socket(
         AddressFamily::Netlink,
         SockType::Raw,
@@ -266,9 +219,7 @@ fn answer(bytes: &[u8]) -> Option<(u32, Option<io::Error>, &[u8])> {
     let sequence = word(8)?;
     let errno = if kind == ERROR { word(16)? as i32 } else { 0 };
     let error = (errno != 0).then(|| io::Error::from_raw_os_error(-errno));
-    let next = bytes
-        .get(length.next_multiple_of(4).max(16)..)
-        .unwrap_or_default();
+    let next = bytes.get(length.next_multiple_of(4).max(16)..).unwrap_or_default();
     Some((sequence, error, next))
 }
 

@@ -59,10 +59,7 @@ pub(crate) fn settle(all: &[Awaited]) -> Result<(), Failed> {
     let Some(first) = all.first() else {
         return Ok(());
     };
-    let failed = |awaited: &Awaited, source| Failed {
-        act: awaited.to_string(),
-        source,
-    };
+    let failed = |awaited: &Awaited, source| Failed { act: awaited.to_string(), source };
     let socket = listen().map_err(|source| failed(first, source))?;
     all.iter()
         .try_for_each(|awaited| wait(&socket, awaited).map_err(|source| failed(awaited, source)))
@@ -87,10 +84,7 @@ fn wait(socket: &OwnedFd, awaited: &Awaited) -> io::Result<()> {
     loop {
         let left = LIMIT.saturating_sub(start.elapsed());
         let mut ready = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-        match poll(
-            &mut ready,
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
-        ) {
+        match poll(&mut ready, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
             Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
             Ok(_) => {}
             Err(Errno::EINTR) => continue,

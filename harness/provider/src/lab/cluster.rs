@@ -100,10 +100,9 @@ impl LabCluster {
     }
 
     async fn act(&self, node: &str, action: ProxyAction) -> Result<(), ClusterError> {
-        let proxy = self
-            .proxies
-            .get(node)
-            .ok_or_else(|| ClusterError::new(format!("no proxy runs on {node}"), "a case acts on it"))?;
+        let proxy = self.proxies.get(node).ok_or_else(|| {
+            ClusterError::new(format!("no proxy runs on {node}"), "a case acts on it")
+        })?;
         match action {
             ProxyAction::Stop => proxy.stop(Signal::SIGTERM).await,
             ProxyAction::Start => proxy.start(),

@@ -64,7 +64,8 @@ fn apply_service(api: &ApiServer, service: &Service) -> Result<(), ClusterError>
     let object = object(service, "v1", "Service")?;
     let stored = put(api, "Service", &meta.namespace, &meta.name, object.clone())?;
     // A load-balancer controller writes the status after the Service is there.
-    if stored.get("status").and_then(|s| s.get("loadBalancer")) != object["status"].get("loadBalancer")
+    if stored.get("status").and_then(|s| s.get("loadBalancer"))
+        != object["status"].get("loadBalancer")
     {
         api.replace_status(object)
             .map_err(|status| refused("write the status of Service", &meta.name, &status))?;
@@ -92,7 +93,9 @@ fn put(
             ("create", api.create(object))
         }
     };
-    result.map_err(|status| refused(&format!("{act} {kind}"), &format!("{namespace}/{name}"), &status))
+    result.map_err(|status| {
+        refused(&format!("{act} {kind}"), &format!("{namespace}/{name}"), &status)
+    })
 }
 
 fn delete(api: &ApiServer, kind: &str, namespace: &str, name: &str) -> Result<(), ClusterError> {

@@ -72,7 +72,8 @@ impl Places {
             pods.idle.entry(facts.node.clone()).or_default().push_back(facts.place.clone());
             pods.by_place.insert(facts.place, Arc::new(pod));
         }
-        let no_pod = |node: &str| ClusterError::new("failed to make pods", format!("none on {node}"));
+        let no_pod =
+            |node: &str| ClusterError::new("failed to make pods", format!("none on {node}"));
         wishes
             .iter()
             .map(|wish| {

@@ -81,11 +81,7 @@ impl Proxy {
     /// Starts the process; its files are written first.
     pub(super) fn start(self: &Arc<Self>) -> Result<(), ClusterError> {
         let failed = |why: String| ClusterError {
-            act: format!(
-                "failed to start {} on {}",
-                self.launch.program.display(),
-                self.node
-            ),
+            act: format!("failed to start {} on {}", self.launch.program.display(), self.node),
             why,
             proxy: true,
         };
@@ -165,8 +161,7 @@ impl Proxy {
                 self.state().lines.clear();
                 match self.start() {
                     Ok(()) => {
-                        let _ =
-                            self.tell.send(Notice::ProxyRestarted { node: self.node.clone() });
+                        let _ = self.tell.send(Notice::ProxyRestarted { node: self.node.clone() });
                         return;
                     }
                     Err(error) => self.state().died = Some(error.to_string()),

@@ -87,8 +87,12 @@ fn chains(line: &str) -> Vec<String> {
         .map(|pair| pair[1].trim_end_matches([',', '}']).to_owned())
         .filter(|name| {
             // Chains that every Service shares say nothing about one of them.
-            name.contains("KUBE-SVC") || name.contains("KUBE-SEP") || name.contains("KUBE-EXT")
-                || name.contains("KUBE-SVL") || name.contains("KUBE-FW") || name.contains('/')
+            name.contains("KUBE-SVC")
+                || name.contains("KUBE-SEP")
+                || name.contains("KUBE-EXT")
+                || name.contains("KUBE-SVL")
+                || name.contains("KUBE-FW")
+                || name.contains('/')
         })
         .collect()
 }

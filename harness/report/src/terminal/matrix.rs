@@ -48,9 +48,7 @@ pub(super) fn draw(page: &mut Page, report: &Report) {
 }
 
 fn line(name: &str, cells: &[String]) -> Vec<String> {
-    std::iter::once(name.to_owned())
-        .chain(cells.iter().cloned())
-        .collect()
+    std::iter::once(name.to_owned()).chain(cells.iter().cloned()).collect()
 }
 
 /// Subjects that fit beside each other, table by table; each has at least one.
@@ -93,7 +91,5 @@ fn signs_painted(page: &Page, line: &str) -> String {
             Style::Calm
         }
     };
-    line.chars()
-        .map(|c| page.paint(style(c), c.encode_utf8(&mut [0; 4])))
-        .collect()
+    line.chars().map(|c| page.paint(style(c), c.encode_utf8(&mut [0; 4]))).collect()
 }

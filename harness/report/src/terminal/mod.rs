@@ -39,11 +39,7 @@ pub struct TerminalOptions<'a> {
 pub fn terminal(report: &Report, options: TerminalOptions<'_>) -> String {
     let mut page = Page::new(options.width.max(40), options.colour);
     matrix::draw(&mut page, report);
-    for result in report
-        .results
-        .iter()
-        .filter(|result| result.verdict == Verdict::Fail)
-    {
+    for result in report.results.iter().filter(|result| result.verdict == Verdict::Fail) {
         page.blank();
         failing(&mut page, report, result);
     }
@@ -73,20 +69,12 @@ pub fn terminal(report: &Report, options: TerminalOptions<'_>) -> String {
         | ExitCode::Terminated => Style::Bad,
     };
     let time = seconds(report.figures.total_ms);
-    page.labelled(
-        style,
-        "Summary",
-        &format!("[{time:>8}] {}", summary::sentence(report)),
-    );
+    page.labelled(style, "Summary", &format!("[{time:>8}] {}", summary::sentence(report)));
     for (label, text) in summary::figures(report) {
         page.labelled(Style::Calm, label, &text);
     }
     if let Some(files) = options.files {
-        page.labelled(
-            Style::Calm,
-            "Files",
-            &clean::line(&files.display().to_string()),
-        );
+        page.labelled(Style::Calm, "Files", &clean::line(&files.display().to_string()));
     }
     page.labelled(style, "Result", &summary::ending(report));
     page.finish()

@@ -24,11 +24,7 @@ pub(super) struct Page {
 
 impl Page {
     pub(super) fn new(width: usize, colour: Colour) -> Page {
-        Page {
-            out: String::new(),
-            width,
-            colour,
-        }
+        Page { out: String::new(), width, colour }
     }
 
     pub(super) fn width(&self) -> usize {
@@ -86,11 +82,7 @@ impl Page {
             (Colour::Ansi, Style::Bad) => "31;1",
             (Colour::Ansi, Style::Warn) => "33;1",
         };
-        if text.is_empty() {
-            String::new()
-        } else {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        }
+        if text.is_empty() { String::new() } else { format!("\x1b[{code}m{text}\x1b[0m") }
     }
 
     pub(super) fn finish(self) -> String {

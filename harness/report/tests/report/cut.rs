@@ -16,25 +16,14 @@ fn cut_after_any_event() {
         let report = Report::from_events(&log.events[..length]);
         assert_ne!(exit_code(&report).code(), 0, "{length} events");
         assert!(!report.ended, "{length} events");
-        let planned = report
-            .results
-            .iter()
-            .filter(|result| result.planned)
-            .count();
+        let planned = report.results.iter().filter(|result| result.planned).count();
         assert_eq!(planned, report.plan.len() * report.subjects.len());
-        let options = TerminalOptions {
-            width: 80,
-            colour: Colour::Plain,
-            files: None,
-        };
+        let options = TerminalOptions { width: 80, colour: Colour::Plain, files: None };
         assert!(terminal(&report, options).contains("exit code"));
         assert!(markdown(&report).contains("exit code"));
         assert!(junit(&report).expect("XML").contains("<testsuites"));
         let json = report_json(&report).expect("JSON");
-        assert_eq!(
-            serde_json::from_str::<Report>(&json).expect("a report"),
-            report
-        );
+        assert_eq!(serde_json::from_str::<Report>(&json).expect("a report"), report);
     }
 }
 
@@ -58,11 +47,7 @@ fn a_case_under_way_says_what_it_waited_for() {
         what: "all three backends answer".into(),
     });
     let report = log.report();
-    let notes: Vec<_> = report
-        .results
-        .iter()
-        .map(|r| (r.verdict, r.note.as_deref()))
-        .collect();
+    let notes: Vec<_> = report.results.iter().map(|r| (r.verdict, r.note.as_deref())).collect();
     assert_eq!(
         notes,
         [

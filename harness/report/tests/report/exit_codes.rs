@@ -10,12 +10,8 @@ const LEVELS: [Level; 4] = [Level::Must, Level::Should, Level::May, Level::Surve
 
 /// One passing `must` case beside one case of this level and verdict.
 fn one(verdict: Verdict, level: Level, strict: bool, fail_on: Level) -> ExitCode {
-    let mut log = Log::with(
-        &[NFT],
-        &[("a/good[v4]", Level::Must), ("a/x[v4]", level)],
-        strict,
-        fail_on,
-    );
+    let mut log =
+        Log::with(&[NFT], &[("a/good[v4]", Level::Must), ("a/x[v4]", level)], strict, fail_on);
     log.case(NFT, "a/good[v4]", Verdict::Pass);
     if verdict != Verdict::NotRun {
         log.case(NFT, "a/x[v4]", verdict);
@@ -53,10 +49,7 @@ fn every_verdict_at_every_level() {
                         Verdict::NotRun => 4,
                     };
                     let got = one(verdict, level, strict, fail_on).code();
-                    assert_eq!(
-                        got, want,
-                        "{verdict} {level}, fail on {fail_on}, strict {strict}"
-                    );
+                    assert_eq!(got, want, "{verdict} {level}, fail on {fail_on}, strict {strict}");
                 }
             }
         }
@@ -65,12 +58,7 @@ fn every_verdict_at_every_level() {
 
 #[test]
 fn every_combination_of_reasons() {
-    let signals = [
-        None,
-        Some(("SIGINT", 130)),
-        Some(("SIGTERM", 143)),
-        Some(("SIGHUP", 130)),
-    ];
+    let signals = [None, Some(("SIGINT", 130)), Some(("SIGTERM", 143)), Some(("SIGHUP", 130))];
     for signal in signals {
         for bits in 0..64_u8 {
             let on = |bit: u8| bits & (1 << bit) != 0;
@@ -86,36 +74,20 @@ fn every_combination_of_reasons() {
                 log.case(NFT, "a/missing", Verdict::Pass);
             }
             if trouble {
-                log.push(Event::HarnessError {
-                    message: "no room".into(),
-                });
+                log.push(Event::HarnessError { message: "no room".into() });
             }
             if let Some((signal, _)) = signal {
-                log.push(Event::Interrupted {
-                    signal: signal.into(),
-                });
+                log.push(Event::Interrupted { signal: signal.into() });
             }
             if !cut {
                 log.finish();
             }
-            let order = [
-                (broken || trouble, 3),
-                (missing || cut, 4),
-                (fails, 1),
-                (unclear, 2),
-                (true, 0),
-            ];
-            let first = order
-                .iter()
-                .find(|(applies, _)| *applies)
-                .map(|(_, code)| *code);
+            let order =
+                [(broken || trouble, 3), (missing || cut, 4), (fails, 1), (unclear, 2), (true, 0)];
+            let first = order.iter().find(|(applies, _)| *applies).map(|(_, code)| *code);
             let want = signal.map(|(_, code)| code).or(first);
             let report = log.report();
-            assert_eq!(
-                Some(exit_code(&report).code()),
-                want,
-                "{signal:?} {bits:06b}"
-            );
+            assert_eq!(Some(exit_code(&report).code()), want, "{signal:?} {bits:06b}");
             assert_eq!(Some(report.exit_code), want);
         }
     }
@@ -141,11 +113,7 @@ fn nothing_is_never_green() {
     assert_eq!(code(&one_of_two), 4, "the plan holds for every subject");
     unsupported.case(IPT, "a/x", Verdict::Unsupported);
     unsupported.finish();
-    assert_eq!(
-        code(&unsupported),
-        4,
-        "nothing was judged on the second subject"
-    );
+    assert_eq!(code(&unsupported), 4, "nothing was judged on the second subject");
 }
 
 #[test]

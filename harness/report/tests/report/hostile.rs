@@ -16,11 +16,7 @@ fn hostile() -> Report {
     let evil = || vec![EVIL.to_owned(); 3];
     let mut log = Log::with(
         &[NFT, EVIL],
-        &[
-            (case, Level::Must),
-            ("a/broken", Level::Must),
-            (EVIL, Level::Must),
-        ],
+        &[(case, Level::Must), ("a/broken", Level::Must), (EVIL, Level::Must)],
         true,
         Level::Must,
     );
@@ -41,18 +37,9 @@ fn hostile() -> Report {
             note: note.clone(),
             ..ended(subject, case, Verdict::Fail)
         });
-        log.ends(Ended {
-            note: note.clone(),
-            ..ended(subject, "a/broken", Verdict::Error)
-        });
-        log.ends(Ended {
-            note,
-            ..ended(subject, EVIL, Verdict::KnownFailure)
-        });
-        log.ends(Ended {
-            attempt: 2,
-            ..ended(subject, EVIL, Verdict::Pass)
-        });
+        log.ends(Ended { note: note.clone(), ..ended(subject, "a/broken", Verdict::Error) });
+        log.ends(Ended { note, ..ended(subject, EVIL, Verdict::KnownFailure) });
+        log.ends(Ended { attempt: 2, ..ended(subject, EVIL, Verdict::Pass) });
     }
     log.push(Event::ProxyExited {
         cluster: EVIL.into(),
@@ -61,12 +48,8 @@ fn hostile() -> Report {
         by_design: None,
         last_lines: evil(),
     });
-    log.push(Event::HarnessError {
-        message: EVIL.into(),
-    });
-    log.push(Event::Interrupted {
-        signal: EVIL.into(),
-    });
+    log.push(Event::HarnessError { message: EVIL.into() });
+    log.push(Event::Interrupted { signal: EVIL.into() });
     log.report()
 }
 
@@ -79,11 +62,7 @@ fn acts(c: char) -> bool {
 fn the_terminal_obeys_nobody_and_no_line_is_too_wide() {
     let report = hostile();
     for width in [40, 41, 55, 80, 120, 250] {
-        let options = TerminalOptions {
-            width,
-            colour: Colour::Plain,
-            files: None,
-        };
+        let options = TerminalOptions { width, colour: Colour::Plain, files: None };
         let text = terminal(&report, options);
         assert!(!text.contains(acts), "width {width}");
         for line in text.lines() {
@@ -97,22 +76,9 @@ fn the_terminal_obeys_nobody_and_no_line_is_too_wide() {
 #[test]
 fn colours_are_the_reports_own() {
     let report = hostile();
-    let text = terminal(
-        &report,
-        TerminalOptions {
-            width: 80,
-            colour: Colour::Ansi,
-            files: None,
-        },
-    );
-    let plain = terminal(
-        &report,
-        TerminalOptions {
-            width: 80,
-            colour: Colour::Plain,
-            files: None,
-        },
-    );
+    let text = terminal(&report, TerminalOptions { width: 80, colour: Colour::Ansi, files: None });
+    let plain =
+        terminal(&report, TerminalOptions { width: 80, colour: Colour::Plain, files: None });
     assert!(text.contains("\x1b[31;1m"));
     let mut stripped = text.clone();
     for code in ["\x1b[31;1m", "\x1b[32;1m", "\x1b[33;1m", "\x1b[0m"] {
@@ -127,14 +93,8 @@ fn markdown_has_no_markup_of_a_stranger() {
     assert!(!text.contains(acts));
     assert!(!text.contains("<script>"));
     assert!(text.contains("&lt;script&gt;"));
-    assert_eq!(
-        text.matches("<pre>").count(),
-        text.matches("</pre>").count()
-    );
-    assert_eq!(
-        text.matches("<details>").count(),
-        text.matches("</details>").count()
-    );
+    assert_eq!(text.matches("<pre>").count(), text.matches("</pre>").count());
+    assert_eq!(text.matches("<details>").count(), text.matches("</details>").count());
     let rows: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
     for row in &rows {
         assert_eq!(row.replace("\\|", "").matches('|').count(), 4, "{row}");

@@ -36,20 +36,12 @@ impl Log {
             run: "2026-01-02-abcd".into(),
             started: "2026-01-02T03:04:05Z".into(),
             version: "0.1.0".into(),
-            command: [
-                "touchstone",
-                "run",
-                "--subject",
-                subjects.first().unwrap_or(&""),
-            ]
-            .map(String::from)
-            .to_vec(),
+            command: ["touchstone", "run", "--subject", subjects.first().unwrap_or(&"")]
+                .map(String::from)
+                .to_vec(),
             seed: 18_446_744_073_709_551_615,
             subjects: subjects.iter().map(|id| subject(id)).collect(),
-            plan: plan
-                .iter()
-                .map(|(case, level)| planned(case, *level))
-                .collect(),
+            plan: plan.iter().map(|(case, level)| planned(case, *level)).collect(),
             digest: "sha256:0123456789abcdef0123".into(),
             false_alarm_rate: 1e-6,
             host: HostFacts {
@@ -74,16 +66,8 @@ impl Log {
     /// A cluster that starts and becomes ready.
     pub(crate) fn cluster(&mut self, cluster: &str, subject: &str, remarks: &[&str]) {
         let (cluster, subject) = (cluster.to_owned(), subject.to_owned());
-        self.push(Event::ClusterStarting {
-            cluster: cluster.clone(),
-            subject: subject.clone(),
-        });
-        let took = [
-            ("api", 12),
-            ("topology", 80),
-            ("proxy", 510),
-            ("canary", 640),
-        ];
+        self.push(Event::ClusterStarting { cluster: cluster.clone(), subject: subject.clone() });
+        let took = [("api", 12), ("topology", 80), ("proxy", 510), ("canary", 640)];
         self.push(Event::ClusterReady {
             cluster,
             subject,
@@ -113,14 +97,8 @@ impl Log {
             to: "10.96.0.10:80/tcp".into(),
             line: None,
             phase: PhaseKind::Settle,
-            expectation: Expectation {
-                open,
-                ..Expectation::default()
-            },
-            seen: vec![Tally {
-                saw: Observation::Saw(Outcome::Dropped),
-                count,
-            }],
+            expectation: Expectation { open, ..Expectation::default() },
+            seen: vec![Tally { saw: Observation::Saw(Outcome::Dropped), count }],
             first_right: None,
             last_wrong: None,
             agrees: true,
@@ -156,10 +134,7 @@ impl Log {
 
     /// The last line.
     pub(crate) fn finish(&mut self) {
-        self.push(Event::RunEnded {
-            harness_cpu_ms: 900,
-            proxy_cpu_ms: 1_500,
-        });
+        self.push(Event::RunEnded { harness_cpu_ms: 900, proxy_cpu_ms: 1_500 });
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -195,10 +170,7 @@ pub(crate) fn failure(flow: &str) -> Failure {
              [v1.Service externalTrafficPolicy]"
                 .into(),
         ],
-        seen: vec![
-            "reached 10.0.2.2:80 as 10.9.0.2 ×3".into(),
-            "dropped ×2".into(),
-        ],
+        seen: vec!["reached 10.0.2.2:80 as 10.9.0.2 ×3".into(), "dropped ×2".into()],
         phase: Some(PhaseKind::Hold),
         rules: (1..=20)
             .map(|n| format!("\trule {n} of chain service-ABC dnat to 10.0.2.2:80"))

@@ -58,12 +58,7 @@ pub(crate) fn busy() -> Log {
         failure
     }));
     let fails = ended(NFT, "traffic-policy/external-local[v4,tcp]", Verdict::Fail);
-    log.ends(Ended {
-        failures,
-        took: 3_412,
-        waited: 3_000,
-        ..fails
-    });
+    log.ends(Ended { failures, took: 3_412, waited: 3_000, ..fails });
     log.ends(Ended {
         attempt: 2,
         ..ended(NFT, "traffic-policy/external-local[v4,tcp]", Verdict::Pass)
@@ -74,17 +69,9 @@ pub(crate) fn busy() -> Log {
     });
     log.ends(Ended {
         note: Some("kept for old clients: answers nothing where it should refuse".into()),
-        ..ended(
-            NFT,
-            "cluster-ip/no-endpoints[v4,tcp]",
-            Verdict::KnownFailure,
-        )
+        ..ended(NFT, "cluster-ip/no-endpoints[v4,tcp]", Verdict::KnownFailure)
     });
-    log.ends(ended(
-        IPT,
-        "cluster-ip/no-endpoints[v4,tcp]",
-        Verdict::UnexpectedPass,
-    ));
+    log.ends(ended(IPT, "cluster-ip/no-endpoints[v4,tcp]", Verdict::UnexpectedPass));
     log.case(IPT, "traffic-policy/external-local[v4,tcp]", Verdict::Pass);
     log.ends(Ended {
         note: Some("failed to open a socket in pod a: too many open files".into()),
@@ -100,10 +87,7 @@ pub(crate) fn busy() -> Log {
         node: "n2".into(),
         status: "killed by signal 11".into(),
         by_design: None,
-        last_lines: vec![
-            "panic: runtime error".into(),
-            "goroutine 1 [running]:".into(),
-        ],
+        last_lines: vec!["panic: runtime error".into(), "goroutine 1 [running]:".into()],
     });
     log.push(Event::HarnessError {
         message: "failed to write the capture of n1: no space left\nfree some space".into(),
@@ -123,14 +107,7 @@ fn small() -> Log {
 
 fn plain(log: &Log, width: usize) -> String {
     let files = Some(std::path::Path::new("touchstone-out/2026-01-02-abcd"));
-    terminal(
-        &log.report(),
-        TerminalOptions {
-            width,
-            colour: Colour::Plain,
-            files,
-        },
-    )
+    terminal(&log.report(), TerminalOptions { width, colour: Colour::Plain, files })
 }
 
 #[test]
@@ -148,9 +125,7 @@ fn terminal_busy() {
 fn terminal_interrupted() {
     let mut log = small();
     log.events.truncate(4);
-    log.push(Event::Interrupted {
-        signal: "SIGINT".into(),
-    });
+    log.push(Event::Interrupted { signal: "SIGINT".into() });
     snapshot!("terminal-interrupted", plain(&log, 80));
 }
 

@@ -14,30 +14,12 @@ fn files_are_written_and_replaced() {
     let report = busy().report();
     for _ in 0..2 {
         let paths = write_all(&out, &report).expect("written");
-        let names: Vec<_> = paths
-            .iter()
-            .filter_map(|path| path.file_name()?.to_str())
-            .collect();
-        assert_eq!(
-            names,
-            [
-                "report.json",
-                "report.schema.json",
-                "junit.xml",
-                "summary.md"
-            ]
-        );
-        assert_eq!(
-            fs::read_dir(&out).expect("the folder").count(),
-            4,
-            "no drafts left"
-        );
+        let names: Vec<_> = paths.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+        assert_eq!(names, ["report.json", "report.schema.json", "junit.xml", "summary.md"]);
+        assert_eq!(fs::read_dir(&out).expect("the folder").count(), 4, "no drafts left");
     }
     let json = fs::read_to_string(out.join("report.json")).expect("a file");
-    assert_eq!(
-        serde_json::from_str::<Report>(&json).expect("a report"),
-        report
-    );
+    assert_eq!(serde_json::from_str::<Report>(&json).expect("a report"), report);
 }
 
 #[test]

@@ -18,9 +18,7 @@ fn prose(document: &Source) -> Vec<(usize, &str)> {
 
 /// Targets of the links in a line.
 fn links(line: &str) -> impl Iterator<Item = &str> {
-    line.split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split([')', ' ']).next())
+    line.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next())
 }
 
 /// Code spans in a line.
@@ -71,23 +69,13 @@ fn the_map_has_every_crate_and_its_tests_exist() {
         for span in spans(promise) {
             if span.ends_with(".rs") {
                 let text = std::fs::read_to_string(root().join(span));
-                file = text
-                    .map_err(|error| complaints.push(format!("{span}: {error}")))
-                    .ok();
+                file = text.map_err(|error| complaints.push(format!("{span}: {error}"))).ok();
             } else if file.as_ref().is_none_or(|text| !text.contains(span)) {
-                complaints.push(format!(
-                    "line {number}: no test {span} in the file before it"
-                ));
+                complaints.push(format!("line {number}: no test {span} in the file before it"));
             }
         }
     }
-    assert!(
-        promises >= 8,
-        "only {promises} lines begin with {CHECKED_BY}"
-    );
-    assert!(
-        map.text.lines().count() < 300,
-        "the map has 300 lines or more"
-    );
+    assert!(promises >= 8, "only {promises} lines begin with {CHECKED_BY}");
+    assert!(map.text.lines().count() < 300, "the map has 300 lines or more");
     no_complaints("ARCHITECTURE.md", &complaints);
 }

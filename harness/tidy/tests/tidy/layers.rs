@@ -41,10 +41,7 @@ fn crates_depend_on_lower_layers_only() {
     let layers = BTreeMap::from(LAYERS);
     let members = members();
     let mut complaints = Vec::new();
-    for (name, member) in members
-        .iter()
-        .filter(|(name, _)| *name != "touchstone-tidy")
-    {
+    for (name, member) in members.iter().filter(|(name, _)| *name != "touchstone-tidy") {
         let Some(layer) = layers.get(name.as_str()) else {
             complaints.push(format!("{name} has no layer: add it to LAYERS"));
             continue;
@@ -53,13 +50,8 @@ fn crates_depend_on_lower_layers_only() {
             if !members.contains_key(dependency) {
                 continue;
             }
-            if layers
-                .get(dependency.as_str())
-                .is_none_or(|below| below >= layer)
-            {
-                complaints.push(format!(
-                    "{name} depends on {dependency}, which is not below it"
-                ));
+            if layers.get(dependency.as_str()).is_none_or(|below| below >= layer) {
+                complaints.push(format!("{name} depends on {dependency}, which is not below it"));
             }
         }
     }
@@ -75,10 +67,7 @@ fn observers_cannot_see_the_answer() {
     let mut complaints = Vec::new();
     for observer in OBSERVERS {
         let reached = reach(&members, observer);
-        for answer in ANSWERS
-            .into_iter()
-            .filter(|answer| reached.contains(*answer))
-        {
+        for answer in ANSWERS.into_iter().filter(|answer| reached.contains(*answer)) {
             complaints.push(format!("{observer} reaches {answer}"));
         }
     }
@@ -119,14 +108,8 @@ fn only_the_simulation_sees_the_model() {
             }
         }
     }
-    assert!(
-        seen,
-        "{SIMULATION} does not name the model: the exception is not needed"
-    );
-    no_complaints(
-        "touchstone_model is named outside the simulation",
-        &complaints,
-    );
+    assert!(seen, "{SIMULATION} does not name the model: the exception is not needed");
+    no_complaints("touchstone_model is named outside the simulation", &complaints);
 }
 
 #[test]
@@ -139,8 +122,5 @@ fn reports_read_only_the_log() {
         .map(String::as_str)
         .collect();
     let allowed = BTreeSet::from(["touchstone-record", "touchstone-spec"]);
-    assert_eq!(
-        own, allowed,
-        "crates of ours that touchstone-report depends on"
-    );
+    assert_eq!(own, allowed, "crates of ours that touchstone-report depends on");
 }

@@ -7,10 +7,7 @@ use crate::rust::words;
 
 /// The pure crates, by folder, and all that they may be made of.
 const PURE: [(&str, &[&str]); 3] = [
-    (
-        "spec",
-        &["ipnet", "schemars", "serde", "serde_json", "thiserror"],
-    ),
+    ("spec", &["ipnet", "schemars", "serde", "serde_json", "thiserror"]),
     ("model", &["ipnet", "touchstone-spec"]),
     ("verdict", &["touchstone-spec"]),
 ];
@@ -47,10 +44,8 @@ fn the_oracle_is_pure() {
     let mut complaints = Vec::new();
     for (folder, _) in PURE {
         let below = format!("harness/{folder}/src/");
-        let sources: Vec<_> = sources_ending(".rs")
-            .into_iter()
-            .filter(|s| s.path.starts_with(&below))
-            .collect();
+        let sources: Vec<_> =
+            sources_ending(".rs").into_iter().filter(|s| s.path.starts_with(&below)).collect();
         assert!(!sources.is_empty(), "{below} holds nothing");
         for source in sources {
             for word in words(&source.text) {
@@ -71,9 +66,6 @@ fn pure_crates_are_made_of_pure_crates() {
         let allowed: BTreeSet<&str> = allowed.iter().copied().collect();
         let used: BTreeSet<&str> = member.dependencies.iter().map(String::as_str).collect();
         let more: Vec<_> = used.difference(&allowed).collect();
-        assert!(
-            more.is_empty(),
-            "{folder} depends on {more:?}: is it pure? then add it to PURE"
-        );
+        assert!(more.is_empty(), "{folder} depends on {more:?}: is it pure? then add it to PURE");
     }
 }

@@ -13,10 +13,7 @@ pub(crate) fn words(text: &str) -> Vec<Word> {
     for (number, line) in code(text).lines().enumerate() {
         let is_part = |c: char| c.is_alphanumeric() || c == '_';
         for word in line.split(|c| !is_part(c)).filter(|word| !word.is_empty()) {
-            words.push(Word {
-                line: number + 1,
-                text: word.to_owned(),
-            });
+            words.push(Word { line: number + 1, text: word.to_owned() });
         }
     }
     words
@@ -94,11 +91,7 @@ fn raw_string(text: &str) -> Option<usize> {
     let inside = rest[hashes..].strip_prefix('"')?;
     let end = format!("\"{}", "#".repeat(hashes));
     let start = text.len() - inside.len();
-    Some(
-        inside
-            .find(&end)
-            .map_or(text.len(), |at| start + at + end.len()),
-    )
+    Some(inside.find(&end).map_or(text.len(), |at| start + at + end.len()))
 }
 
 /// `'x'` or `'\n'`; a lifetime is none.
@@ -108,9 +101,7 @@ fn character(text: &str) -> Option<usize> {
         return inside[2..].find('\'').map(|at| 1 + 2 + at + 1);
     }
     let c = inside.chars().next()?;
-    inside[c.len_utf8()..]
-        .starts_with('\'')
-        .then(|| 1 + c.len_utf8() + 1)
+    inside[c.len_utf8()..].starts_with('\'').then(|| 1 + c.len_utf8() + 1)
 }
 
 #[cfg(test)]
@@ -118,10 +109,8 @@ mod tests {
     use super::words;
 
     fn check(text: &str, expected: &str) {
-        let said: Vec<String> = words(text)
-            .into_iter()
-            .map(|word| format!("{}:{}", word.line, word.text))
-            .collect();
+        let said: Vec<String> =
+            words(text).into_iter().map(|word| format!("{}:{}", word.line, word.text)).collect();
         assert_eq!(said.join(" "), expected, "{text}");
     }
 
@@ -134,9 +123,6 @@ mod tests {
         check(r"a '\'' b 'c' d '\u{1f}' e", "1:a 1:b 1:d 1:e");
         check("fn f<'a>(x: &'a str) {}", "1:fn 1:f 1:a 1:x 1:a 1:str");
         check("for_r\"x\" y", "1:for_r 1:y");
-        check(
-            "#[expect(unsafe_code)] unsafe {}",
-            "1:expect 1:unsafe_code 1:unsafe",
-        );
+        check("#[expect(unsafe_code)] unsafe {}", "1:expect 1:unsafe_code 1:unsafe");
     }
 }

@@ -8,11 +8,7 @@ const SPECIFICATION: &str = "cases/behaviours.yaml";
 
 /// Lines that are no comments; comments may say where a case came from.
 fn lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
-    let numbered = source
-        .text
-        .lines()
-        .enumerate()
-        .map(|(at, line)| (at + 1, line));
+    let numbered = source.text.lines().enumerate().map(|(at, line)| (at + 1, line));
     numbered.filter(|(_, line)| !line.trim_start().starts_with('#'))
 }
 
@@ -24,10 +20,7 @@ fn names(line: &str, name: &str) -> bool {
 }
 
 fn below<'a>(sources: &'a [Source], folder: &str) -> Vec<&'a Source> {
-    sources
-        .iter()
-        .filter(|s| s.path.starts_with(folder) && s.path.ends_with(".yaml"))
-        .collect()
+    sources.iter().filter(|s| s.path.starts_with(folder) && s.path.ends_with(".yaml")).collect()
 }
 
 /// Complains about names in lines that are no comments.
@@ -48,19 +41,10 @@ fn subject_words(sources: &[Source]) -> BTreeSet<String> {
     let mut words = BTreeSet::new();
     for file in below(sources, "subjects/") {
         words.extend(file.path.split('/').nth(1).map(ToOwned::to_owned));
-        let modes = file
-            .text
-            .lines()
-            .skip_while(|line| *line != "modes:")
-            .skip(1);
+        let modes = file.text.lines().skip_while(|line| *line != "modes:").skip(1);
         for line in modes.take_while(|line| line.is_empty() || line.starts_with([' ', '#'])) {
-            let key = line
-                .strip_prefix("  ")
-                .filter(|key| !key.starts_with([' ', '#']));
-            words.extend(
-                key.and_then(|key| key.split_once(':'))
-                    .map(|(key, _)| key.to_owned()),
-            );
+            let key = line.strip_prefix("  ").filter(|key| !key.starts_with([' ', '#']));
+            words.extend(key.and_then(|key| key.split_once(':')).map(|(key, _)| key.to_owned()));
         }
     }
     words
@@ -73,15 +57,10 @@ fn no_case_knows_a_subject() {
     for known in ["kube-proxy", "iptables", "nftables"] {
         assert!(words.contains(known), "{known} is not among {words:?}");
     }
-    let cases: Vec<_> = below(&sources, "cases/")
-        .into_iter()
-        .filter(|s| s.path != SPECIFICATION)
-        .collect();
+    let cases: Vec<_> =
+        below(&sources, "cases/").into_iter().filter(|s| s.path != SPECIFICATION).collect();
     assert!(!cases.is_empty(), "there are no cases");
-    no_complaints(
-        "cases that name a subject or its mode",
-        &complaints(&cases, &words),
-    );
+    no_complaints("cases that name a subject or its mode", &complaints(&cases, &words));
 }
 
 #[test]
@@ -93,10 +72,7 @@ fn no_subject_knows_a_case() {
         .filter_map(|s| s.path.strip_prefix("cases/")?.strip_suffix(".yaml"))
         .map(ToOwned::to_owned)
         .collect();
-    assert!(
-        ids.contains("cluster-ip/basic"),
-        "cluster-ip/basic is not among {ids:?}"
-    );
+    assert!(ids.contains("cluster-ip/basic"), "cluster-ip/basic is not among {ids:?}");
     let subjects: Vec<_> = below(&sources, "subjects/")
         .into_iter()
         .filter(|s| !s.path.ends_with("/known-failures.yaml"))

@@ -29,16 +29,9 @@ fn unsafe_code_lives_in_sys() {
 #[test]
 fn the_lints_of_the_workspace_hold_everywhere() {
     for member in members().values() {
-        let path = root()
-            .join("harness")
-            .join(&member.folder)
-            .join("Cargo.toml");
+        let path = root().join("harness").join(&member.folder).join("Cargo.toml");
         let manifest = std::fs::read_to_string(&path).expect("a crate has a manifest");
-        assert!(
-            manifest.contains("[lints]\nworkspace = true\n"),
-            "{}",
-            path.display()
-        );
+        assert!(manifest.contains("[lints]\nworkspace = true\n"), "{}", path.display());
     }
 }
 
@@ -55,14 +48,7 @@ fn namespaces_are_switched_in_netlab_and_sys() {
 #[test]
 fn time_passes_in_one_place() {
     let complaints = confined(
-        &[
-            "sleep",
-            "sleep_until",
-            "park_timeout",
-            "nanosleep",
-            "usleep",
-            "disallowed_methods",
-        ],
+        &["sleep", "sleep_until", "park_timeout", "nanosleep", "usleep", "disallowed_methods"],
         "/src/",
         &["harness/runner/src/pace.rs"],
     );
