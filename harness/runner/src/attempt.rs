@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use touchstone_case::{Allocator, Book, CaseError, Script, Variant, compile};
 use touchstone_provider::{ClusterError, Servers};

@@ -1,0 +1,39 @@
+//! Every bundled case on the simulation, as a test each: the suite agrees with itself.
+//!
+//! No privileges, no proxy, no waiting.
+
+mod common;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use touchstone_case::Library;
+use touchstone_spec::Verdict;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let library = match Library::bundled() {
+        Ok(library) => library,
+        Err(errors) => {
+            eprintln!("{}", errors.render());
+            std::process::exit(101);
+        }
+    };
+    let trials = library
+        .variants()
+        .into_iter()
+        .map(|variant| {
+            Trial::test(variant.id(), move || {
+                let id = variant.id();
+                let ended = common::run_on_sim(&[variant], None)?;
+                let end = ended
+                    .iter()
+                    .find(|end| end.case == id)
+                    .ok_or_else(|| Failed::from("the case has no end"))?;
+                match end.verdict {
+                    Verdict::Pass | Verdict::Survey => Ok(()),
+                    other => Err(Failed::from(format!("{other}: {:#?}", end.failures))),
+                }
+            })
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit();
+}
