@@ -106,6 +106,9 @@ impl Variant {
             for words in step.value.expect.iter().map(|row| &row.value.to).chain(traffic) {
                 names.targets(words);
             }
+            for row in &step.value.expect {
+                names.from_outside(&row.value.from, &row.value.to);
+            }
             for change in &step.value.change {
                 match change.value {
                     ChangeText::Proxy(_) => names.add("restartable"),
@@ -277,6 +280,20 @@ impl Used {
         }
         if text.terminating.get() == Some(&true) {
             self.add("terminating-endpoints");
+        }
+    }
+
+    /// Proxies may leave packets to cluster IPs from outside the cluster alone.
+    fn from_outside(&mut self, from: &Words, to: &Words) {
+        let outside = from.0.iter().any(|word| word.value.starts_with("outside"));
+        let cluster_ip = to.0.iter().any(|word| {
+            matches!(
+                Target::parse(&word.value),
+                Ok(Target::Frontend { kind: FrontendKind::ClusterIp, .. })
+            )
+        });
+        if outside && cluster_ip {
+            self.add("cluster-ips-from-outside");
         }
     }
 

@@ -11,10 +11,11 @@ use touchstone_spec::{Allowed, Expectation, Features, Flow, World};
 use crate::args::Explain;
 use crate::failed::Failed;
 use crate::say::say;
-use crate::selection::library;
+use crate::selection::{library, pins_agree};
 
 pub(crate) fn run(explain: &Explain) -> Result<u8, Failed> {
     let variants = variants(explain)?;
+    pins_agree(&variants)?;
     let mut shown = 0;
     for variant in &variants {
         let script = compile(variant, &mut planned_book(variant)).map_err(|e| bad(&e))?;

@@ -96,6 +96,17 @@ impl DefectJob {
     pub(crate) fn lies(&self) -> Result<Vec<Lie>> {
         self.lies.iter().map(|text| lie(text)).collect()
     }
+
+    /// Refuses nodes that no cluster of the run has: nothing would be planted there.
+    pub(crate) fn nodes_exist(&self, nodes: &BTreeSet<String>) -> Result<()> {
+        match self.without_proxy.difference(nodes).next() {
+            None => Ok(()),
+            Some(node) => Err(anyhow!(
+                "--without-proxy {node}: there is no such node; there are: {}",
+                nodes.iter().cloned().collect::<Vec<_>>().join(", ")
+            )),
+        }
+    }
 }
 
 /// `Service:spec.externalTrafficPolicy`, `Service:spec.type="ClusterIP"`, `Service:clusterIP(v6)`.

@@ -66,6 +66,9 @@ fn up(up: &LabUp) -> Result<u8, Failed> {
         kubeconfig: kubeconfig.clone(),
         defects: (&up.defects).into(),
     };
+    let nodes = job.shape.node_names().into_iter().collect();
+    job.defects.nodes_exist(&nodes).map_err(Failed::usage)?;
+    job.defects.lies().map_err(Failed::usage)?;
     let state = job.state.clone();
     let ended = contained_with(&Order::Lab(job), true, &[listener.as_fd()]);
     // Left over only where this process is killed as well; `lab shell` then passes them by.

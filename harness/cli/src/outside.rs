@@ -17,10 +17,10 @@ use touchstone_sys::{EXIT_PROC_REFUSED, Ended, UserNamespace, spawn_contained};
 use crate::args::{FailOn, ProviderName, Run};
 use crate::failed::Failed;
 use crate::inside::HARNESS_ARGUMENT;
-use crate::job::{Job, Order, log_path};
+use crate::job::{DefectJob, Job, Order, log_path};
 use crate::lab::{OUTER_PID, OUTER_UID};
 use crate::say::note;
-use crate::selection::{library, select};
+use crate::selection::{library, pins_agree, select};
 use crate::subjects::prepare;
 use crate::{report, sim};
 
@@ -30,6 +30,11 @@ const OUT: &str = "touchstone-out";
 pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
     let library = library(&run.cases.cases)?;
     let variants = select(&library, &run.cases)?;
+    pins_agree(&variants)?;
+    let defects = DefectJob::from(&run.defects);
+    defects.lies().map_err(Failed::usage)?;
+    let nodes = variants.iter().flat_map(|variant| variant.shape().node_names()).collect();
+    defects.nodes_exist(&nodes).map_err(Failed::usage)?;
     let started = OffsetDateTime::now_utc();
     let seed = run.seed.unwrap_or_else(seed_from_clock);
     let subjects = match run.provider {
@@ -56,10 +61,9 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
         pause: run.pause_on_failure,
         keep: run.keep,
         user_namespace: !run.no_userns,
-        defects: (&run.defects).into(),
+        defects,
         started: started.format(&Rfc3339).map_err(Failed::harness)?,
     };
-    job.defects.lies().map_err(Failed::usage)?;
     match run.provider {
         ProviderName::Sim => sim::run(&job)?,
         ProviderName::Lab => in_lab(&job)?,

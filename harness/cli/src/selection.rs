@@ -2,7 +2,8 @@
 
 use anyhow::anyhow;
 use touchstone_case::select::Selection;
-use touchstone_case::{Library, Variant};
+use touchstone_case::{Library, Variant, check};
+use touchstone_spec::Features;
 
 use crate::args::Cases;
 use crate::failed::Failed;
@@ -39,6 +40,24 @@ pub(crate) fn select(library: &Library, cases: &Cases) -> Result<Vec<Variant>, F
         )));
     }
     Ok(chosen)
+}
+
+/// Refuses variants whose pins the model contradicts: whatever a proxy did, one of the two would
+/// hold it against the proxy.
+pub(crate) fn pins_agree(variants: &[Variant]) -> Result<(), Failed> {
+    let mut conflicts = Vec::new();
+    for variant in variants {
+        let found = check(variant, &Features::default())
+            .map_err(|error| Failed::usage(anyhow!("{}", error.render())))?;
+        conflicts.extend(found.iter().map(ToString::to_string));
+    }
+    if conflicts.is_empty() {
+        return Ok(());
+    }
+    Err(Failed::usage(anyhow!(
+        "a pin and the model disagree, so no proxy could be judged by them:\n{}",
+        conflicts.join("\n")
+    )))
 }
 
 fn described(cases: &Cases) -> String {

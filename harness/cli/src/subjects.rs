@@ -9,7 +9,8 @@ use touchstone_case::Variant;
 use touchstone_record::SubjectRecord;
 use touchstone_spec::{Feature, Features};
 use touchstone_subject::{
-    Cache, Catalog, ModeName, Program, Release, Resolved, Selection, Selector, obtain, resolve,
+    Cache, Catalog, ModeName, Program, Release, ResolveError, Resolved, Selection, Selector,
+    SelectorError, obtain, resolve,
 };
 
 use crate::args::{Fetch, Subjects};
@@ -37,7 +38,7 @@ fn catalog(folders: &[PathBuf]) -> Result<Catalog, Failed> {
 
 /// Chooses a subject by its selector.
 pub(crate) fn choose(selector: &str, folders: &[PathBuf]) -> Result<Chosen, Failed> {
-    let parsed: Selector = selector.parse().map_err(|error| Failed::usage(anyhow!("{error}")))?;
+    let parsed: Selector = selector.parse().map_err(|error: SelectorError| Failed::usage(error))?;
     let selection = catalog(folders)?.select(&parsed).map_err(Failed::usage)?;
     Ok(Chosen { selector: selector.to_owned(), selection: Arc::new(selection) })
 }
@@ -63,8 +64,14 @@ pub(crate) fn prepare(
 /// Finds a subject's program, with a progress line for each thing that is done.
 pub(crate) fn find(chosen: &Chosen, binary: Option<&Path>) -> Result<Resolved, Failed> {
     let cache = Cache::from_environment();
-    resolve(&chosen.selection, binary, &cache, &mut |line| note(&format!("  {line}")))
-        .map_err(Failed::harness)
+    resolve(&chosen.selection, binary, &cache, &mut |line| note(&format!("  {line}"))).map_err(
+        |error| match &error {
+            // Its text has its source already.
+            ResolveError::Given(_) => Failed::usage(anyhow!("{error}")),
+            ResolveError::Selection(_) => Failed::usage(error),
+            ResolveError::Source { .. } | ResolveError::Closed { .. } => Failed::harness(error),
+        },
+    )
 }
 
 /// Features that a subject declares in its mode, at a release.

@@ -149,6 +149,16 @@ fn claimed(
             }
         }
     };
+    let from_outside =
+        claim.kind == ClaimKind::ClusterIp && flow.client.kind == ClientKind::Outside;
+    if from_outside && !features.has("cluster-ips-from-outside") {
+        reasons.push(reason(
+            "cluster IPs are for clients inside the cluster; what happens to packets from outside \
+             is left to the proxy",
+            "v1.Service type ClusterIP",
+        ));
+        return Expectation { open: true, reasons, ..Expectation::default() };
+    }
     let choice = choose(&all, policy, node);
     reasons.extend(choice.reasons);
 

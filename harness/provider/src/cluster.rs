@@ -1,7 +1,8 @@
 //! The traits between the runner and whatever supplies a cluster.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -127,6 +128,11 @@ pub trait Cluster: Send + Sync {
 
     /// The proxy's rules on a node, as far as they mention any of `needles`.
     async fn rules(&self, node: &str, needles: &[String]) -> Vec<String>;
+
+    /// The proxies' rules that still mention any of these addresses, by node; none where the
+    /// cluster cannot list rules at all.
+    async fn mentions(&self, addresses: &BTreeSet<IpAddr>)
+    -> Option<BTreeMap<String, Vec<String>>>;
 
     /// Checks the cluster's own network past any proxy, host to host.
     ///

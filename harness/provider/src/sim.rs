@@ -3,7 +3,7 @@
 //! It shows that the suite agrees with itself, and with a defect switched on that it can fail.
 //! The one place below the runner that may see the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -210,6 +210,13 @@ impl Cluster for SimCluster {
 
     async fn rules(&self, _node: &str, _needles: &[String]) -> Vec<String> {
         Vec::new()
+    }
+
+    async fn mentions(
+        &self,
+        _addresses: &BTreeSet<IpAddr>,
+    ) -> Option<BTreeMap<String, Vec<String>>> {
+        None
     }
 
     async fn control(&self) -> Result<(), String> {

@@ -1,13 +1,14 @@
 //! One execution of one variant on one cluster.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 use touchstone_case::{Allocator, Book, CaseError, Script, Variant, compile};
 use touchstone_provider::{ClusterError, Servers};
 use touchstone_record::{Ended, Event, Failure};
-use touchstone_spec::{PodFacts, Verdict};
+use touchstone_spec::{Change, Family, PodFacts, Verdict};
 use touchstone_verdict::{CaseFacts, Listed, decide};
 
 use crate::emit::Emitter;
@@ -27,6 +28,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) allocator: &'a Allocator,
     pub(crate) emitter: &'a Emitter,
     pub(crate) person: &'a dyn Person,
+    /// Where the addresses of its Services are kept, to look for their rules in the end.
+    pub(crate) frontends: &'a Mutex<BTreeSet<IpAddr>>,
 }
 
 /// What keeps an attempt from its verdict.
@@ -123,7 +126,8 @@ impl Attempt<'_> {
         let pods = cluster.pods(&wishes).await?;
         let by_key: BTreeMap<String, PodFacts> =
             wishes.into_iter().map(|wish| wish.key).zip(pods.iter().cloned()).collect();
-        let mut book = Book::new(cluster.facts().clone(), by_key, self.allocator);
+        let facts = cluster.facts().seen_by(&self.variant.shape());
+        let mut book = Book::new(facts, by_key, self.allocator);
         let result = self.script(&mut book, gathered, began).await;
         cluster.release(pods).await;
         book.release();
@@ -141,6 +145,10 @@ impl Attempt<'_> {
         let markers = (1..=script.steps.len())
             .map(|step| marker(&script.namespace, step, &families, book))
             .collect::<Result<Vec<Marker>, _>>()?;
+        self.frontends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(frontends(&script, &markers));
         let result = self.steps(&script, &markers, gathered, began).await;
         if !gathered.failures.is_empty() {
             let so_far = Ended {
@@ -230,6 +238,28 @@ impl Gathered {
             self.doubts.extend(traffic.broken.iter().map(|why| format!("traffic: {why}")));
         }
     }
+}
+
+/// Every address that a Service of the script has at some time.
+fn frontends(script: &Script, markers: &[Marker]) -> BTreeSet<IpAddr> {
+    let changes = script.steps.iter().flat_map(|step| &step.changes);
+    let changes = changes.chain(markers.iter().flat_map(|marker| &marker.changes));
+    let nodes: BTreeSet<IpAddr> = script
+        .steps
+        .iter()
+        .flat_map(|step| step.world.nodes.iter().flat_map(|node| node.addresses.iter().copied()))
+        .collect();
+    let mut found = BTreeSet::new();
+    for change in changes {
+        if let Change::ApplyService(service) = change {
+            for family in Family::BOTH {
+                found.extend(service.cluster_ip(family));
+                found.extend(service.external_ips(family));
+                found.extend(service.load_balancer_vips(family));
+            }
+        }
+    }
+    &found - &nodes
 }
 
 fn millis(since: Instant) -> u64 {

@@ -16,5 +16,5 @@ mod step;
 mod traffic;
 
 pub use emit::Emitter;
-pub use plan::{PROXY_STAYS_UP, planned};
+pub use plan::{PROXY_STAYS_UP, RULES_GO, planned};
 pub use run::{Person, RunSubject, Settings, run};

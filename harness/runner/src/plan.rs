@@ -9,6 +9,9 @@ use touchstone_spec::{Excuse, Features, Level};
 /// The case that every run has: no proxy ends unexpectedly.
 pub const PROXY_STAYS_UP: &str = "lifecycle/proxy-stays-up";
 
+/// The case that every run has: when all Services are gone, so are their rules.
+pub const RULES_GO: &str = "lifecycle/rules-go-with-services";
+
 /// The plan's cells as the log records them, the run's own case last.
 #[must_use]
 pub fn planned(variants: &[Variant]) -> Vec<PlannedCase> {
@@ -26,15 +29,25 @@ pub fn planned(variants: &[Variant]) -> Vec<PlannedCase> {
         })
         .collect();
     if !plan.is_empty() {
-        plan.push(PlannedCase {
-            case: PROXY_STAYS_UP.to_owned(),
-            area: "lifecycle".to_owned(),
-            level: Level::Must,
-            covers: vec![],
-            about: "no proxy ends unexpectedly during the run".to_owned(),
-        });
+        plan.push(of_the_run(PROXY_STAYS_UP, Level::Must, "no proxy ends unexpectedly in the run"));
+        plan.push(of_the_run(
+            RULES_GO,
+            Level::Should,
+            "after the last case no rule speaks of an address that its Services had",
+        ));
     }
     plan
+}
+
+/// A case that is judged once for the whole run.
+fn of_the_run(case: &str, level: Level, about: &str) -> PlannedCase {
+    PlannedCase {
+        case: case.to_owned(),
+        area: "lifecycle".to_owned(),
+        level,
+        covers: vec![],
+        about: about.to_owned(),
+    }
 }
 
 /// Why a variant will not be judged on a subject with these features; none when it will.

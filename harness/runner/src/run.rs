@@ -1,20 +1,23 @@
 //! A whole run: subjects one after the other, clusters as the cases need them, cases side by side.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 use touchstone_case::{Allocator, Variant};
 use touchstone_provider::{Cluster, ClusterError, ClusterRequest, Notice, Provider};
 use touchstone_record::{Ended, Event, ExitByDesign, Failure, SubjectRecord};
-use touchstone_spec::{ClusterShape, Features, Verdict};
+use touchstone_spec::{ClusterShape, Excuse, Features, Verdict};
 
 use crate::attempt::Attempt;
 use crate::emit::Emitter;
-use crate::plan::{PROXY_STAYS_UP, excuse};
+use crate::pace::pace;
+use crate::plan::{PROXY_STAYS_UP, RULES_GO, excuse};
 use crate::sampling::Sampling;
 use crate::step::Ground;
 
@@ -24,6 +27,10 @@ const SHARED_ENDPOINT_PORTS: u32 = 900;
 const PER_CASE: usize = 4;
 /// Clusters that live side by side with the shared one.
 const CLUSTERS_BESIDE: usize = 2;
+/// How long rules of Services that are gone may stay.
+const RULES_LIMIT: Duration = Duration::from_secs(15);
+/// Between two looks at them.
+const RULES_INTERVAL: Duration = Duration::from_millis(200);
 /// Times that a shared cluster is started anew after its proxy ended unexpectedly.
 const NEW_CLUSTERS: usize = 2;
 
@@ -82,6 +89,7 @@ pub async fn run(
             exits: Arc::default(),
             clusters: Arc::default(),
             spent: Arc::default(),
+            rules: Arc::default(),
         };
         let run = Arc::new(run);
         Arc::clone(&run).all(variants).await;
@@ -104,6 +112,14 @@ struct SubjectRun {
     clusters: Arc<Mutex<usize>>,
     /// CPU time of the proxies of closed clusters.
     spent: Arc<Mutex<Duration>>,
+    rules: Arc<Mutex<Rules>>,
+}
+
+/// What became of the rules of Services that are gone.
+#[derive(Default)]
+struct Rules {
+    looked: bool,
+    left: Vec<String>,
 }
 
 /// A cluster of the run and what listens to it.
@@ -114,6 +130,8 @@ struct Live {
     allocator: Allocator,
     listener: JoinHandle<()>,
     running: Mutex<BTreeSet<String>>,
+    /// Addresses that Services of its cases had.
+    frontends: Mutex<BTreeSet<IpAddr>>,
 }
 
 /// Cases for one cluster.
@@ -151,7 +169,10 @@ impl SubjectRun {
             });
         }
         while tasks.join_next().await.is_some() {}
-        self.judge_exits(!variants.is_empty());
+        if !variants.is_empty() && !self.emitter.has_failed() {
+            self.judge_exits();
+            self.judge_rules();
+        }
     }
 
     async fn batch(self: &Arc<Self>, batch: Batch) {
@@ -171,6 +192,9 @@ impl SubjectRun {
             again.extend(self.side_by_side(&live, &mut queue).await);
             if !batch.alone && queue.is_empty() {
                 self.settings.person.before_close(live.cluster.how_to_join()).await;
+            }
+            if live.cluster.broken().is_none() {
+                self.look_for_rules(&live).await;
             }
             self.close(&live).await;
         }
@@ -267,6 +291,7 @@ impl SubjectRun {
             allocator: &live.allocator,
             emitter: &self.emitter,
             person: self.settings.person.as_ref(),
+            frontends: &live.frontends,
         };
         let ended = Ended { beside, ..attempt.run().await };
         live.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
@@ -314,6 +339,7 @@ impl SubjectRun {
             cluster,
             listener,
             running: Mutex::default(),
+            frontends: Mutex::default(),
         })
     }
 
@@ -322,6 +348,33 @@ impl SubjectRun {
         let remarks = live.cluster.close().await;
         live.listener.abort();
         self.emitter.emit(Event::ClusterClosed { cluster: live.name.clone(), remarks });
+    }
+
+    /// Waits until no rule speaks of an address of a Service that is gone; what is left in the end
+    /// is kept as evidence.
+    async fn look_for_rules(&self, live: &Live) {
+        let frontends =
+            std::mem::take(&mut *live.frontends.lock().unwrap_or_else(PoisonError::into_inner));
+        let began = Instant::now();
+        loop {
+            let Some(left) = live.cluster.mentions(&frontends).await else { return };
+            if self.take_rules(&live.name, left, began.elapsed() > RULES_LIMIT) {
+                return;
+            }
+            pace(RULES_INTERVAL).await;
+        }
+    }
+
+    /// Takes what one look at the rules found; true when no further look is needed.
+    fn take_rules(&self, cluster: &str, left: BTreeMap<String, Vec<String>>, last: bool) -> bool {
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        rules.looked = true;
+        if last {
+            for (node, lines) in &left {
+                rules.left.extend(lines.iter().map(|line| format!("{cluster}, {node}: {line}")));
+            }
+        }
+        last || left.is_empty()
     }
 
     /// Ends every case of a queue for which no cluster could be had.
@@ -338,10 +391,7 @@ impl SubjectRun {
     }
 
     /// The case that every run has: no proxy ended unexpectedly.
-    fn judge_exits(&self, any: bool) {
-        if !any || self.emitter.has_failed() {
-            return;
-        }
+    fn judge_exits(&self) {
         let exits = std::mem::take(&mut *self.exits.lock().unwrap_or_else(PoisonError::into_inner));
         let failures: Vec<Failure> = exits
             .into_iter()
@@ -363,6 +413,35 @@ impl SubjectRun {
         self.emitter.emit(Event::CaseEnded(Ended { failures, ..ended }));
     }
 
+    /// The case that every run has: when all Services are gone, so are their rules.
+    fn judge_rules(&self) {
+        let rules = std::mem::take(&mut *self.rules.lock().unwrap_or_else(PoisonError::into_inner));
+        let (verdict, note) = match (rules.looked, rules.left.is_empty()) {
+            (false, _) => (Verdict::Unsupported, None),
+            (true, true) => (Verdict::Pass, None),
+            (true, false) => (Verdict::Fail, None),
+        };
+        let excuse = (!rules.looked).then(|| Excuse::HostLacks("a listing of rules".to_owned()));
+        let failures = if rules.left.is_empty() {
+            vec![]
+        } else {
+            vec![Failure {
+                step: 0,
+                at_ms: 0,
+                flow: "the proxy's rules".to_owned(),
+                line: None,
+                allowed: vec!["no rule for an address whose Service is gone".to_owned()],
+                because: vec![],
+                seen: vec![format!("{} rules are left", rules.left.len())],
+                phase: None,
+                rules: rules.left,
+                evidence: vec![],
+            }]
+        };
+        let ended = self.ended(RULES_GO, 1, verdict, note);
+        self.emitter.emit(Event::CaseEnded(Ended { failures, excuse, ..ended }));
+    }
+
     fn ended(&self, case: &str, attempt: u32, verdict: Verdict, note: Option<String>) -> Ended {
         Ended {
             subject: self.id().to_owned(),
@@ -380,22 +459,28 @@ impl SubjectRun {
     }
 }
 
-/// Groups cases: one shared cluster per shape, and one for each case that must be alone.
+/// Groups cases: one shared cluster per shape, smaller shapes on the cluster of a larger one that
+/// begins alike, and one cluster for each case that must be alone.
 fn batches(variants: Vec<Variant>) -> Vec<Batch> {
-    let mut shared: BTreeMap<ClusterShape, Vec<Variant>> = BTreeMap::new();
-    let mut batches = Vec::new();
-    for variant in variants {
-        if variant.alone() {
-            let shape = variant.shape();
-            batches.push(Batch { shape, alone: true, variants: vec![variant] });
-        } else {
-            shared.entry(variant.shape()).or_default().push(variant);
+    let mut shapes: Vec<ClusterShape> =
+        variants.iter().filter(|v| !v.alone()).map(Variant::shape).collect();
+    shapes.sort_by_key(|shape| std::cmp::Reverse((shape.zones.len(), shape.outside)));
+    let mut batches: Vec<Batch> = Vec::new();
+    for shape in shapes {
+        if !batches.iter().any(|batch| shape.fits_into(&batch.shape)) {
+            batches.push(Batch { shape, alone: false, variants: Vec::new() });
         }
     }
-    let shared = shared.into_iter();
-    batches.extend(shared.map(|(shape, variants)| Batch { shape, alone: false, variants }));
+    let mut alone = Vec::new();
+    for variant in variants {
+        let shape = variant.shape();
+        match batches.iter_mut().find(|batch| !variant.alone() && shape.fits_into(&batch.shape)) {
+            Some(batch) => batch.variants.push(variant),
+            None => alone.push(Batch { shape, alone: true, variants: vec![variant] }),
+        }
+    }
     // Shared clusters first: they have the most to do.
-    batches.sort_by_key(|batch| batch.alone);
+    batches.extend(alone);
     batches
 }
 

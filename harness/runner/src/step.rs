@@ -23,7 +23,7 @@ use crate::traffic::{Stream, TrafficResult};
 /// Probes in flight at a time on one cluster that expect an answer.
 const BUSY: usize = 24;
 /// Probes in flight at a time on one cluster that expect silence: they cost nothing but time.
-const SILENT: usize = 1024;
+const SILENT: usize = 256;
 /// Samples with which settling looks at a cell before it is judged.
 const GLANCES: u64 = 1;
 /// Connections per endpoint of a cell whose spread is judged.

@@ -26,6 +26,13 @@ impl Default for ClusterShape {
 }
 
 impl ClusterShape {
+    /// Whether a case of this shape can run on a cluster of another by using its first nodes and
+    /// outside clients only.
+    #[must_use]
+    pub fn fits_into(&self, other: &ClusterShape) -> bool {
+        other.zones.starts_with(&self.zones) && self.outside <= other.outside
+    }
+
     /// Names of the nodes, in order.
     #[must_use]
     pub fn node_names(&self) -> Vec<String> {
@@ -62,6 +69,17 @@ pub struct ClusterFacts {
     pub external_ip_cidrs: Vec<IpNet>,
     /// First and last node port.
     pub node_ports: (u16, u16),
+}
+
+impl ClusterFacts {
+    /// The facts as a case of that shape sees them: its nodes and outside clients only.
+    #[must_use]
+    pub fn seen_by(&self, shape: &ClusterShape) -> ClusterFacts {
+        let mut facts = self.clone();
+        facts.nodes.truncate(shape.zones.len());
+        facts.outside.truncate(shape.outside);
+        facts
+    }
 }
 
 /// A node.

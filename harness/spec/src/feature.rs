@@ -65,6 +65,10 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         name: "health-check-weight",
         promise: "tells the number of local endpoints in the header X-Load-Balancing-Endpoint-Weight",
     },
+    KnownFeature {
+        name: "cluster-ips-from-outside",
+        promise: "serves packets to cluster IPs that enter a node from outside the cluster",
+    },
     KnownFeature { name: "localhost-node-ports", promise: "serves IPv4 node ports on 127.0.0.1" },
     KnownFeature {
         name: "node-ports-on-all-addresses",

@@ -1,6 +1,6 @@
 //! A running cluster of the lab.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -191,6 +191,26 @@ impl Cluster for LabCluster {
         }
     }
 
+    async fn mentions(
+        &self,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Option<BTreeMap<String, Vec<String>>> {
+        let mut found = BTreeMap::new();
+        for (name, proxy) in &self.proxies {
+            let commands = proxy.launch().rules.clone();
+            let node = self.topology.node(name)?;
+            let addresses = addresses.clone();
+            let lines = node
+                .namespace()
+                .run_async(move || rules::mentioning(&rules::listing(&commands), &addresses));
+            let lines = lines.await.ok()?;
+            if !lines.is_empty() {
+                found.insert(name.clone(), lines);
+            }
+        }
+        (!self.proxies.is_empty()).then_some(found)
+    }
+
     async fn control(&self) -> Result<(), String> {
         for from in &self.facts.nodes {
             for to in &self.facts.nodes {
@@ -209,11 +229,16 @@ impl Cluster for LabCluster {
     async fn sabotage(&self) -> Result<(), ClusterError> {
         let Some(command) = &self.sabotage else { return Ok(()) };
         for node in self.topology.nodes() {
-            let shell = vec![vec!["sh".to_owned(), "-c".to_owned(), command.clone()]];
+            let failed = |why: &dyn std::fmt::Display| {
+                ClusterError::new(format!("failed to damage the rules on {}", node.name()), why)
+            };
+            let command = command.clone();
+            // Damage that was not done must not look like a suite that does not notice.
             node.namespace()
-                .run_async(move || rules::listing(&shell))
+                .run_async(move || rules::damage(&command))
                 .await
-                .map_err(|error| ClusterError::new("failed to damage the rules", error))?;
+                .map_err(|error| failed(&error))?
+                .map_err(|why| failed(&why))?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The proxy's rules on a node, as evidence.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 /// Most lines of evidence.
@@ -20,6 +21,23 @@ pub(super) fn listing(commands: &[Vec<String>]) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Runs shell text that damages rules. Must run on the node's own thread.
+///
+/// # Errors
+/// When it cannot be run, or ends with another status than 0.
+pub(super) fn damage(text: &str) -> Result<(), String> {
+    let output = Command::new("sh")
+        .args(["-c", text])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("sh: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{}: {}", output.status, said.trim()))
 }
 
 /// The lines that mention a needle, and those of the chains that these lines jump to.
@@ -66,6 +84,19 @@ pub(super) fn about(lines: &[String], needles: &[String]) -> Vec<String> {
         found.push(format!("(no rule mentions {})", needles.join(" or ")));
     }
     found
+}
+
+/// The lines that mention any of these addresses.
+pub(super) fn mentioning(lines: &[String], addresses: &BTreeSet<IpAddr>) -> Vec<String> {
+    let is_address =
+        |word: &str| word.parse::<IpAddr>().is_ok_and(|address| addresses.contains(&address));
+    lines
+        .iter()
+        .filter(|line| {
+            line.split(|c: char| !c.is_ascii_hexdigit() && c != '.' && c != ':').any(is_address)
+        })
+        .map(|line| line.trim().to_owned())
+        .collect()
 }
 
 /// Whether a line has the needle as a word of its own: 30080, not 300801 or 1.30080.
