@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{
@@ -51,11 +53,25 @@ fn header(parts: &Parts, name: HeaderName) -> &str {
     parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
 }
 
+/// Whether a request bears the token: as a bearer, or as the password of basic authentication,
+/// since kubectl keeps bearer tokens to itself where there is no TLS.
+fn bears(authorization: &str, token: &str) -> bool {
+    match authorization.split_once(' ') {
+        Some(("Bearer", given)) => given == token,
+        Some(("Basic", given)) => {
+            let decoded = STANDARD.decode(given).unwrap_or_default();
+            let password = decoded.splitn(2, |byte| *byte == b':').nth(1);
+            password == Some(token.as_bytes())
+        }
+        Some(_) | None => false,
+    }
+}
+
 async fn answer(door: &Door, parts: &Parts, body: Incoming) -> Result<Response<Body>, Status> {
     let path = parts.uri.path();
     if let Some(token) = &door.token
         && !discovery::is_public(path)
-        && header(parts, AUTHORIZATION).strip_prefix("Bearer ") != Some(token)
+        && !bears(header(parts, AUTHORIZATION), token)
     {
         return Err(Status::new(Reason::Unauthorized, "Unauthorized"));
     }

@@ -48,7 +48,8 @@ impl ApiServer {
     /// by the tokio runtime of the caller.
     ///
     /// `watcher` names who asks through this listener: lies are told by it and the log has it.
-    /// With a `token`, every request except for health and version must bear it.
+    /// With a `token`, every request except for health and version must bear it, or have it as
+    /// the password of basic authentication.
     ///
     /// # Errors
     /// The listener cannot be made asynchronous, or there is no tokio runtime to run on.

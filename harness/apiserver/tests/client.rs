@@ -246,6 +246,11 @@ async fn requests_that_make_no_sense_get_a_status() {
     );
     let bearer = [("Authorization", "Bearer secret")];
     assert!(send(&guarded, "GET", "/api/v1/nodes", &bearer, b"").await.contains("NodeList"));
+    // "person:secret" and "person:guess".
+    let basic = [("Authorization", "Basic cGVyc29uOnNlY3JldA==")];
+    assert!(send(&guarded, "GET", "/api/v1/nodes", &basic, b"").await.contains("NodeList"));
+    let guess = [("Authorization", "Basic cGVyc29uOmd1ZXNz")];
+    assert!(send(&guarded, "GET", "/api/v1/nodes", &guess, b"").await.starts_with("401"));
     assert!(send(&guarded, "GET", "/version", &[], b"").await.contains("touchstone"));
 }
 

@@ -85,7 +85,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Cases that run side by side on one cluster.
-    #[arg(short, long, value_name = "N", default_value_t = 24)]
+    #[arg(short, long, value_name = "N", default_value_t = 64)]
     pub(crate) jobs: usize,
     /// The number that repeats a run's choices [default: from the clock].
     #[arg(long, value_name = "N")]

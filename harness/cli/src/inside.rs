@@ -94,6 +94,7 @@ async fn run(job: &Job) -> Result<u8> {
                 lies: job.defects.lies()?,
                 without_proxy: job.defects.without_proxy.clone(),
                 sabotage: job.defects.sabotage.clone(),
+                logs: Some(job.out.join("logs")),
                 person: None,
             }),
             provided: LAB_PROVIDES.map(str::to_owned).into(),

@@ -92,6 +92,7 @@ pub(crate) async fn inside(job: &LabJob) -> Result<u8> {
         lies: job.defects.lies()?,
         without_proxy: job.defects.without_proxy.clone(),
         sabotage: None,
+        logs: None,
         person: Some(Person { listener: Arc::new(listener), token: job.token.clone() }),
     };
     let request = ClusterRequest { name: "lab".to_owned(), shape: job.shape.clone() };
@@ -278,11 +279,13 @@ fn token() -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// The token is in the address, since kubectl sends no user's token where there is no TLS.
 fn kubeconfig_text(address: &str, token: &str) -> String {
+    let server = format!("http://person:{token}@{address}");
     format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: touchstone\n\
-         clusters: [{{ name: touchstone, cluster: {{ server: \"http://{address}\" }} }}]\n\
+         clusters: [{{ name: touchstone, cluster: {{ server: \"{server}\" }} }}]\n\
          contexts: [{{ name: touchstone, context: {{ cluster: touchstone, user: person }} }}]\n\
-         users: [{{ name: person, user: {{ token: {token} }} }}]\n"
+         users: [{{ name: person, user: {{}} }}]\n"
     )
 }

@@ -90,6 +90,8 @@ fn in_lab(job: &Job) -> Result<(), Failed> {
         Ended::Exited(EXIT_PROC_REFUSED) => {
             "the lab could not be entered: see the message above".to_owned()
         }
+        // As PID 1 tells it.
+        Ended::Exited(code @ 129..) => format!("the harness was killed by signal {}", code - 128),
         Ended::Exited(code) => format!("the harness ended early, with status {code}"),
         Ended::Killed(signal) => format!("the harness was killed by signal {signal}"),
     };

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use touchstone_case::{Allocator, Variant};
 use touchstone_provider::{Cluster, ClusterError, ClusterRequest, Notice, Provider};
 use touchstone_record::{Ended, Event, ExitByDesign, Failure, SubjectRecord};
-use touchstone_spec::{ClusterShape, Excuse, Features, Verdict};
+use touchstone_spec::{ClusterShape, Excuse, Family, Features, Verdict};
 
 use crate::attempt::Attempt;
 use crate::emit::Emitter;
@@ -21,10 +21,12 @@ use crate::plan::{PROXY_STAYS_UP, RULES_GO, excuse};
 use crate::sampling::Sampling;
 use crate::step::Ground;
 
-/// Endpoint ports per family on a shared cluster: above 1,000 kube-proxy syncs in another way.
-const SHARED_ENDPOINT_PORTS: u32 = 900;
-/// Endpoint ports that a case has beside those of its file: its markers'.
-const PER_CASE: usize = 4;
+/// Endpoint ports per family on a shared cluster at a time.
+///
+/// In a user namespace one netlink transaction has no more than 208 KiB, and a proxy that loads
+/// all its rules at once by iptables-nft failed at 85 endpoint ports. (Above 1,000 kube-proxy
+/// would sync in another way.)
+const SHARED_ENDPOINT_PORTS: usize = 56;
 /// Clusters that live side by side with the shared one.
 const CLUSTERS_BESIDE: usize = 2;
 /// How long rules of Services that are gone may stay.
@@ -106,8 +108,8 @@ struct SubjectRun {
     settings: Settings,
     emitter: Emitter,
     sampling: Sampling,
-    /// Unexpected exits of proxies, as evidence.
-    exits: Arc<Mutex<Vec<Vec<String>>>>,
+    /// Proxies that did not stay up.
+    exits: Arc<Mutex<Vec<Exit>>>,
     /// Clusters started so far.
     clusters: Arc<Mutex<usize>>,
     /// CPU time of the proxies of closed clusters.
@@ -132,6 +134,12 @@ struct Live {
     running: Mutex<BTreeSet<String>>,
     /// Addresses that Services of its cases had.
     frontends: Mutex<BTreeSet<IpAddr>>,
+}
+
+/// A proxy that did not stay up, or with which no cluster became ready.
+struct Exit {
+    what: String,
+    evidence: Vec<String>,
 }
 
 /// Cases for one cluster.
@@ -199,10 +207,11 @@ impl SubjectRun {
             self.close(&live).await;
         }
         if !queue.is_empty() {
-            let why = ClusterError::new(
-                "failed to keep a cluster",
-                "the proxy ended unexpectedly on each of them",
-            );
+            let why = ClusterError {
+                act: "failed to keep a cluster".to_owned(),
+                why: "the proxy ended unexpectedly on each of them".to_owned(),
+                proxy: true,
+            };
             self.give_up(&mut queue, &why);
         }
         for variant in again {
@@ -218,14 +227,16 @@ impl SubjectRun {
         queue: &mut VecDeque<Variant>,
     ) -> Vec<Variant> {
         let jobs = Arc::new(Semaphore::new(self.settings.jobs));
-        let room = Arc::new(Semaphore::new(SHARED_ENDPOINT_PORTS as usize));
+        let room =
+            Family::BOTH.map(|family| (family, Arc::new(Semaphore::new(SHARED_ENDPOINT_PORTS))));
         let mut tasks: JoinSet<Option<Variant>> = JoinSet::new();
         while let Some(variant) = queue.pop_front() {
-            let weight = u32::try_from(variant.weight() + PER_CASE).unwrap_or(u32::MAX);
-            let permits = tokio::join!(
-                Arc::clone(&jobs).acquire_owned(),
-                Arc::clone(&room).acquire_many_owned(weight.min(SHARED_ENDPOINT_PORTS))
-            );
+            let mut permits = vec![Arc::clone(&jobs).acquire_owned().await];
+            for (family, room) in &room {
+                if variant.family().families().contains(family) {
+                    permits.push(Arc::clone(room).acquire_many_owned(weight(&variant)).await);
+                }
+            }
             if live.cluster.broken().is_some() || self.emitter.has_failed() {
                 queue.push_front(variant);
                 break;
@@ -380,8 +391,8 @@ impl SubjectRun {
     /// Ends every case of a queue for which no cluster could be had.
     fn give_up(&self, queue: &mut VecDeque<Variant>, error: &ClusterError) {
         if error.proxy {
-            let evidence = vec![error.to_string()];
-            self.exits.lock().unwrap_or_else(PoisonError::into_inner).push(evidence);
+            let exit = Exit { what: error.act.clone(), evidence: vec![error.to_string()] };
+            self.exits.lock().unwrap_or_else(PoisonError::into_inner).push(exit);
         }
         let verdict = if error.proxy { Verdict::Inconclusive } else { Verdict::Error };
         for variant in queue.drain(..) {
@@ -395,14 +406,14 @@ impl SubjectRun {
         let exits = std::mem::take(&mut *self.exits.lock().unwrap_or_else(PoisonError::into_inner));
         let failures: Vec<Failure> = exits
             .into_iter()
-            .map(|evidence| Failure {
+            .map(|Exit { what, evidence }| Failure {
                 step: 0,
                 at_ms: 0,
                 flow: "the proxy's process".to_owned(),
                 line: None,
                 allowed: vec!["runs until it is stopped, or ends by design".to_owned()],
                 because: vec![],
-                seen: vec!["it ended unexpectedly".to_owned()],
+                seen: vec![what],
                 phase: None,
                 rules: vec![],
                 evidence,
@@ -459,6 +470,12 @@ impl SubjectRun {
     }
 }
 
+/// Endpoint ports that a case has at a time, the markers of its steps included.
+fn weight(variant: &Variant) -> u32 {
+    let ports = variant.weight() + variant.case().body().steps.len();
+    u32::try_from(ports.min(SHARED_ENDPOINT_PORTS)).unwrap_or(u32::MAX)
+}
+
 /// Groups cases: one shared cluster per shape, smaller shapes on the cluster of a larger one that
 /// begins alike, and one cluster for each case that must be alone.
 fn batches(variants: Vec<Variant>) -> Vec<Batch> {
@@ -479,6 +496,14 @@ fn batches(variants: Vec<Variant>) -> Vec<Batch> {
             None => alone.push(Batch { shape, alone: true, variants: vec![variant] }),
         }
     }
+    for batch in &mut batches {
+        // The longest first, so that none of them is started last.
+        batch.variants.sort_by_key(|variant| {
+            let steps = &variant.case().body().steps;
+            let traffic = steps.iter().filter(|step| step.value.traffic.is_some()).count();
+            std::cmp::Reverse(steps.len() + traffic)
+        });
+    }
     // Shared clusters first: they have the most to do.
     batches.extend(alone);
     batches
@@ -489,7 +514,7 @@ async fn listen(
     cluster: String,
     mut notices: mpsc::UnboundedReceiver<Notice>,
     emitter: Emitter,
-    exits: Arc<Mutex<Vec<Vec<String>>>>,
+    exits: Arc<Mutex<Vec<Exit>>>,
 ) {
     while let Some(notice) = notices.recv().await {
         match notice {
@@ -497,7 +522,8 @@ async fn listen(
                 if by_design.is_none() {
                     let mut evidence = vec![format!("{cluster}, {node}: {status}")];
                     evidence.extend(last_lines.iter().cloned());
-                    exits.lock().unwrap_or_else(PoisonError::into_inner).push(evidence);
+                    let exit = Exit { what: "it ended unexpectedly".to_owned(), evidence };
+                    exits.lock().unwrap_or_else(PoisonError::into_inner).push(exit);
                 }
                 emitter.emit(Event::ProxyExited {
                     cluster: cluster.clone(),

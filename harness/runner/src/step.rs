@@ -236,14 +236,10 @@ impl Run<'_> {
     /// Looks at every cell until each agrees; true when all did in time.
     async fn glance(&mut self) -> bool {
         let mut pending: Vec<usize> = (0..self.cells.len()).collect();
-        for cell in &mut self.cells {
-            cell.tally = CellTally::default();
-        }
+        self.look_anew(&pending);
         loop {
             let round: Vec<(usize, u64)> = pending.iter().map(|i| (*i, self.glances(*i))).collect();
-            for index in &pending {
-                self.cells[*index].tally = CellTally::default();
-            }
+            self.look_anew(&pending);
             for (index, saw) in self.round(&round, Cell::patience).await {
                 self.settle_with(index, saw);
             }
@@ -264,6 +260,13 @@ impl Run<'_> {
                 return false;
             }
             self.pause().await;
+        }
+    }
+
+    /// Forgets what cells saw, except what no moment of the change allows: that is the finding.
+    fn look_anew(&mut self, cells: &[usize]) {
+        for index in cells.iter().filter(|index| !self.impossible.contains(*index)) {
+            self.cells[*index].tally = CellTally::default();
         }
     }
 

@@ -185,10 +185,16 @@ impl Cluster for LabCluster {
             return vec![format!("(no proxy runs on {node})")];
         };
         let Some(node) = self.topology.node(node) else { return Vec::new() };
-        match node.namespace().run_async(move || rules::listing(&commands)).await {
+        let listing = node.namespace().run_async(move || rules::listing(&commands)).await;
+        let mut lines = match listing {
             Ok(lines) => rules::about(&lines, needles),
             Err(error) => vec![format!("(the rules cannot be listed: {error})")],
+        };
+        if let Some(proxy) = self.proxies.get(node.name()) {
+            let complaints = proxy.complaints();
+            lines.extend(complaints.into_iter().map(|line| format!("the proxy's log: {line}")));
         }
+        lines
     }
 
     async fn mentions(

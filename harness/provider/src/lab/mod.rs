@@ -11,6 +11,7 @@ mod rules;
 mod start;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use touchstone_apiserver::Lie;
@@ -30,6 +31,8 @@ pub struct Lab {
     /// Shell text that damages the rules of every node behind the proxy's back, once a step has
     /// settled: to prove that cases notice.
     pub sabotage: Option<String>,
+    /// Folder for the proxies' whole logs, one file per cluster and node.
+    pub logs: Option<PathBuf>,
     /// One more listener of the first cluster's API server, for a person, with its token.
     pub person: Option<Person>,
 }

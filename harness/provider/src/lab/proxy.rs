@@ -1,7 +1,8 @@
 //! One proxy process on one node: started, watched, started again when it ends by design.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,8 @@ use crate::{ClusterError, Notice};
 const KEPT_LINES: usize = 200;
 /// Lines shown when a proxy ended.
 const LAST_LINES: usize = 15;
+/// Lines of trouble that are shown beside a node's rules.
+const COMPLAINTS: usize = 4;
 /// Longest line kept, in bytes.
 const LONGEST_LINE: u64 = 2_000;
 /// How long a stopped proxy may take to end.
@@ -43,6 +46,8 @@ struct State {
     /// Whether its end is wanted.
     stopping: bool,
     lines: VecDeque<String>,
+    /// Where the whole log goes.
+    log: Option<File>,
     /// CPU time of processes that have ended.
     spent: Duration,
     /// Why it ended, when nobody wanted it to.
@@ -56,6 +61,7 @@ impl Proxy {
         selection: Arc<Selection>,
         resolved: Arc<Resolved>,
         launch: Launch,
+        log: Option<File>,
         tell: UnboundedSender<Notice>,
     ) -> Arc<Proxy> {
         Arc::new(Proxy {
@@ -64,7 +70,7 @@ impl Proxy {
             selection,
             resolved,
             launch,
-            state: Arc::default(),
+            state: Arc::new(Mutex::new(State { log, ..State::default() })),
             ended: watch::Sender::new(true),
             tell,
         })
@@ -210,6 +216,16 @@ impl Proxy {
         state.lines.iter().skip(skip).cloned().collect()
     }
 
+    /// The last lines of its log that sound like trouble.
+    pub(super) fn complaints(&self) -> Vec<String> {
+        let state = self.state();
+        let bad = |line: &&String| line.contains("rror") || line.contains("ailed");
+        let mut lines: Vec<String> =
+            state.lines.iter().rev().filter(bad).take(COMPLAINTS).cloned().collect();
+        lines.reverse();
+        lines
+    }
+
     /// CPU time of its processes so far.
     pub(super) fn cpu(&self) -> Duration {
         let state = self.state();
@@ -255,6 +271,10 @@ fn keep_lines(output: Box<dyn Read + Send>, state: &Mutex<State>) {
             Ok(_) => {
                 let text = String::from_utf8_lossy(&line).trim_end().to_owned();
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(log) = &mut state.log {
+                    // A log that cannot be written is missing for a person, not for the verdict.
+                    let _ = log.write_all(&line);
+                }
                 if state.lines.len() == KEPT_LINES {
                     state.lines.pop_front();
                 }

@@ -1,6 +1,7 @@
 //! From a request to a cluster that answers on every node and family.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -80,7 +81,7 @@ impl Provider for Lab {
 
         let answering = LabCluster::listen(&places, &client_servers(&facts)).await?;
         let (tell, notices) = mpsc::unbounded_channel();
-        let proxies = self.proxies(&facts, &topology, &tell)?;
+        let proxies = self.proxies(request, &facts, &topology, &tell)?;
         for proxy in proxies.values() {
             proxy.start()?;
         }
@@ -167,6 +168,7 @@ impl Lab {
 
     fn proxies(
         &self,
+        request: &ClusterRequest,
         facts: &ClusterFacts,
         topology: &Arc<Topology>,
         tell: &UnboundedSender<Notice>,
@@ -192,11 +194,24 @@ impl Lab {
                 Arc::clone(&self.selection),
                 Arc::clone(&self.resolved),
                 launch,
+                self.log_file(&request.name, &node.name)?,
                 tell.clone(),
             );
             proxies.insert(node.name.clone(), proxy);
         }
         Ok(proxies)
+    }
+
+    /// The file for the whole log of one proxy, if the run keeps them.
+    fn log_file(&self, cluster: &str, node: &str) -> Result<Option<File>, ClusterError> {
+        let Some(folder) = &self.logs else { return Ok(None) };
+        let subject = &self.selection;
+        let name = format!("{}-{}-{cluster}-{node}.log", subject.subject.name, subject.mode);
+        let path = folder.join(name);
+        std::fs::create_dir_all(folder)
+            .and_then(|()| File::create(&path))
+            .map(Some)
+            .map_err(|error| ClusterError::new(format!("failed to make {}", path.display()), error))
     }
 
     /// A cluster is ready when a Service answers from every node in every family that the proxy
