@@ -211,7 +211,8 @@ pub(crate) fn cells(
     }
     for cell in cells.iter_mut().filter(|cell| cell.is_judged()) {
         let sharing = cell.choice().and_then(|choice| sharing.get(&choice).copied());
-        cell.wanted = sampling.wanted(&cell.expectation, sharing.unwrap_or(1));
+        cell.wanted =
+            sampling.wanted(&cell.expectation, sharing.unwrap_or(1), cell.role == Role::Pinned);
     }
     cells
 }

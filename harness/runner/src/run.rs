@@ -27,6 +27,8 @@ use crate::step::Ground;
 /// all its rules at once by iptables-nft failed at 85 endpoint ports. (Above 1,000 kube-proxy
 /// would sync in another way.)
 const SHARED_ENDPOINT_PORTS: usize = 56;
+/// Clusters among which the cases of one shape are divided.
+const SHARED_CLUSTERS: usize = 2;
 /// Clusters that live side by side with the shared one.
 const CLUSTERS_BESIDE: usize = 2;
 /// How long rules of Services that are gone may stay.
@@ -476,7 +478,7 @@ fn weight(variant: &Variant) -> u32 {
     u32::try_from(ports.min(SHARED_ENDPOINT_PORTS)).unwrap_or(u32::MAX)
 }
 
-/// Groups cases: one shared cluster per shape, smaller shapes on the cluster of a larger one that
+/// Groups cases: shared clusters per shape, smaller shapes on the clusters of a larger one that
 /// begins alike, and one cluster for each case that must be alone.
 fn batches(variants: Vec<Variant>) -> Vec<Batch> {
     let mut shapes: Vec<ClusterShape> =
@@ -496,17 +498,29 @@ fn batches(variants: Vec<Variant>) -> Vec<Batch> {
             None => alone.push(Batch { shape, alone: true, variants: vec![variant] }),
         }
     }
-    for batch in &mut batches {
-        // The longest first, so that none of them is started last.
-        batch.variants.sort_by_key(|variant| {
-            let steps = &variant.case().body().steps;
-            let traffic = steps.iter().filter(|step| step.value.traffic.is_some()).count();
-            std::cmp::Reverse(steps.len() + traffic)
-        });
-    }
+    let mut shared: Vec<Batch> = batches.into_iter().flat_map(split).collect();
     // Shared clusters first: they have the most to do.
-    batches.extend(alone);
-    batches
+    shared.extend(alone);
+    shared
+}
+
+/// Divides the cases of a shape among clusters when one has no room for all at a time. The longest
+/// come first, so that none of them is started last.
+fn split(mut batch: Batch) -> Vec<Batch> {
+    batch.variants.sort_by_key(|variant| {
+        let steps = &variant.case().body().steps;
+        let traffic = steps.iter().filter(|step| step.value.traffic.is_some()).count();
+        std::cmp::Reverse(steps.len() + traffic)
+    });
+    let ports: usize = batch.variants.iter().map(|variant| weight(variant) as usize).sum();
+    let count = if ports > SHARED_ENDPOINT_PORTS { SHARED_CLUSTERS } else { 1 };
+    let mut parts: Vec<Batch> = (0..count)
+        .map(|_| Batch { shape: batch.shape.clone(), alone: false, variants: Vec::new() })
+        .collect();
+    for (number, variant) in batch.variants.into_iter().enumerate() {
+        parts[number % count].variants.push(variant);
+    }
+    parts
 }
 
 /// Passes on what a cluster tells by itself, and keeps unexpected exits.

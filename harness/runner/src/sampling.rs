@@ -8,10 +8,11 @@ use touchstone_model::{entry, expect};
 use touchstone_spec::{Expectation, Features, Flow, Protocol};
 use touchstone_verdict::{miss_probability, samples_to_see_all};
 
-/// Samples of a cell whose answer is no endpoint: silence and refusals do not vary by chance.
-const NEGATIVE: u64 = 2;
-/// Least samples of a cell that has endpoints.
-const LEAST: u64 = 2;
+/// Least samples of a cell that a case pins. Silence and refusals do not vary by chance, so for
+/// them it is also the most.
+const PINNED: u64 = 2;
+/// Least samples of a cell of the model's matrix, which was already looked at once.
+const MATRIX: u64 = 1;
 /// Probability that a proxy without affinity passes for one that has it, in one cell.
 const AFFINITY_MISS: f64 = 1e-6;
 
@@ -59,19 +60,20 @@ impl Sampling {
     }
 
     /// Samples that judge a cell which shares its choice with `sharing` cells, itself included.
-    pub(crate) fn wanted(self, expectation: &Expectation, sharing: u64) -> u64 {
+    pub(crate) fn wanted(self, expectation: &Expectation, sharing: u64, pinned: bool) -> u64 {
         let endpoints = expectation.endpoints().len();
+        let least = if pinned { PINNED } else { MATRIX };
         if expectation.open || endpoints == 0 {
-            NEGATIVE
+            least
         } else if expectation.sticky {
             // All but the first must land on the same endpoint; without affinity each does so
             // with probability 1/k.
             let k = endpoints.max(2) as f64;
             (-AFFINITY_MISS.ln() / k.ln()).ceil() as u64 + 1
         } else if expectation.cover && endpoints > 1 {
-            samples_to_see_all(endpoints, self.miss).div_ceil(sharing.max(1)).max(LEAST)
+            samples_to_see_all(endpoints, self.miss).div_ceil(sharing.max(1)).max(least)
         } else {
-            LEAST
+            least
         }
     }
 
