@@ -107,7 +107,7 @@ impl Variant {
                 names.targets(words);
             }
             for row in &step.value.expect {
-                names.from_outside(&row.value.from, &row.value.to);
+                names.outside_clients(&row.value.from, &row.value.to);
             }
             for change in &step.value.change {
                 match change.value {
@@ -284,7 +284,7 @@ impl Used {
     }
 
     /// Proxies may leave packets to cluster IPs from outside the cluster alone.
-    fn from_outside(&mut self, from: &Words, to: &Words) {
+    fn outside_clients(&mut self, from: &Words, to: &Words) {
         let outside = from.0.iter().any(|word| word.value.starts_with("outside"));
         let cluster_ip = to.0.iter().any(|word| {
             matches!(

@@ -218,7 +218,7 @@ fn places(lines: &[String]) -> Places {
 /// Lets `lab shell` find the places of a run that waits for a person.
 pub(crate) fn remember_places(lines: &[String]) {
     let written = outer_pid()
-        .and_then(|pid| state_file(pid))
+        .and_then(state_file)
         .and_then(|path| Ok(std::fs::write(path, serde_json::to_vec(&places(lines))?)?));
     if let Err(error) = written {
         note(&format!("warning: `touchstone lab shell` will not find this cluster: {error:#}"));

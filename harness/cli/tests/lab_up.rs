@@ -128,6 +128,8 @@ fn a_person_looks_around() {
     lab.shell(&["n1", "--", "conntrack", "-L"]).code(0).says(&[&format!("dst={CLUSTER_IP}")]);
     lab.shell(&["n1", "--", "sh", "-c", "exit 7"]).code(7);
     lab.shell(&["n2", "--", "hostname"]).code(0).says(&["n2"]);
+    // A client's network, without a proxy.
+    lab.shell(&["outside", "--", "iptables-save", "-t", "nat"]).code(0);
     lab.shell(&["n9", "--", "true"]).code(64).complains(&["the lab has no place n9", "n1, n2, n3"]);
 
     lab.kubectl(&["delete", "-f", file]).code(0).says(&["\"web\" deleted", "\"web-1\" deleted"]);

@@ -143,7 +143,7 @@ impl Attempt<'_> {
         let script = compile(self.variant, book)?;
         let families = self.variant.family().families();
         let markers = (1..=script.steps.len())
-            .map(|step| marker(&script.namespace, step, &families, book))
+            .map(|step| marker(&script.namespace, step, families, book))
             .collect::<Result<Vec<Marker>, _>>()?;
         self.frontends
             .lock()

@@ -12,10 +12,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let library = match Library::bundled() {
         Ok(library) => library,
-        Err(errors) => {
-            eprintln!("{}", errors.render());
-            std::process::exit(101);
-        }
+        Err(errors) => panic!("{}", errors.render()),
     };
     let trials = library
         .variants()
@@ -28,10 +25,10 @@ fn main() {
                     .iter()
                     .find(|end| end.case == id)
                     .ok_or_else(|| Failed::from("the case has no end"))?;
-                match end.verdict {
-                    Verdict::Pass | Verdict::Survey => Ok(()),
-                    other => Err(Failed::from(format!("{other}: {:#?}", end.failures))),
+                if matches!(end.verdict, Verdict::Pass | Verdict::Survey) {
+                    return Ok(());
                 }
+                Err(Failed::from(format!("{}: {:#?}", end.verdict, end.failures)))
             })
         })
         .collect();

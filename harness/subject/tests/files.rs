@@ -183,7 +183,7 @@ fn features_follow_the_release_and_the_mode() -> Done {
         |mode: &str, release: &str, feature: &str| -> Result<bool, Box<dyn std::error::Error>> {
             let release: Release = release.parse()?;
             let features = selection.subject.features(&ModeName::new(mode)?, Some(&release));
-            Ok(features.keys().any(|name| name.as_str() == feature))
+            Ok(features.keys().any(|name| name.name() == feature))
         };
     assert!(!has("iptables", "v1.25.4", "load-balancer-ip-mode")?);
     assert!(has("iptables", "v1.30.0", "load-balancer-ip-mode")?);

@@ -255,9 +255,11 @@ impl Cluster for LabCluster {
 
     fn how_to_join(&self) -> Vec<String> {
         let pid = std::process::id();
-        self.topology
-            .nodes()
-            .map(|node| format!("{} {pid} {}", node.name(), node.namespace().thread_id()))
+        let nodes = self.topology.nodes().map(|node| (node.name(), node.namespace()));
+        let outside = self.topology.outside().iter().map(|out| (out.name(), out.namespace()));
+        nodes
+            .chain(outside)
+            .map(|(name, namespace)| format!("{name} {pid} {}", namespace.thread_id()))
             .collect()
     }
 

@@ -19,7 +19,10 @@ impl Person for Nobody {
 }
 
 /// Runs variants on the simulation and gives the end of each.
-pub fn run_on_sim(variants: &[Variant], defect: Option<Defect>) -> Result<Vec<Ended>, String> {
+pub(crate) fn run_on_sim(
+    variants: &[Variant],
+    defect: Option<Defect>,
+) -> Result<Vec<Ended>, String> {
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     let path = folder.path().join("events.jsonl");
     let log = LogWriter::create(&path).map_err(|e| e.to_string())?;
@@ -42,13 +45,13 @@ pub fn run_on_sim(variants: &[Variant], defect: Option<Defect>) -> Result<Vec<En
         .map_err(|e| e.to_string())?;
     runtime.block_on(run(variants, &[subject], &settings, &emitter));
     let events = LogReader::read(&path).map_err(|e| e.to_string())?;
-    Ok(events
-        .into_iter()
-        .filter_map(|event| match event.event {
-            Event::CaseEnded(ended) => Some(ended),
-            _ => None,
-        })
-        .collect())
+    let mut ends = Vec::new();
+    for event in events {
+        if let Event::CaseEnded(ended) = event.event {
+            ends.push(ended);
+        }
+    }
+    Ok(ends)
 }
 
 fn record() -> SubjectRecord {

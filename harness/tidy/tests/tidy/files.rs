@@ -6,8 +6,7 @@ use crate::project::{no_complaints, sources, sources_ending};
 const LINES: usize = 600;
 
 /// Longer files, and why each is one file all the same.
-const LONG: [(&str, &str); 1] =
-    [("harness/netlab/tests/lab.rs", "all its tests share one process inside the namespaces")];
+const LONG: [(&str, &str); 0] = [];
 
 /// Words that tell about the machine on which something was written.
 const HOMES: [&str; 4] =
