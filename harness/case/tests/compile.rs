@@ -133,7 +133,7 @@ fn the_local_policy_case() {
     );
     let traffic = script.steps[1].traffic.as_ref().expect("the second step has traffic");
     assert_eq!((traffic.per_second, traffic.budget, traffic.flows.len()), (200, 0, 1));
-    assert_eq!(script.steps[1].within.as_secs(), 5);
+    assert_eq!(script.steps[1].within.as_secs(), 30);
     // 3 client pods, 3 nodes, 3 endpoint pods and one client outside by 3 nodes to the cluster IP;
     // 3 + 3 + 3 + 1 clients to the node ports of 3 nodes; less the 3 flows of the rows.
     assert_eq!(script.steps[0].matrix.len(), 12 + 30 - 3);

@@ -157,7 +157,7 @@ fn what_cannot_be_selected_says_what_exists() -> Done {
     );
     assert_eq!(
         select("kube-proxy:nftable")?,
-        "no mode is called `nftable`; there are: iptables, ipvs, nftables; \
+        "no mode is called `nftable`; there are: iptables, nftables; \
          did you mean `nftables`?"
     );
     assert_eq!(
@@ -187,10 +187,10 @@ fn features_follow_the_release_and_the_mode() -> Done {
         };
     assert!(!has("iptables", "v1.25.4", "load-balancer-ip-mode")?);
     assert!(has("iptables", "v1.30.0", "load-balancer-ip-mode")?);
-    assert!(!has("iptables", "v1.30.0", "prefer-same-node")?);
-    assert!(has("nftables", "v1.37.2", "prefer-same-node")?);
-    assert!(has("iptables", "v1.37.2", "node-port-localhost")?);
-    assert!(!has("nftables", "v1.37.2", "node-port-localhost")?);
+    assert!(!has("iptables", "v1.30.0", "node-hints")?);
+    assert!(has("nftables", "v1.37.2", "node-hints")?);
+    assert!(has("iptables", "v1.37.2", "localhost-node-ports")?);
+    assert!(!has("nftables", "v1.37.2", "localhost-node-ports")?);
     Ok(())
 }
 

@@ -75,7 +75,7 @@ fn the_configuration_file_follows_the_release() -> Tried<()> {
     check("kube-proxy:nftables@v1.30.0", "nftables", gate)?;
     let fast = "nftables:\n  minSyncPeriod: 10ms\n";
     check("kube-proxy:nftables+fast@v1.30.0", "nftables", &format!("{fast}{gate}"))?;
-    check("kube-proxy:ipvs+fast@v1.25.4", "ipvs", "ipvs:\n  minSyncPeriod: 10ms\n")
+    check("kube-proxy:iptables+fast@v1.25.4", "iptables", "iptables:\n  minSyncPeriod: 10ms\n")
 }
 
 #[test]
