@@ -102,7 +102,7 @@ async fn run(job: &Job) -> Result<u8> {
         });
     }
     let person = Arc::new(Person::new(job.pause, job.keep));
-    let settings = Settings { jobs: job.jobs, person };
+    let settings = Settings { jobs: job.jobs, seed: job.seed, person };
     let code = drive(job, "lab", &variants, &subjects, &settings, &emitter).await;
     live.finish().await;
     code

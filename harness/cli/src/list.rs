@@ -1,5 +1,7 @@
 //! `touchstone list`.
 
+use std::time::Instant;
+
 use serde_json::json;
 use touchstone_case::digest;
 use touchstone_runner::planned;
@@ -7,11 +9,14 @@ use touchstone_runner::planned;
 use crate::args::List;
 use crate::failed::Failed;
 use crate::say::say;
-use crate::selection::{library, select};
+use crate::selection::{library, pins_agree, select};
 
 pub(crate) fn run(list: &List) -> Result<u8, Failed> {
     let library = library(&list.cases.cases)?;
     let variants = select(&library, &list.cases)?;
+    let began = Instant::now();
+    pins_agree(&variants)?;
+    let checked = began.elapsed();
     let digest = digest(&variants);
     if list.json {
         let plan = json!({ "digest": digest, "cases": planned(&variants) });
@@ -25,10 +30,11 @@ pub(crate) fn run(list: &List) -> Result<u8, Failed> {
     }
     let cases = library.cases().filter(|case| variants.iter().any(|v| v.case().id() == case.id()));
     say(&format!(
-        "{} cells of {} cases, plan {}",
+        "{} cells of {} cases, plan {}; pins checked against the model in {} ms",
         plan.len(),
         cases.count(),
-        digest.get(..12).unwrap_or(&digest)
+        digest.get(..12).unwrap_or(&digest),
+        checked.as_millis()
     ));
     Ok(0)
 }

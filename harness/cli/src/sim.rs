@@ -63,7 +63,11 @@ pub(crate) fn run(job: &Job) -> Result<(), Failed> {
         let (tell, events) = mpsc::unbounded_channel();
         let emitter = Emitter::new(log, Some(tell));
         let live = Live::start(events, job.variants.len());
-        let settings = Settings { jobs: job.jobs, person: Arc::new(Person::new(job.pause, false)) };
+        let settings = Settings {
+            jobs: job.jobs,
+            seed: job.seed,
+            person: Arc::new(Person::new(job.pause, false)),
+        };
         let result = drive(job, "sim", &variants, &subjects, &settings, &emitter).await;
         drop(emitter);
         live.finish().await;

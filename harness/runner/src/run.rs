@@ -66,8 +66,10 @@ pub trait Person: Send + Sync {
 /// How to run.
 #[derive(Clone)]
 pub struct Settings {
-    /// Cases that run side by side on one cluster.
+    /// Cases that run side by side on one cluster, as long as there is room for them.
     pub jobs: usize,
+    /// Which cases start together follows from it.
+    pub seed: u64,
     /// The person at the terminal.
     pub person: Arc<dyn Person>,
 }
@@ -169,7 +171,7 @@ impl SubjectRun {
         }
         let beside = Arc::new(Semaphore::new(CLUSTERS_BESIDE));
         let mut tasks = JoinSet::new();
-        for batch in batches(wanted) {
+        for batch in batches(wanted, self.settings.seed) {
             let run = Arc::clone(&self);
             let beside = Arc::clone(&beside);
             tasks.spawn(async move {
@@ -480,7 +482,7 @@ fn weight(variant: &Variant) -> u32 {
 
 /// Groups cases: shared clusters per shape, smaller shapes on the clusters of a larger one that
 /// begins alike, and one cluster for each case that must be alone.
-fn batches(variants: Vec<Variant>) -> Vec<Batch> {
+fn batches(variants: Vec<Variant>, seed: u64) -> Vec<Batch> {
     let mut shapes: Vec<ClusterShape> =
         variants.iter().filter(|v| !v.alone()).map(Variant::shape).collect();
     shapes.sort_by_key(|shape| std::cmp::Reverse((shape.zones.len(), shape.outside)));
@@ -498,19 +500,19 @@ fn batches(variants: Vec<Variant>) -> Vec<Batch> {
             None => alone.push(Batch { shape, alone: true, variants: vec![variant] }),
         }
     }
-    let mut shared: Vec<Batch> = batches.into_iter().flat_map(split).collect();
+    let mut shared: Vec<Batch> = batches.into_iter().flat_map(|batch| split(batch, seed)).collect();
     // Shared clusters first: they have the most to do.
     shared.extend(alone);
     shared
 }
 
 /// Divides the cases of a shape among clusters when one has no room for all at a time. The longest
-/// come first, so that none of them is started last.
-fn split(mut batch: Batch) -> Vec<Batch> {
+/// come first, so that none of them is started last; among equals the seed decides.
+fn split(mut batch: Batch, seed: u64) -> Vec<Batch> {
     batch.variants.sort_by_key(|variant| {
         let steps = &variant.case().body().steps;
         let traffic = steps.iter().filter(|step| step.value.traffic.is_some()).count();
-        std::cmp::Reverse(steps.len() + traffic)
+        (std::cmp::Reverse(steps.len() + traffic), mixed(seed, &variant.id()))
     });
     let ports: usize = batch.variants.iter().map(|variant| weight(variant) as usize).sum();
     let count = if ports > SHARED_ENDPOINT_PORTS { SHARED_CLUSTERS } else { 1 };
@@ -521,6 +523,12 @@ fn split(mut batch: Batch) -> Vec<Batch> {
         parts[number % count].variants.push(variant);
     }
     parts
+}
+
+/// A number that looks random and depends on nothing but the seed and the text (FNV-1a).
+fn mixed(seed: u64, text: &str) -> u64 {
+    let start = 0xcbf2_9ce4_8422_2325 ^ seed;
+    text.bytes().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Passes on what a cluster tells by itself, and keeps unexpected exits.

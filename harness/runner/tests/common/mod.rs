@@ -37,7 +37,7 @@ pub(crate) fn run_on_sim(
         provided: BTreeSet::from(["restart".to_owned()]),
         known: BTreeMap::new(),
     };
-    let settings = Settings { jobs: 8, person: Arc::new(Nobody) };
+    let settings = Settings { jobs: 8, seed: 1, person: Arc::new(Nobody) };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
