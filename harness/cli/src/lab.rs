@@ -10,7 +10,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use touchstone_provider::lab::{Lab as LabProvider, Person};
-use touchstone_provider::{ClusterRequest, Provider};
+use touchstone_provider::{ClusterRequest, Notice, Provider};
+use touchstone_report::clean;
 use touchstone_spec::ClusterShape;
 use touchstone_sys::{Ended, adopt};
 
@@ -114,11 +115,27 @@ pub(crate) async fn inside(job: &LabJob) -> Result<u8> {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => break,
             _ = terminate.recv() => break,
-            Some(notice) = notices.recv() => note(&format!("{notice:?}")),
+            Some(notice) = notices.recv() => note(&told(&notice)),
         }
     }
     started.cluster.close().await;
     Ok(0)
+}
+
+/// What the cluster tells by itself, in a sentence.
+fn told(notice: &Notice) -> String {
+    match notice {
+        Notice::ProxyExited { node, status, by_design: Some(design), .. } => {
+            let status = clean::line(status);
+            format!("the proxy on {node} ended by design, since {design}: {status}")
+        }
+        Notice::ProxyExited { node, status, by_design: None, last_lines } => {
+            let last: Vec<String> =
+                last_lines.iter().map(|line| format!("\n    {}", clean::line(line))).collect();
+            format!("the proxy on {node} ended: {}{}", clean::line(status), last.concat())
+        }
+        Notice::ProxyRestarted { node } => format!("the proxy on {node} was started again"),
+    }
 }
 
 fn shell(shell: &LabShell) -> Result<u8, Failed> {
