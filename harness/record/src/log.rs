@@ -12,7 +12,7 @@ use crate::{Event, FORMAT, RunEvent};
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The file cannot be made.
-    #[error("failed to create the event log {path}: {source}")]
+    #[error("failed to create the event log {path}")]
     Create {
         /// Where.
         path: PathBuf,
@@ -20,7 +20,7 @@ pub enum LogError {
         source: io::Error,
     },
     /// An event cannot be written; what was written before is kept.
-    #[error("failed to write to the event log {path}: {source}")]
+    #[error("failed to write to the event log {path}")]
     Write {
         /// Where.
         path: PathBuf,
@@ -28,7 +28,7 @@ pub enum LogError {
         source: io::Error,
     },
     /// The file cannot be read.
-    #[error("failed to read the event log {path}: {source}")]
+    #[error("failed to read the event log {path}")]
     Read {
         /// Where.
         path: PathBuf,
@@ -36,7 +36,7 @@ pub enum LogError {
         source: io::Error,
     },
     /// A line in the middle is no event.
-    #[error("{path}:{line}: not an event of {FORMAT}: {source}")]
+    #[error("{path}:{line}: not an event of {FORMAT}")]
     Parse {
         /// Where.
         path: PathBuf,

@@ -10,7 +10,7 @@ use crate::{Report, junit, markdown, report_json, report_schema};
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// A report cannot be written as JSON.
-    #[error("failed to encode {what}: {source}")]
+    #[error("failed to encode {what}")]
     Json {
         /// File name.
         what: &'static str,
@@ -18,13 +18,13 @@ pub enum ReportError {
         source: serde_json::Error,
     },
     /// A report cannot be written as XML.
-    #[error("failed to encode junit.xml: {source}")]
+    #[error("failed to encode junit.xml")]
     Xml {
         /// Why.
         source: Box<quick_junit::SerializeError>,
     },
     /// A file or folder cannot be written.
-    #[error("failed to write {path}: {source}{}", remedy(source))]
+    #[error("failed to write {path}{}", remedy(source))]
     Write {
         /// Where.
         path: PathBuf,

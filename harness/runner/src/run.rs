@@ -191,7 +191,7 @@ impl SubjectRun {
         let mut queue: VecDeque<Variant> = batch.variants.into();
         let mut again: Vec<Variant> = Vec::new();
         for _ in 0..=NEW_CLUSTERS {
-            if queue.is_empty() {
+            if queue.is_empty() || self.emitter.has_failed() {
                 break;
             }
             let live = match self.open(&batch.shape, batch.alone).await {

@@ -21,6 +21,8 @@ use crate::{ClusterError, Notice};
 const KEPT_LINES: usize = 200;
 /// Lines shown when a proxy ended.
 const LAST_LINES: usize = 15;
+/// Bytes of a proxy's log that are kept in a file: the run's own log must not lack the space.
+const LOG_ROOM: usize = 4 << 20;
 /// Lines of trouble that are shown beside a node's rules.
 const COMPLAINTS: usize = 4;
 /// Longest line kept, in bytes.
@@ -48,6 +50,8 @@ struct State {
     lines: VecDeque<String>,
     /// Where the whole log goes.
     log: Option<File>,
+    /// Bytes that it has said so far.
+    logged: usize,
     /// CPU time of processes that have ended.
     spent: Duration,
     /// Why it ended, when nobody wanted it to.
@@ -271,7 +275,9 @@ fn keep_lines(output: Box<dyn Read + Send>, state: &Mutex<State>) {
             Ok(_) => {
                 let text = String::from_utf8_lossy(&line).trim_end().to_owned();
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(log) = &mut state.log {
+                state.logged += line.len();
+                let room = state.logged <= LOG_ROOM;
+                if let (Some(log), true) = (&mut state.log, room) {
                     // A log that cannot be written is missing for a person, not for the verdict.
                     let _ = log.write_all(&line);
                 }
