@@ -105,10 +105,13 @@ const LOST_RULE: Defect = Defect {
     ],
     case: "cluster-ip/basic[v4,tcp]",
     reason: |failure| {
-        failure.is("pod@n1 → web clusterIP")
+        // Which clients of the node lose connections is chance; all together see it.
+        failure.pinned
+            && failure.flow.contains("@n1 → web clusterIP")
             && failure.allows("reached web/a")
             && failure.allows("reached web/b")
-            && failure.saw("unhandled")
+            && (failure.saw("unhandled")
+                || failure.evidence.iter().any(|e| e.starts_with("never seen")))
     },
 };
 
