@@ -98,7 +98,7 @@ mod tests {
         };
         assert_eq!(
             full.to_string(),
-            "failed to write out/report.json: no storage space; free some space, then make the \
+            "failed to write out/report.json; free some space, then make the \
              reports again from the run's log with `touchstone report`"
         );
     }
