@@ -7,8 +7,8 @@ use common::{Bench, LabTurn, list};
 
 const CASES: [&str; 2] = ["cluster-ip/basic", "node-port/every-node"];
 
-/// TCP only: before v1.31 a clean-up of stale UDP flows follows each change of endpoints by a
-/// command of its own, and an answer that is under way just then may be lost.
+/// TCP only: v1.30.0 once left UDP attempts to a remaining endpoint unanswered just after a change
+/// of endpoints. Whether that is its clean-up of stale flows, or ours, is not settled yet.
 fn check(subject: &str, release: &str) {
     let _turn = LabTurn::take();
     let bench = Bench::new();
