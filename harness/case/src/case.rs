@@ -268,6 +268,8 @@ impl Checker<'_> {
             }
             shape.outside = outside.value;
         }
+        shape.proxy = text.proxy.clone();
+        shape.network = text.network.clone();
         let mut features = BTreeSet::new();
         for name in &text.features {
             match Feature::new(&name.value) {

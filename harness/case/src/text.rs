@@ -11,7 +11,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use touchstone_spec::api::{ServiceType, SessionAffinity, SessionAffinityConfig, TrafficPolicy};
-use touchstone_spec::{Family, Level, Protocol};
+use touchstone_spec::{Family, Level, NetworkWish, Protocol, ProxyWish};
 
 use crate::{At, Spread};
 
@@ -58,6 +58,12 @@ pub struct NeedsText {
     /// Number of outside clients; 2 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside: Option<At<usize>>,
+    /// How the proxies are configured; their own defaults when left out.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub proxy: ProxyWish,
+    /// What the network around them is like; as in the plain lab when left out.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub network: NetworkWish,
     /// Features beyond those that follow from what the case uses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<At<String>>,

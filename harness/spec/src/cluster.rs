@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Family, ProxySettings};
+use crate::{Family, NetworkWish, ProxySettings, ProxyWish};
 
 /// What a case asks of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -15,13 +15,24 @@ pub struct ClusterShape {
     pub zones: Vec<Option<String>>,
     /// Number of outside clients, named outside, outside2, ….
     pub outside: usize,
+    /// How the proxies are configured.
+    #[serde(default)]
+    pub proxy: ProxyWish,
+    /// What the network around them is like.
+    #[serde(default)]
+    pub network: NetworkWish,
 }
 
 impl Default for ClusterShape {
     /// Three nodes in two zones (z1, z1, z2) and two outside clients.
     fn default() -> Self {
         let zone = |name: &str| Some(name.to_owned());
-        ClusterShape { zones: vec![zone("z1"), zone("z1"), zone("z2")], outside: 2 }
+        ClusterShape {
+            zones: vec![zone("z1"), zone("z1"), zone("z2")],
+            outside: 2,
+            proxy: ProxyWish::default(),
+            network: NetworkWish::default(),
+        }
     }
 }
 
@@ -30,7 +41,10 @@ impl ClusterShape {
     /// outside clients only.
     #[must_use]
     pub fn fits_into(&self, other: &ClusterShape) -> bool {
-        other.zones.starts_with(&self.zones) && self.outside <= other.outside
+        other.zones.starts_with(&self.zones)
+            && self.outside <= other.outside
+            && self.proxy == other.proxy
+            && self.network == other.network
     }
 
     /// Names of the nodes, in order.

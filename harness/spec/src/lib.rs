@@ -13,6 +13,7 @@ mod feature;
 mod flow;
 mod outcome;
 mod plan;
+mod settings;
 mod verdict;
 mod world;
 
@@ -23,5 +24,9 @@ pub use family::{Family, Protocol};
 pub use feature::{Feature, FeatureError, Features, KNOWN_FEATURES, KnownFeature};
 pub use flow::{Client, ClientKind, Flow, FrontendKind};
 pub use outcome::{Observation, Outcome, OutcomeKind, Refusal};
+pub use settings::{
+    DetectLocal, Firewall, IptablesBackend, LoadBalancers, NetworkWish, NodesJoined, PodsToNodes,
+    ProxyWish,
+};
 pub use verdict::{Excuse, Level, Verdict};
 pub use world::{LocalDetector, Node, NodePortAddresses, ProxySettings, World};
