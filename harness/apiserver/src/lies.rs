@@ -17,6 +17,8 @@ pub struct Lie {
     pub watcher: Option<String>,
     /// The kind lied about, as objects name it (`Service`).
     pub kind: String,
+    /// A namespace that is told the truth, if any.
+    pub spared: Option<String>,
     /// What is altered.
     pub how: How,
 }
@@ -112,6 +114,10 @@ impl Lie {
 
     /// Alters an object.
     pub(crate) fn tell(&self, object: &mut Value) {
+        if self.spared.as_deref().is_some_and(|it| fields::text(object, "metadata.namespace") == it)
+        {
+            return;
+        }
         match &self.how {
             How::Hide(path) => hide(object, &path.0),
             How::Set(path, value) => set(object, &path.0, value),
@@ -209,7 +215,7 @@ mod tests {
 
     fn check(object: Value, how: How, told: Value) {
         let shown = format!("{how:?}");
-        let lie = Lie { watcher: None, kind: "Service".to_owned(), how };
+        let lie = Lie { watcher: None, kind: "Service".to_owned(), spared: None, how };
         let mut heard = object;
         lie.tell(&mut heard);
         assert_eq!(heard, told, "{shown}");

@@ -127,7 +127,7 @@ fn lie(text: &str) -> Result<Lie> {
             ),
         },
     };
-    Ok(Lie { watcher: None, kind: kind.to_owned(), how })
+    Ok(Lie { watcher: None, kind: kind.to_owned(), spared: None, how })
 }
 
 impl SubjectJob {

@@ -98,6 +98,10 @@ pub(crate) async fn inside(job: &LabJob) -> Result<u8> {
     };
     let request = ClusterRequest { name: "lab".to_owned(), shape: job.shape.clone() };
     let started = provider.start(&request).await?;
+    if let Err(error) = started.cluster.ready().await {
+        started.cluster.close().await;
+        return Err(error.into());
+    }
     let places = places(&started.cluster.how_to_join());
     std::fs::write(&job.state, serde_json::to_vec(&places)?)
         .with_context(|| format!("failed to write {}", job.state.display()))?;

@@ -12,7 +12,7 @@ use touchstone_spec::{
 };
 
 /// Trouble with a cluster: of the harness, the lab or the API, never a verdict on a proxy.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{act}: {why}")]
 pub struct ClusterError {
     /// What was being done, with its object.
@@ -80,7 +80,8 @@ pub trait Provider: Send + Sync {
     /// Its name: `lab`, `sim`.
     fn name(&self) -> &'static str;
 
-    /// Starts a cluster and waits until a canary Service answers on every node and family.
+    /// Starts a cluster. Changes may be made when this returns; what its proxies do may be judged
+    /// when [`Cluster::ready`] returns.
     ///
     /// # Errors
     /// When the cluster cannot be had, with the remedy.
@@ -93,6 +94,13 @@ pub type Servers = Box<dyn Any + Send>;
 /// A running cluster.
 #[async_trait]
 pub trait Cluster: Send + Sync {
+    /// Waits until a canary Service answers on every node and family; gives the milliseconds that
+    /// each part of the wait took. A proxy that calls itself healthy may not have seen a Service.
+    ///
+    /// # Errors
+    /// When it does not answer in time, with the proxies' last lines.
+    async fn ready(&self) -> Result<BTreeMap<String, u64>, ClusterError>;
+
     /// What it says of itself.
     fn facts(&self) -> &ClusterFacts;
 

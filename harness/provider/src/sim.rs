@@ -165,6 +165,10 @@ impl State {
 
 #[async_trait]
 impl Cluster for SimCluster {
+    async fn ready(&self) -> Result<BTreeMap<String, u64>, ClusterError> {
+        Ok(BTreeMap::new())
+    }
+
     fn facts(&self) -> &ClusterFacts {
         &self.facts
     }

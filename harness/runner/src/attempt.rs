@@ -65,7 +65,11 @@ impl Attempt<'_> {
         {
             gathered.doubts.push(format!("the cluster's own network: {why}"));
         }
-        if let Some(why) = cluster.broken() {
+        let of_the_proxy = match &trouble {
+            Some(Trouble::Cluster(error)) if error.proxy => Some(error.to_string()),
+            Some(Trouble::Cluster(_) | Trouble::Case(_) | Trouble::Book(_)) | None => None,
+        };
+        if let Some(why) = cluster.broken().or(of_the_proxy) {
             trouble = None;
             gathered.doubts.push(why);
         }

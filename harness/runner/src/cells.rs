@@ -154,6 +154,7 @@ impl Worlds {
                 }
                 world
             })
+            .chain(first.then(|| without_zones(&step.world)))
             .collect();
         Worlds { before, after: step.world.clone(), between, first }
     }
@@ -183,6 +184,15 @@ impl Worlds {
                 .any(|world| expect(world, flow, features).admits(outcome)),
         }
     }
+}
+
+/// What a proxy sees that knows the first Services of a cluster and not yet its own Node.
+fn without_zones(world: &World) -> World {
+    let mut world = world.clone();
+    for node in &mut world.nodes {
+        node.zone = None;
+    }
+    world
 }
 
 /// Every cell of a step.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -19,7 +20,7 @@ use crate::emit::Emitter;
 use crate::pace::pace;
 use crate::plan::{PROXY_STAYS_UP, RULES_GO, excuse};
 use crate::sampling::Sampling;
-use crate::step::Ground;
+use crate::step::{Ground, Ready};
 
 /// Endpoint ports per family on a shared cluster at a time.
 ///
@@ -132,6 +133,7 @@ struct Rules {
 struct Live {
     name: String,
     cluster: Arc<dyn Cluster>,
+    ready: Ready,
     ground: Ground,
     allocator: Allocator,
     listener: JoinHandle<()>,
@@ -201,7 +203,13 @@ impl SubjectRun {
                     break;
                 }
             };
-            again.extend(self.side_by_side(&live, &mut queue).await);
+            let in_flight = self.side_by_side(&live, &mut queue).await;
+            if let Err(error) = live.ready.clone().await {
+                self.give_up(&mut queue, &error);
+                self.close(&live).await;
+                break;
+            }
+            again.extend(in_flight);
             if !batch.alone && queue.is_empty() {
                 self.settings.person.before_close(live.cluster.how_to_join()).await;
             }
@@ -270,6 +278,7 @@ impl SubjectRun {
     /// A second attempt of a case that was in flight when the proxy ended, on its own cluster.
     async fn repeat(self: &Arc<Self>, shape: &ClusterShape, variant: Variant) {
         match self.open(shape, true).await {
+            // The attempt waits for the cluster to be ready.
             Ok(live) => {
                 self.attempt(&live, &variant, 2).await;
                 self.close(&live).await;
@@ -328,14 +337,27 @@ impl SubjectRun {
             .emit(Event::ClusterStarting { cluster: name.clone(), subject: self.id().to_owned() });
         let request = ClusterRequest { name: name.clone(), shape: shape.clone() };
         let started = self.subject.provider.start(&request).await?;
-        self.emitter.emit(Event::ClusterReady {
-            cluster: name.clone(),
-            subject: self.id().to_owned(),
-            took: started.took,
-            configuration: started.configuration,
-            remarks: started.remarks,
-        });
         let cluster: Arc<dyn Cluster> = Arc::from(started.cluster);
+        let ready = {
+            let (cluster, emitter) = (Arc::clone(&cluster), self.emitter.clone());
+            let (name, subject) = (name.clone(), self.id().to_owned());
+            let (mut took, configuration) = (started.took, started.configuration);
+            async move {
+                took.extend(cluster.ready().await?);
+                emitter.emit(Event::ClusterReady {
+                    cluster: name,
+                    subject,
+                    took,
+                    configuration,
+                    remarks: started.remarks,
+                });
+                Ok(())
+            }
+            .boxed()
+            .shared()
+        };
+        // Driven by itself, so that it ends also where no case waits for it.
+        tokio::spawn(ready.clone());
         let listener = tokio::spawn(listen(
             name.clone(),
             started.notices,
@@ -349,7 +371,9 @@ impl SubjectRun {
                 Arc::clone(&self.subject.features),
                 self.sampling,
                 alone,
+                ready.clone(),
             ),
+            ready,
             name,
             cluster,
             listener,

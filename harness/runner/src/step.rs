@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, Shared, join_all};
 use tokio::sync::Semaphore;
 use touchstone_case::{ScriptStep, Spread};
 use touchstone_provider::{Cluster, ClusterError};
@@ -29,6 +29,9 @@ const GLANCES: u64 = 1;
 /// Connections per endpoint of a cell whose spread is judged.
 const SPREAD_SAMPLES: u64 = 200;
 
+/// When a cluster's proxies may be judged; all cases on it wait for the same.
+pub(crate) type Ready = Shared<BoxFuture<'static, Result<(), ClusterError>>>;
+
 /// What a step runs on.
 #[derive(Clone)]
 pub(crate) struct Ground {
@@ -36,6 +39,7 @@ pub(crate) struct Ground {
     pub(crate) features: Arc<Features>,
     pub(crate) sampling: Sampling,
     pub(crate) alone: bool,
+    ready: Ready,
     busy: Arc<Semaphore>,
     silent: Arc<Semaphore>,
 }
@@ -46,8 +50,10 @@ impl Ground {
         features: Arc<Features>,
         sampling: Sampling,
         alone: bool,
+        ready: Ready,
     ) -> Ground {
         Ground {
+            ready,
             cluster,
             features,
             sampling,
@@ -101,14 +107,23 @@ pub(crate) async fn run_step(
         None => None,
     };
     waiting("the changes to be made".into());
-    let began = Instant::now();
+    let mut began = Instant::now();
     for change in step.changes.iter().chain(&marker.changes) {
         ground.cluster.change(change).await?;
+    }
+    // The first cases of a cluster make their worlds while its proxies start, so that the proxies'
+    // first sync carries them; how long that takes says nothing about a change.
+    let early = ground.ready.peek().is_none();
+    if early {
+        waiting("the cluster to be ready".into());
+        ground.ready.clone().await?;
+        began = Instant::now();
     }
     let mut run = Run {
         ground,
         worlds: &worlds,
         cells: all,
+        early,
         began,
         within: step.within,
         probes: 0,
@@ -119,13 +134,14 @@ pub(crate) async fn run_step(
     let polled = began.elapsed();
     waiting("every cell to agree".into());
     let settled = run.glance().await;
+    let settled_at = Instant::now();
     if settled {
         ground.cluster.sabotage().await?;
         waiting("every cell to be judged".into());
         run.judge().await;
         if run.wrong().is_empty() {
             waiting("agreement to hold".into());
-            run.hold(step.hold).await;
+            run.hold(settled_at + step.hold).await;
         }
     }
     let traffic = match stream {
@@ -140,6 +156,8 @@ struct Run<'a> {
     ground: &'a Ground,
     worlds: &'a Worlds,
     cells: Vec<Cell>,
+    /// Whether the changes were made before the cluster was ready.
+    early: bool,
     began: Instant,
     within: Duration,
     probes: u64,
@@ -235,7 +253,10 @@ impl Run<'_> {
 
     /// Looks at every cell until each agrees; true when all did in time.
     async fn glance(&mut self) -> bool {
-        let mut pending: Vec<usize> = (0..self.cells.len()).collect();
+        // Silence that was there before cannot show that a change has arrived, and takes long.
+        let mut pending: Vec<usize> = (0..self.cells.len())
+            .filter(|i| self.cells[*i].changed || self.cells[*i].patience() > Cell::glance())
+            .collect();
         self.look_anew(&pending);
         loop {
             let round: Vec<(usize, u64)> = pending.iter().map(|i| (*i, self.glances(*i))).collect();
@@ -335,9 +356,8 @@ impl Run<'_> {
         }
     }
 
-    /// Looks at every pinned cell again and again for some time.
-    async fn hold(&mut self, hold: Duration) {
-        let end = Instant::now() + hold;
+    /// Looks at every pinned cell again and again, for the last time when `until` has come.
+    async fn hold(&mut self, until: Instant) {
         let pinned: Vec<(usize, u64)> = self
             .cells
             .iter()
@@ -345,8 +365,12 @@ impl Run<'_> {
             .filter(|(_, cell)| cell.role == Role::Pinned)
             .map(|(i, _)| (i, 1))
             .collect();
-        while Instant::now() < end && self.wrong().is_empty() {
-            pace(HOLD).await;
+        let mut last = false;
+        while !last && self.wrong().is_empty() {
+            last = Instant::now() >= until;
+            if !last {
+                pace(HOLD).await;
+            }
             for (index, saw) in self.round(&pinned, Cell::patience).await {
                 self.strict(index, saw);
                 let cell = &mut self.cells[index];
@@ -416,7 +440,8 @@ impl Run<'_> {
     fn times(&self, polled: Duration, settled: bool) -> StepTimes {
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let mut nodes: BTreeMap<String, (Option<u64>, Option<u64>)> = BTreeMap::new();
-        for cell in self.cells.iter().filter(|cell| cell.is_judged() && cell.changed) {
+        let measured = |cell: &&Cell| !self.early && cell.is_judged() && cell.changed;
+        for cell in self.cells.iter().filter(measured) {
             let Some(node) = &cell.node else { continue };
             let times = nodes.entry(node.clone()).or_default();
             times.0 = times.0.max(cell.first_right);
@@ -425,7 +450,7 @@ impl Run<'_> {
         StepTimes {
             first_right: nodes.values().filter_map(|(right, _)| *right).max(),
             last_wrong: self.cells.iter().filter_map(|cell| cell.last_wrong).max(),
-            settled: settled.then(|| millis(polled)),
+            settled: (settled && !self.early).then(|| millis(polled)),
             ended: self.now(),
             harness: self.now().saturating_sub(millis(polled)),
             nodes,

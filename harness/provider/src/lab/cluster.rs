@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -33,6 +33,10 @@ pub(super) struct LabCluster {
     pub(super) proxies: BTreeMap<String, Arc<Proxy>>,
     /// Command that damages a node's rules once they are there, if the run asks for it.
     pub(super) sabotage: Option<String>,
+    /// Flows that must reach the canary Service.
+    pub(super) canary: Vec<Flow>,
+    /// Why it did not become ready, if so.
+    pub(super) unready: OnceLock<String>,
     /// Listeners of the API server, and the client pods' servers.
     pub(super) _serving: Mutex<Vec<ServeHandle>>,
     pub(super) _answering: Mutex<Vec<Server>>,
@@ -99,6 +103,11 @@ impl LabCluster {
         }
     }
 
+    /// Which proxy ended unexpectedly, if one did.
+    pub(super) fn died(&self) -> Option<String> {
+        self.proxies.values().find_map(|proxy| proxy.died())
+    }
+
     async fn act(&self, node: &str, action: ProxyAction) -> Result<(), ClusterError> {
         let proxy = self.proxies.get(node).ok_or_else(|| {
             ClusterError::new(format!("no proxy runs on {node}"), "a case acts on it")
@@ -116,6 +125,10 @@ impl LabCluster {
 
 #[async_trait]
 impl Cluster for LabCluster {
+    async fn ready(&self) -> Result<BTreeMap<String, u64>, ClusterError> {
+        self.wait_for_canary().await
+    }
+
     fn facts(&self) -> &ClusterFacts {
         &self.facts
     }
@@ -229,7 +242,7 @@ impl Cluster for LabCluster {
     }
 
     fn broken(&self) -> Option<String> {
-        self.proxies.values().find_map(|proxy| proxy.died())
+        self.died().or_else(|| self.unready.get().cloned())
     }
 
     async fn sabotage(&self) -> Result<(), ClusterError> {

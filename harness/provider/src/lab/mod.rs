@@ -7,6 +7,7 @@ mod cluster;
 mod objects;
 mod places;
 mod proxy;
+mod ready;
 mod rules;
 mod start;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -16,8 +16,7 @@ use touchstone_spec::api::{
     ServiceSpec,
 };
 use touchstone_spec::{
-    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, Observation,
-    Outcome, PodFacts, PodWish, Protocol, ServerWish,
+    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, PodFacts, PodWish, Protocol, ServerWish,
 };
 use touchstone_subject::{Launch, NodeFacts};
 
@@ -25,22 +24,16 @@ use super::cluster::LabCluster;
 use super::places::Places;
 use super::proxy::Proxy;
 use super::{Lab, objects};
-use crate::{Cluster, ClusterError, ClusterRequest, Notice, Provider, Started};
+use crate::{ClusterError, ClusterRequest, Notice, Provider, Started};
 
 /// Port of the API server on the loopback of every node.
 const API_PORT: u16 = 6443;
-/// Limit of becoming ready.
-const READY_LIMIT: Duration = Duration::from_secs(30);
-/// Between two looks at the canary.
-const CANARY_INTERVAL: Duration = Duration::from_millis(20);
-/// How long one look waits.
-const CANARY_WAIT: Duration = Duration::from_millis(300);
 /// Where a node's private files are.
 const RUN_DIR: &str = "/run/touchstone";
 /// Host number of the canary's cluster IPs.
 const CANARY_HOST: u32 = 7;
-/// Kinds of the canary's objects.
-const CANARY_KINDS: [&str; 2] = ["Service", "EndpointSlice"];
+/// Namespace of the canary's objects.
+const CANARY_NAMESPACE: &str = "touchstone";
 
 #[async_trait]
 impl Provider for Lab {
@@ -73,13 +66,18 @@ impl Provider for Lab {
             node_ports: facts.node_ports.0..=facts.node_ports.1,
         });
         // The canary is told truly: a lie that hides it would look like a proxy that never starts.
-        let truly = |lie: &&Lie| !CANARY_KINDS.contains(&lie.kind.as_str());
-        api.set_lies(self.lies.iter().filter(truly).cloned().collect());
+        let spare = |lie: &Lie| Lie { spared: Some(CANARY_NAMESPACE.to_owned()), ..lie.clone() };
+        api.set_lies(self.lies.iter().map(spare).collect());
         let serving = self.serve(&api, &topology)?;
         self.create_nodes(&api, &facts, &topology)?;
         clock.lap("api");
 
         let answering = LabCluster::listen(&places, &client_servers(&facts)).await?;
+        let families = self.families();
+        // Before the proxies, so that their first lists have it.
+        for change in canary_objects(&facts, &families) {
+            objects::apply(&api, &change)?;
+        }
         let (tell, notices) = mpsc::unbounded_channel();
         let proxies = self.proxies(request, &facts, &topology, &tell)?;
         for proxy in proxies.values() {
@@ -90,6 +88,10 @@ impl Provider for Lab {
             .map(|(node, proxy)| (node.clone(), configuration(proxy.launch())))
             .collect();
         let remarks = remarks(&topology);
+        let mut canary = canary_flows(&facts, &families);
+        canary.retain(|flow| {
+            flow.client.node.as_ref().is_none_or(|node| !self.without_proxy.contains(node))
+        });
         let cluster = LabCluster {
             facts,
             api,
@@ -97,13 +99,12 @@ impl Provider for Lab {
             topology,
             proxies,
             sabotage: self.sabotage.clone(),
+            canary,
+            unready: OnceLock::new(),
             _serving: Mutex::new(serving),
             _answering: Mutex::new(answering),
         };
         clock.lap("proxy");
-        self.canary(&cluster).await?;
-        cluster.api.set_lies(self.lies.clone());
-        clock.lap("canary");
         Ok(Started {
             cluster: Box::new(cluster),
             notices,
@@ -214,43 +215,6 @@ impl Lab {
             .map_err(|error| ClusterError::new(format!("failed to make {}", path.display()), error))
     }
 
-    /// A cluster is ready when a Service answers from every node in every family that the proxy
-    /// has; a proxy that calls itself healthy may not have seen a single Service.
-    async fn canary(&self, cluster: &LabCluster) -> Result<(), ClusterError> {
-        let families = self.families();
-        for change in canary_objects(&cluster.facts, &families) {
-            cluster.change(&change).await?;
-        }
-        let mut waiting = canary_flows(&cluster.facts, &families);
-        waiting.retain(|flow| {
-            flow.client.node.as_ref().is_none_or(|node| !self.without_proxy.contains(node))
-        });
-        let began = Instant::now();
-        let mut tick = tokio::time::interval(CANARY_INTERVAL);
-        while !waiting.is_empty() {
-            tick.tick().await;
-            let looks = waiting.iter().map(|flow| cluster.probe(flow, CANARY_WAIT));
-            let seen = futures::future::join_all(looks).await;
-            let late = seen.last().cloned();
-            let answered: Vec<bool> = seen.iter().map(is_reached).collect();
-            let mut answered = answered.into_iter();
-            waiting.retain(|_| !answered.next().unwrap_or(false));
-            let first = waiting.first().map(|flow| flow.text.clone()).unwrap_or_default();
-            if let Some(died) = cluster.broken() {
-                return Err(not_ready(cluster, &died).await);
-            }
-            if began.elapsed() > READY_LIMIT && !waiting.is_empty() {
-                let why = format!(
-                    "{first} does not answer {} s after the proxy was started (last seen: {})",
-                    READY_LIMIT.as_secs(),
-                    late.map_or("nothing".to_owned(), |saw| said(&saw))
-                );
-                return Err(not_ready(cluster, &why).await);
-            }
-        }
-        Ok(())
-    }
-
     fn families(&self) -> Vec<Family> {
         let release = self.resolved.release.as_ref();
         let features = self.selection.subject.features(&self.selection.mode, release);
@@ -260,36 +224,6 @@ impl Lab {
             Family::V6 => "ipv6",
         };
         Family::BOTH.into_iter().filter(|family| has(word(*family))).collect()
-    }
-}
-
-/// The error of a cluster that did not become ready, with the proxies' last lines.
-async fn not_ready(cluster: &LabCluster, why: &str) -> ClusterError {
-    let mut text = why.to_owned();
-    if let Some((node, proxy)) = cluster
-        .proxies
-        .iter()
-        .find(|(_, proxy)| proxy.died().is_some())
-        .or_else(|| cluster.proxies.iter().next())
-    {
-        text.push_str(&format!("; last lines of the proxy on {node}:"));
-        for line in proxy.last_lines() {
-            text.push_str("\n  ");
-            text.push_str(&line);
-        }
-    }
-    cluster.close().await;
-    ClusterError { act: "the cluster did not become ready".to_owned(), why: text, proxy: true }
-}
-
-fn is_reached(saw: &Observation) -> bool {
-    matches!(saw, Observation::Saw(Outcome::Reached { .. }))
-}
-
-fn said(saw: &Observation) -> String {
-    match saw {
-        Observation::Saw(outcome) => outcome.to_string(),
-        Observation::ProbeBroke(why) => why.clone(),
     }
 }
 
@@ -363,7 +297,7 @@ fn canary_ip(facts: &ClusterFacts, family: Family) -> Option<IpAddr> {
 fn canary_objects(facts: &ClusterFacts, families: &[Family]) -> Vec<Change> {
     let meta = |name: String, labels| Meta {
         name,
-        namespace: "touchstone".to_owned(),
+        namespace: CANARY_NAMESPACE.to_owned(),
         labels,
         annotations: BTreeMap::new(),
     };
