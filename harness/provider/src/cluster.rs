@@ -142,6 +142,13 @@ pub trait Cluster: Send + Sync {
     async fn mentions(&self, addresses: &BTreeSet<IpAddr>)
     -> Option<BTreeMap<String, Vec<String>>>;
 
+    /// UDP flows to any of these addresses that nodes go on sending to an endpoint, by node; none
+    /// where the cluster cannot list flows.
+    async fn udp_flows(
+        &self,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Option<BTreeMap<String, Vec<String>>>;
+
     /// Checks the cluster's own network past any proxy, host to host.
     ///
     /// # Errors

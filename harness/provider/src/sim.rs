@@ -223,6 +223,13 @@ impl Cluster for SimCluster {
         None
     }
 
+    async fn udp_flows(
+        &self,
+        _addresses: &BTreeSet<IpAddr>,
+    ) -> Option<BTreeMap<String, Vec<String>>> {
+        None
+    }
+
     async fn control(&self) -> Result<(), String> {
         Ok(())
     }

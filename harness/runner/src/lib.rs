@@ -7,6 +7,7 @@ mod attempt;
 mod cells;
 mod emit;
 mod evidence;
+mod leftovers;
 mod markers;
 mod pace;
 mod plan;
@@ -16,5 +17,5 @@ mod step;
 mod traffic;
 
 pub use emit::Emitter;
-pub use plan::{PROXY_STAYS_UP, RULES_GO, planned};
+pub use plan::{FLOWS_GO, PROXY_STAYS_UP, RULES_GO, planned};
 pub use run::{Person, RunSubject, Settings, run};

@@ -9,16 +9,15 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Instant;
 use touchstone_case::{Allocator, Variant};
 use touchstone_provider::{Cluster, ClusterError, ClusterRequest, Notice, Provider};
 use touchstone_record::{Ended, Event, ExitByDesign, Failure, SubjectRecord};
-use touchstone_spec::{ClusterShape, Excuse, Family, Features, Verdict};
+use touchstone_spec::{ClusterShape, Family, Features, Verdict};
 
 use crate::attempt::Attempt;
 use crate::emit::Emitter;
-use crate::pace::pace;
-use crate::plan::{PROXY_STAYS_UP, RULES_GO, excuse};
+use crate::leftovers::Leftovers;
+use crate::plan::{PROXY_STAYS_UP, excuse};
 use crate::sampling::Sampling;
 use crate::step::{Ground, Ready};
 
@@ -32,10 +31,6 @@ const SHARED_ENDPOINT_PORTS: usize = 56;
 const SHARED_CLUSTERS: usize = 2;
 /// Clusters that live side by side with the shared one.
 const CLUSTERS_BESIDE: usize = 2;
-/// How long rules of Services that are gone may stay.
-const RULES_LIMIT: Duration = Duration::from_secs(15);
-/// Between two looks at them.
-const RULES_INTERVAL: Duration = Duration::from_millis(200);
 /// Times that a shared cluster is started anew after its proxy ended unexpectedly.
 const NEW_CLUSTERS: usize = 2;
 
@@ -96,7 +91,7 @@ pub async fn run(
             exits: Arc::default(),
             clusters: Arc::default(),
             spent: Arc::default(),
-            rules: Arc::default(),
+            leftovers: Leftovers::default(),
         };
         let run = Arc::new(run);
         Arc::clone(&run).all(variants).await;
@@ -119,14 +114,7 @@ struct SubjectRun {
     clusters: Arc<Mutex<usize>>,
     /// CPU time of the proxies of closed clusters.
     spent: Arc<Mutex<Duration>>,
-    rules: Arc<Mutex<Rules>>,
-}
-
-/// What became of the rules of Services that are gone.
-#[derive(Default)]
-struct Rules {
-    looked: bool,
-    left: Vec<String>,
+    leftovers: Leftovers,
 }
 
 /// A cluster of the run and what listens to it.
@@ -185,7 +173,7 @@ impl SubjectRun {
         while tasks.join_next().await.is_some() {}
         if !variants.is_empty() && !self.emitter.has_failed() {
             self.judge_exits();
-            self.judge_rules();
+            self.judge_leftovers();
         }
     }
 
@@ -214,7 +202,7 @@ impl SubjectRun {
                 self.settings.person.before_close(live.cluster.how_to_join()).await;
             }
             if live.cluster.broken().is_none() {
-                self.look_for_rules(&live).await;
+                self.look_for_leftovers(&live).await;
             }
             self.close(&live).await;
         }
@@ -389,31 +377,11 @@ impl SubjectRun {
         self.emitter.emit(Event::ClusterClosed { cluster: live.name.clone(), remarks });
     }
 
-    /// Waits until no rule speaks of an address of a Service that is gone; what is left in the end
-    /// is kept as evidence.
-    async fn look_for_rules(&self, live: &Live) {
+    /// Looks for what the cluster's Services have left behind.
+    async fn look_for_leftovers(&self, live: &Live) {
         let frontends =
             std::mem::take(&mut *live.frontends.lock().unwrap_or_else(PoisonError::into_inner));
-        let began = Instant::now();
-        loop {
-            let Some(left) = live.cluster.mentions(&frontends).await else { return };
-            if self.take_rules(&live.name, left, began.elapsed() > RULES_LIMIT) {
-                return;
-            }
-            pace(RULES_INTERVAL).await;
-        }
-    }
-
-    /// Takes what one look at the rules found; true when no further look is needed.
-    fn take_rules(&self, cluster: &str, left: BTreeMap<String, Vec<String>>, last: bool) -> bool {
-        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        rules.looked = true;
-        if last {
-            for (node, lines) in &left {
-                rules.left.extend(lines.iter().map(|line| format!("{cluster}, {node}: {line}")));
-            }
-        }
-        last || left.is_empty()
+        self.leftovers.look(&live.name, live.cluster.as_ref(), &frontends).await;
     }
 
     /// Ends every case of a queue for which no cluster could be had.
@@ -452,33 +420,11 @@ impl SubjectRun {
         self.emitter.emit(Event::CaseEnded(Ended { failures, ..ended }));
     }
 
-    /// The case that every run has: when all Services are gone, so are their rules.
-    fn judge_rules(&self) {
-        let rules = std::mem::take(&mut *self.rules.lock().unwrap_or_else(PoisonError::into_inner));
-        let (verdict, note) = match (rules.looked, rules.left.is_empty()) {
-            (false, _) => (Verdict::Unsupported, None),
-            (true, true) => (Verdict::Pass, None),
-            (true, false) => (Verdict::Fail, None),
-        };
-        let excuse = (!rules.looked).then(|| Excuse::HostLacks("a listing of rules".to_owned()));
-        let failures = if rules.left.is_empty() {
-            vec![]
-        } else {
-            vec![Failure {
-                step: 0,
-                at_ms: 0,
-                flow: "the proxy's rules".to_owned(),
-                line: None,
-                allowed: vec!["no rule for an address whose Service is gone".to_owned()],
-                because: vec![],
-                seen: vec![format!("{} rules are left", rules.left.len())],
-                phase: None,
-                rules: rules.left,
-                evidence: vec![],
-            }]
-        };
-        let ended = self.ended(RULES_GO, 1, verdict, note);
-        self.emitter.emit(Event::CaseEnded(Ended { failures, excuse, ..ended }));
+    /// The cases that every run has: nothing stays of Services that are gone.
+    fn judge_leftovers(&self) {
+        for ended in self.leftovers.judge(|case, verdict| self.ended(case, 1, verdict, None)) {
+            self.emitter.emit(Event::CaseEnded(ended));
+        }
     }
 
     fn ended(&self, case: &str, attempt: u32, verdict: Verdict, note: Option<String>) -> Ended {

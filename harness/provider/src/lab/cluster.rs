@@ -15,6 +15,7 @@ use touchstone_spec::{
     Outcome, PodFacts, PodWish, Protocol, ProxyAction, ServerWish,
 };
 
+use super::flows;
 use super::objects;
 use super::places::Places;
 use super::proxy::Proxy;
@@ -228,6 +229,22 @@ impl Cluster for LabCluster {
             }
         }
         (!self.proxies.is_empty()).then_some(found)
+    }
+
+    async fn udp_flows(
+        &self,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Option<BTreeMap<String, Vec<String>>> {
+        let mut found = BTreeMap::new();
+        for node in self.topology.nodes() {
+            let addresses = addresses.clone();
+            let lines = node.namespace().run_async(move || flows::udp(&addresses)).await;
+            let lines = lines.ok()??;
+            if !lines.is_empty() {
+                found.insert(node.name().to_owned(), lines);
+            }
+        }
+        Some(found)
     }
 
     async fn control(&self) -> Result<(), String> {

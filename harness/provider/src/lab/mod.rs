@@ -4,6 +4,7 @@
 //! `touchstone_sys::spawn_contained` has started.
 
 mod cluster;
+mod flows;
 mod objects;
 mod places;
 mod proxy;
