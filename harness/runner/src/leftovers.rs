@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use touchstone_provider::Cluster;
 use touchstone_record::{Ended, Failure};
-use touchstone_spec::{Excuse, Verdict};
+use touchstone_spec::{Excuse, Feature, Features, Verdict};
 
 use crate::pace::pace;
 use crate::plan::{FLOWS_GO, RULES_GO};
@@ -45,6 +45,18 @@ impl What {
         }
     }
 
+    /// The feature without which a subject is free to leave them.
+    fn feature(self) -> Option<&'static str> {
+        match self {
+            What::Rules => None,
+            What::UdpFlows => Some("flushes-udp-on-service-delete"),
+        }
+    }
+
+    fn is_promised(self, features: &Features) -> bool {
+        self.feature().is_none_or(|name| features.has(name))
+    }
+
     async fn look(
         self,
         cluster: &dyn Cluster,
@@ -64,9 +76,15 @@ pub(crate) struct Leftovers(Mutex<BTreeMap<What, Vec<String>>>);
 impl Leftovers {
     /// Waits until nothing speaks of these addresses of a cluster any more; what is left in the
     /// end is kept as evidence.
-    pub(crate) async fn look(&self, name: &str, cluster: &dyn Cluster, gone: &BTreeSet<IpAddr>) {
+    pub(crate) async fn look(
+        &self,
+        name: &str,
+        cluster: &dyn Cluster,
+        features: &Features,
+        gone: &BTreeSet<IpAddr>,
+    ) {
         let began = Instant::now();
-        for what in What::ALL {
+        for what in What::ALL.into_iter().filter(|what| what.is_promised(features)) {
             loop {
                 let Some(left) = what.look(cluster, gone).await else { break };
                 let last = began.elapsed() > LIMIT;
@@ -90,18 +108,30 @@ impl Leftovers {
     }
 
     /// The ends of the run's own cases about them.
-    pub(crate) fn judge(&self, ended: impl Fn(&str, Verdict) -> Ended) -> Vec<Ended> {
+    pub(crate) fn judge(
+        &self,
+        features: &Features,
+        ended: impl Fn(&str, Verdict) -> Ended,
+    ) -> Vec<Ended> {
         let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        What::ALL.map(|what| judged(what, found.remove(&what), &ended)).into()
+        What::ALL.map(|what| judged(what, features, found.remove(&what), &ended)).into()
     }
 }
 
 fn judged(
     what: What,
+    features: &Features,
     left: Option<Vec<String>>,
     ended: &impl Fn(&str, Verdict) -> Ended,
 ) -> Ended {
     let noun = what.noun();
+    let lacking = what.feature().filter(|name| !features.has(name));
+    if let Some(feature) = lacking.and_then(|name| Feature::new(name).ok()) {
+        return Ended {
+            excuse: Some(Excuse::LacksFeature(feature)),
+            ..ended(what.case(), Verdict::Unsupported)
+        };
+    }
     match left {
         None => Ended {
             excuse: Some(Excuse::HostLacks(format!("a listing of {noun}"))),

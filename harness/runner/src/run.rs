@@ -381,7 +381,8 @@ impl SubjectRun {
     async fn look_for_leftovers(&self, live: &Live) {
         let frontends =
             std::mem::take(&mut *live.frontends.lock().unwrap_or_else(PoisonError::into_inner));
-        self.leftovers.look(&live.name, live.cluster.as_ref(), &frontends).await;
+        let features = &self.subject.features;
+        self.leftovers.look(&live.name, live.cluster.as_ref(), features, &frontends).await;
     }
 
     /// Ends every case of a queue for which no cluster could be had.
@@ -422,7 +423,10 @@ impl SubjectRun {
 
     /// The cases that every run has: nothing stays of Services that are gone.
     fn judge_leftovers(&self) {
-        for ended in self.leftovers.judge(|case, verdict| self.ended(case, 1, verdict, None)) {
+        let features = &self.subject.features;
+        for ended in
+            self.leftovers.judge(features, |case, verdict| self.ended(case, 1, verdict, None))
+        {
             self.emitter.emit(Event::CaseEnded(ended));
         }
     }

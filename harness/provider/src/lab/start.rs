@@ -16,7 +16,8 @@ use touchstone_spec::api::{
     ServiceSpec,
 };
 use touchstone_spec::{
-    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, PodFacts, PodWish, Protocol, ServerWish,
+    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, PodFacts,
+    PodWish, Protocol, ServerWish,
 };
 use touchstone_subject::{Launch, NodeFacts};
 
