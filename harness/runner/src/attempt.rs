@@ -11,6 +11,7 @@ use touchstone_record::{Ended, Event, Failure};
 use touchstone_spec::{Change, Family, PodFacts, Verdict};
 use touchstone_verdict::{CaseFacts, Listed, decide};
 
+use crate::clearing::Clearing;
 use crate::emit::Emitter;
 use crate::evidence::{Whose, failures, record};
 use crate::markers::{Marker, marker};
@@ -30,6 +31,7 @@ pub(crate) struct Attempt<'a> {
     pub(crate) person: &'a dyn Person,
     /// Where the addresses of its Services are kept, to look for their rules in the end.
     pub(crate) frontends: &'a Mutex<BTreeSet<IpAddr>>,
+    pub(crate) clearing: &'a Clearing,
 }
 
 /// What keeps an attempt from its verdict.
@@ -224,10 +226,8 @@ impl Attempt<'_> {
     }
 
     async fn clear(&self, script: &Script, markers: &[Marker]) -> Result<(), ClusterError> {
-        for change in removal(&script.steps, markers) {
-            self.ground.cluster.change(&change).await?;
-        }
-        Ok(())
+        let changes = removal(&script.steps, markers);
+        self.clearing.take(changes, self.ground.cluster.as_ref()).await
     }
 }
 

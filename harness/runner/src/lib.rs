@@ -5,6 +5,7 @@
 
 mod attempt;
 mod cells;
+mod clearing;
 mod emit;
 mod evidence;
 mod leftovers;

@@ -15,6 +15,7 @@ use touchstone_record::{Ended, Event, ExitByDesign, Failure, SubjectRecord};
 use touchstone_spec::{ClusterShape, Family, Features, Verdict};
 
 use crate::attempt::Attempt;
+use crate::clearing::Clearing;
 use crate::emit::Emitter;
 use crate::leftovers::Leftovers;
 use crate::plan::{PROXY_STAYS_UP, excuse};
@@ -128,6 +129,7 @@ struct Live {
     running: Mutex<BTreeSet<String>>,
     /// Addresses that Services of its cases had.
     frontends: Mutex<BTreeSet<IpAddr>>,
+    clearing: Clearing,
 }
 
 /// A proxy that did not stay up, or with which no cluster became ready.
@@ -201,7 +203,9 @@ impl SubjectRun {
             if !batch.alone && queue.is_empty() {
                 self.settings.person.before_close(live.cluster.how_to_join()).await;
             }
-            if live.cluster.broken().is_none() {
+            if let Err(error) = live.clearing.finish(live.cluster.as_ref()).await {
+                self.emitter.emit(Event::HarnessError { message: error.to_string() });
+            } else if live.cluster.broken().is_none() {
                 self.look_for_leftovers(&live).await;
             }
             self.close(&live).await;
@@ -240,6 +244,9 @@ impl SubjectRun {
             if live.cluster.broken().is_some() || self.emitter.has_failed() {
                 queue.push_front(variant);
                 break;
+            }
+            if queue.is_empty() {
+                live.clearing.nobody_waits();
             }
             let run = Arc::clone(self);
             let live = Arc::clone(live);
@@ -304,6 +311,7 @@ impl SubjectRun {
             emitter: &self.emitter,
             person: self.settings.person.as_ref(),
             frontends: &live.frontends,
+            clearing: &live.clearing,
         };
         let ended = Ended { beside, ..attempt.run().await };
         live.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
@@ -367,6 +375,7 @@ impl SubjectRun {
             listener,
             running: Mutex::default(),
             frontends: Mutex::default(),
+            clearing: Clearing::default(),
         })
     }
 
