@@ -47,6 +47,12 @@ impl ClusterShape {
             && self.network == other.network
     }
 
+    /// Whether it asks for no settings of proxies or network.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.proxy == ProxyWish::default() && self.network == NetworkWish::default()
+    }
+
     /// Names of the nodes, in order.
     #[must_use]
     pub fn node_names(&self) -> Vec<String> {

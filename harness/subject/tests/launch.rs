@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use touchstone_subject::{
-    Catalog, ConfigurationName, Found, Launch, ModeName, NodeFacts, Origin, Resolved, Selection,
-    Subject, SubjectName,
+    Catalog, ConfigurationName, Found, Launch, ModeName, NodeFacts, Origin, ProxyFacts, Resolved,
+    Selection, Subject, SubjectName,
 };
 
 type Tried<T> = Result<T, Box<dyn std::error::Error>>;
@@ -18,6 +18,7 @@ fn facts() -> Tried<NodeFacts> {
         api_server: "http://127.0.0.1:8001".to_owned(),
         cluster_cidrs: vec!["10.1.0.0/16".parse()?, "fd00:10:1::/48".parse()?],
         service_cidrs: vec!["10.96.0.0/16".parse()?, "fd00:10:96::/112".parse()?],
+        proxy: ProxyFacts::default(),
         run_dir: PathBuf::from("/run/n1"),
     })
 }

@@ -8,6 +8,7 @@ mod objects;
 mod places;
 mod proxy;
 mod rules;
+mod settings;
 mod start;
 
 use std::collections::BTreeSet;
