@@ -258,6 +258,9 @@ impl Used {
         if let Some(words) = node_port_addresses {
             self.add("node-port-addresses");
             let primary = words.iter().filter(|word| *word == "primary").count();
+            if primary > 0 {
+                self.add("node-port-addresses-primary");
+            }
             let mixed = primary > 0 && primary < words.len();
             if mixed || words.iter().any(|word| word == "localhost" || word == "all") {
                 self.add("node-port-address-words");

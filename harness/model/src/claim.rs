@@ -61,10 +61,12 @@ pub fn claim<'w>(
         if flow.protocol == Protocol::Tcp
             && health_check_port(service) == Some(flow.to.port())
             && node.addresses.contains(&flow.to.ip())
-            && !matches!(takes, Takes::No(_))
         {
             let sure = takes == Takes::Yes;
-            claims.push(Claim { service, port: None, kind: ClaimKind::HealthCheck, sure });
+            let limited = features.has("node-port-addresses-limit-health-checks");
+            if !(limited && matches!(takes, Takes::No(_))) {
+                claims.push(Claim { service, port: None, kind: ClaimKind::HealthCheck, sure });
+            }
         }
     }
     claims

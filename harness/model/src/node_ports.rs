@@ -1,6 +1,6 @@
 //! Which addresses of a node accept node ports.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use touchstone_spec::{Family, Features, Node, NodePortAddresses, ProxySettings, Reason};
 
@@ -64,6 +64,13 @@ fn on_loopback(settings: &ProxySettings, ip: IpAddr, features: &Features) -> Tak
     }
     if let Some(why) = excluded(settings, ip) {
         return Takes::No(why);
+    }
+    if let NodePortAddresses::Ranges(ranges) = &settings.node_port_addresses
+        && ip != IpAddr::V4(Ipv4Addr::LOCALHOST)
+        && ranges.iter().any(|r| Family::of(r.addr()) == Family::of(ip) && r.prefix_len() > 0)
+    {
+        // Ranges select among the addresses that links have, and the loopback has one.
+        return Takes::Maybe(reason(&format!("no link has the address {ip}"), ADDRESSES));
     }
     let (leaves, serves) = match Family::of(ip) {
         Family::V4 => {

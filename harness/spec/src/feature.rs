@@ -95,7 +95,11 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
     },
     KnownFeature {
         name: "node-port-addresses",
-        promise: "can be told which addresses accept node ports, by ranges or the word primary",
+        promise: "can be told by ranges which addresses accept node ports",
+    },
+    KnownFeature {
+        name: "node-port-addresses-primary",
+        promise: "can be told to serve node ports on the addresses in the Node object only",
     },
     KnownFeature {
         name: "node-port-address-words",
@@ -104,6 +108,10 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
     KnownFeature {
         name: "node-port-addresses-limit-drops",
         promise: "drops packets to node ports on no address that does not accept node ports",
+    },
+    KnownFeature {
+        name: "node-port-addresses-limit-health-checks",
+        promise: "answers health checks on no address that does not accept node ports",
     },
     KnownFeature {
         name: "detect-local-cluster-cidr",
