@@ -268,7 +268,12 @@ impl Checker<'_> {
             }
             shape.outside = outside.value;
         }
-        shape.proxy = text.proxy.clone();
+        if let Some(proxy) = &text.proxy {
+            if let Err(error) = proxy.value.check(&shape.node_names()) {
+                self.wrong(proxy.place, error.to_string());
+            }
+            shape.proxy.clone_from(&proxy.value);
+        }
         shape.network = text.network.clone();
         let mut features = BTreeSet::new();
         for name in &text.features {

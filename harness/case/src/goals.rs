@@ -1,7 +1,7 @@
 //! Destinations: what a target of a row stands for.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use touchstone_spec::api::{Service, ServicePort};
 use touchstone_spec::{Family, FrontendKind, Protocol};
@@ -76,6 +76,9 @@ impl Scene<'_, '_> {
                     text: format!("unallocated clusterIP:{number}/{protocol}"),
                 }])
             }
+            Target::Loopback { service, address, port } => {
+                self.loopback(service, *address, port.as_ref(), place, family)
+            }
             Target::Node { node, port, protocol } => {
                 self.known_node(node, place)?;
                 let protocol = protocol.unwrap_or(self.context.protocol);
@@ -96,6 +99,49 @@ impl Scene<'_, '_> {
                 }])
             }
         }
+    }
+
+    /// A Service's node ports on a loopback address, of whichever node the client is.
+    fn loopback(
+        &mut self,
+        service: &str,
+        given: Option<Ipv4Addr>,
+        port: Option<&PortRef>,
+        place: Place,
+        family: Family,
+    ) -> Result<Vec<Goal>, CaseError> {
+        let address = match (family, given) {
+            (Family::V4, given) => given.unwrap_or(Ipv4Addr::LOCALHOST).into(),
+            (Family::V6, None) => Ipv6Addr::LOCALHOST.into(),
+            (Family::V6, Some(address)) => {
+                let message = format!("{address} is an IPv4 address, and the row is for IPv6 too");
+                return Err(self
+                    .context
+                    .wrong(place, message)
+                    .help("set `axes: { family: [v4] }`, or `family: v4` in the row"));
+            }
+        };
+        let Some(versions) = self.history.get(service) else {
+            return Err(no_service(self.context.source, place, service, self.history));
+        };
+        let ports = self.frontend_ports(service, versions, FrontendKind::NodePort, port, place)?;
+        let several = ports.len() > 1 || port.is_some();
+        let written = given.map_or_else(|| "loopback".to_owned(), |given| given.to_string());
+        let goals = ports.into_iter().map(|(number, protocol, name)| Goal {
+            kind: FrontendKind::NodePort,
+            address,
+            port: number,
+            protocol,
+            owner: None,
+            via: None,
+            text: match &name {
+                Some(name) if several => format!("{service} nodePort@{written}:{name}"),
+                Some(_) => format!("{service} nodePort@{written}"),
+                None => format!("{service} nodePort@{written}:{number}/{protocol}"),
+            },
+            service: name.map(|name| (service.to_owned(), name)),
+        });
+        Ok(goals.collect())
     }
 
     fn direct(

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use touchstone_spec::{FrontendKind, OutcomeKind, Protocol};
@@ -84,6 +85,8 @@ pub(crate) enum Target {
     Direct { service: String, endpoint: String, port: Option<PortRef> },
     /// An address of the Service range that nobody owns.
     Unallocated { node: Option<String>, port: Option<PortRef> },
+    /// A node port on a loopback address; without an address the usual one of the family.
+    Loopback { service: String, address: Option<Ipv4Addr>, port: Option<PortRef> },
     /// A node's own address.
     Node { node: String, port: u16, protocol: Option<Protocol> },
 }
@@ -130,6 +133,9 @@ impl Target {
             };
         }
         let (head, port) = split_port(rest)?;
+        if let Some(address) = head.strip_prefix("nodePort@").and_then(loopback) {
+            return Ok(Target::Loopback { service: service.to_owned(), address, port });
+        }
         let (head, node) = match head.split_once('@') {
             Some((head, node)) if is_name(node) => (head, Some(node.to_owned())),
             Some((_, node)) => return expected(format!("`{node}` is not a name of a node")),
@@ -167,6 +173,15 @@ impl Target {
             };
         }
         Ok(Target::Frontend { service: service.to_owned(), kind, index, node, port })
+    }
+}
+
+/// `loopback`, or an IPv4 address of the loopback.
+fn loopback(text: &str) -> Option<Option<Ipv4Addr>> {
+    match text.parse::<Ipv4Addr>() {
+        Ok(address) if address.is_loopback() => Some(Some(address)),
+        Ok(_) => None,
+        Err(_) => (text == "loopback").then_some(None),
     }
 }
 
@@ -322,6 +337,13 @@ mod tests {
             "Unallocated { node: None, port: Some(Number(80, None)) }",
         );
         check("node@n2:80/tcp", "Node { node: \"n2\", port: 80, protocol: Some(Tcp) }");
+        check("web nodePort@loopback", "Loopback { service: \"web\", address: None, port: None }");
+        check(
+            "web nodePort@127.0.0.9:p",
+            "Loopback { service: \"web\", address: Some(127.0.0.9), port: Some(Name(\"p\")) }",
+        );
+        check("web nodePort@128.0.0.1", "error: `128.0.0.1` is not a name of a node");
+        check("web clusterIP@127.0.0.1", "error: `127.0.0.1` is not a name of a node");
         check("web clusterIp", "error: `clusterIp` is not a frontend");
         check("web clusterIp", "did you mean `clusterIP`?");
         check("web", "error: a target is a Service and a frontend");

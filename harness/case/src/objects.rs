@@ -9,7 +9,7 @@ use touchstone_spec::api::{
     ServicePort, ServiceSpec, ServiceStatus, ServiceType, SessionAffinity, SessionAffinityConfig,
     TrafficPolicy,
 };
-use touchstone_spec::{Family, LocalDetector, Protocol};
+use touchstone_spec::{Family, Protocol};
 
 use crate::error::Source;
 use crate::slices::Ports;
@@ -339,16 +339,7 @@ impl Context<'_> {
             return self.book.node(node).map(|(_, node)| hosts(&node.client.addresses));
         }
         if name == "pods" {
-            return Some(match &facts.proxy.detector {
-                LocalDetector::ClusterCidr(nets) => nets.clone(),
-                LocalDetector::None => facts
-                    .nodes
-                    .iter()
-                    .map(|node| &node.client)
-                    .chain(self.book.pods.values())
-                    .flat_map(|pod| pod.addresses.iter().copied().map(IpNet::from))
-                    .collect(),
-            });
+            return Some(facts.pod_cidrs.clone());
         }
         facts.outside.iter().find(|client| client.name == name).map(|client| client.cidrs.clone())
     }

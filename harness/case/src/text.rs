@@ -59,8 +59,8 @@ pub struct NeedsText {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside: Option<At<usize>>,
     /// How the proxies are configured; their own defaults when left out.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub proxy: ProxyWish,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<At<ProxyWish>>,
     /// What the network around them is like; as in the plain lab when left out.
     #[serde(default, skip_serializing_if = "is_default")]
     pub network: NetworkWish,

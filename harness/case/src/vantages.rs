@@ -83,11 +83,23 @@ impl Scene<'_, '_> {
         goal: &Goal,
         place: Place,
     ) -> Result<Flow, CaseError> {
+        if client.kind != ClientKind::Node {
+            self.not_loopback(vantage, goal, place)?;
+        }
         if let (Some(via), true) = (&goal.via, goal.kind != FrontendKind::Direct) {
             let message = format!("only packets from outside enter by a node; {vantage} is inside");
             return Err(self.context.wrong(place, message).help(format!("leave out `@{via}`")));
         }
         Ok(flow(client, None, goal, format!("{vantage} → {}", goal.text)))
+    }
+
+    /// Packets to a loopback address never leave the network they are sent in.
+    fn not_loopback(&self, vantage: &str, goal: &Goal, place: Place) -> Result<(), CaseError> {
+        if !goal.address.is_loopback() {
+            return Ok(());
+        }
+        let message = format!("{} is a node's own loopback; {vantage} is no node", goal.text);
+        Err(self.context.wrong(place, message).help("write `from: node` or `from: node@n1`"))
     }
 
     fn outside_flows(
@@ -102,6 +114,7 @@ impl Scene<'_, '_> {
             let known = self.outside.iter().map(String::as_str);
             return Err(self.context.wrong(place, message).suggest(name, known));
         }
+        self.not_loopback(name, goal, place)?;
         let facts = self.context.book.facts.outside.iter().find(|client| client.name == name);
         let entries: Vec<&String> = match goal.owner.as_ref().or(goal.via.as_ref()) {
             Some(node) => vec![node],

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use touchstone_spec::api::{IpMode, ServiceType, SessionAffinity, TrafficPolicy};
-use touchstone_spec::{ClusterShape, Family, Feature, FrontendKind, Level, PodWish, Protocol};
+use touchstone_spec::{
+    ClusterShape, DetectLocal, Family, Feature, FrontendKind, Level, PodWish, Protocol, ProxyWish,
+};
 
 use crate::Case;
 use crate::grammar::Target;
@@ -95,6 +97,7 @@ impl Variant {
             });
         }
         let body = self.case.body();
+        names.proxy(&self.case.needs().shape.proxy);
         for text in service_texts(body) {
             names.service(text, self.protocol);
         }
@@ -242,6 +245,46 @@ impl Used {
         });
     }
 
+    /// What a proxy must be able to be told.
+    fn proxy(&mut self, wish: &ProxyWish) {
+        let ProxyWish {
+            node_port_addresses,
+            detect_local,
+            masquerade_all,
+            localhost_node_ports,
+            sync_period,
+            min_sync_period,
+        } = wish;
+        if let Some(words) = node_port_addresses {
+            self.add("node-port-addresses");
+            let primary = words.iter().filter(|word| *word == "primary").count();
+            if primary > 0 {
+                self.add("node-port-addresses-primary");
+            }
+            let mixed = primary > 0 && primary < words.len();
+            if mixed || words.iter().any(|word| word == "localhost" || word == "all") {
+                self.add("node-port-address-words");
+            }
+        }
+        match detect_local {
+            Some(DetectLocal::ClusterCidr) => self.add("detect-local-cluster-cidr"),
+            Some(DetectLocal::NodeCidr) => self.add("detect-local-node-cidr"),
+            Some(DetectLocal::BridgeInterface) => self.add("detect-local-bridge"),
+            Some(DetectLocal::InterfaceNamePrefix) => self.add("detect-local-interface-prefix"),
+            Some(DetectLocal::None) => self.add("detect-local-none"),
+            None => {}
+        }
+        if masquerade_all.is_some() {
+            self.add("masquerade-all");
+        }
+        if localhost_node_ports.is_some() {
+            self.add("localhost-node-ports-switch");
+        }
+        if sync_period.is_some() || min_sync_period.is_some() {
+            self.add("sync-periods");
+        }
+    }
+
     fn service(&mut self, text: &ServiceText, axis: Protocol) {
         for port in text.ports.get().into_iter().flatten() {
             self.protocol(port.protocol.unwrap_or(axis));
@@ -299,7 +342,13 @@ impl Used {
 
     fn targets(&mut self, words: &Words) {
         for word in &words.0 {
-            if let Ok(Target::Frontend { kind, .. }) = Target::parse(&word.value) {
+            let kind = match Target::parse(&word.value) {
+                Ok(Target::Frontend { kind, .. }) => Some(kind),
+                Ok(Target::Loopback { .. }) => Some(FrontendKind::NodePort),
+                Ok(Target::Direct { .. } | Target::Unallocated { .. } | Target::Node { .. })
+                | Err(_) => None,
+            };
+            if let Some(kind) = kind {
                 match kind {
                     FrontendKind::NodePort => self.add("node-port"),
                     FrontendKind::ExternalIp => self.add("external-ips"),

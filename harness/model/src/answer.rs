@@ -5,14 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use touchstone_spec::api::{SessionAffinity, TrafficPolicy};
 use touchstone_spec::{
-    Allowed, ClientKind, Expectation, Family, Features, Flow, Node, OutcomeKind, Reason, World,
+    Allowed, ClientKind, Expectation, Family, Features, Flow, LocalDetector, Node, OutcomeKind,
+    Reason, World,
 };
 
-use crate::claim::{Claim, ClaimKind, claim};
+use crate::claim::{Claim, ClaimKind, claim, has_node_port};
 use crate::endpoints::{backends, choose, reason};
-use crate::path::{entry, is_local_pod, is_own_node, kept_source, node_addresses};
+use crate::node_ports::{Takes, takes};
+use crate::path::{detection, entry, is_local_pod, is_own_node, kept_source, node_addresses};
 
 const POLICY: &str = "v1.Service externalTrafficPolicy";
+const DETECT: &str = "KubeProxyConfiguration detectLocalMode";
 const PROXY: &str = "v1.Service: virtual IPs and service proxies";
 
 pub(crate) fn answer(world: &World, flow: &Flow, features: &Features) -> Expectation {
@@ -22,9 +25,17 @@ pub(crate) fn answer(world: &World, flow: &Flow, features: &Features) -> Expecta
         }
         return one(Allowed::Unhandled, reason("the packet enters no node", PROXY));
     };
-    let claims = claim(world, flow, node);
+    let claims = claim(world, flow, node, features);
     match claims.as_slice() {
         [] => unclaimed(world, flow, node, features),
+        [only] if !only.sure => {
+            // What the API does not promise and no feature settles: both are right.
+            let mut either = claimed(world, flow, only, node, features);
+            let neither = unclaimed(world, flow, node, features);
+            either.allowed.extend(neither.allowed);
+            either.reasons.extend(neither.reasons);
+            Expectation { cover: false, sticky: false, ..either }
+        }
         [only] => match (only.kind, only.port) {
             (ClaimKind::HealthCheck, _) | (_, None) => health_check(world, flow, only, node),
             (
@@ -72,6 +83,9 @@ fn unclaimed(world: &World, flow: &Flow, node: &Node, features: &Features) -> Ex
         return direct(world, flow);
     }
     if world.owner(ip).is_some() || ip.is_loopback() {
+        if let Some(answer) = outside_node_port_addresses(world, flow, node, features) {
+            return answer;
+        }
         return one(
             Allowed::Refused,
             reason(
@@ -106,6 +120,46 @@ fn unclaimed(world: &World, flow: &Flow, node: &Node, features: &Features) -> Ex
     one(Allowed::Unhandled, reason("no Service has this address", PROXY))
 }
 
+/// A node port on an address that does not accept node ports: nobody listens there.
+///
+/// A proxy may drop what the policy Local would drop on other addresses: nothing answers in any
+/// case.
+fn outside_node_port_addresses(
+    world: &World,
+    flow: &Flow,
+    node: &Node,
+    features: &Features,
+) -> Option<Expectation> {
+    let why = match takes(&world.proxy, node, flow.to.ip(), features) {
+        Takes::Yes => return None,
+        Takes::No(why) | Takes::Maybe(why) => why,
+    };
+    let proxied = world.services.iter().filter(|service| crate::claim::is_proxied(service));
+    let (service, port) = proxied
+        .flat_map(|service| service.spec.ports.iter().map(move |port| (service, port)))
+        .find(|(service, port)| {
+            has_node_port(service, port, flow.to.port()) && port.transport() == flow.protocol
+        })?;
+    let mut answer = one(Allowed::Refused, why);
+    let local = service.spec.external_traffic_policy == Some(TrafficPolicy::Local);
+    let here = choose(&backends(world, service, port, flow.family()), TrafficPolicy::Local, node);
+    if local
+        && here.any_anywhere
+        && here.addresses.is_empty()
+        && !features.has("node-port-addresses-limit-drops")
+    {
+        answer.allowed.insert(Allowed::Dropped);
+        answer.reasons.push(reason(
+            &format!(
+                "no endpoint on {} under the policy Local: it may drop on any address",
+                node.name
+            ),
+            POLICY,
+        ));
+    }
+    Some(answer)
+}
+
 /// A destination that one Service port claims.
 fn claimed(
     world: &World,
@@ -119,7 +173,7 @@ fn claimed(
     };
     let service = claim.service;
     let own_node = is_own_node(flow, node);
-    let local_pod = is_local_pod(world, flow);
+    let local_pod = is_local_pod(world, flow, node);
     let all = backends(world, service, port, flow.family());
     let mut reasons = vec![claimed_by(flow, claim)];
 
@@ -127,7 +181,8 @@ fn claimed(
     let (policy, masquerade) = match claim.kind {
         ClaimKind::ClusterIp | ClaimKind::HealthCheck => {
             let policy = service.spec.internal_traffic_policy.unwrap_or_default();
-            let detects = world.proxy.detector != touchstone_spec::LocalDetector::None;
+            let detects = world.proxy.detector != LocalDetector::None;
+            reasons.extend(cluster_ip_masquerade(world, local_pod));
             (policy, world.proxy.masquerade_all || (detects && !local_pod))
         }
         ClaimKind::NodePort | ClaimKind::ExternalIp | ClaimKind::LoadBalancer => {
@@ -147,7 +202,19 @@ fn claimed(
                     ));
                     (TrafficPolicy::Cluster, false)
                 }
-                TrafficPolicy::Local => (TrafficPolicy::Local, false),
+                TrafficPolicy::Local => {
+                    if flow.client.kind == ClientKind::Pod {
+                        let by = detection(&world.proxy.detector);
+                        reasons.push(reason(
+                            &format!(
+                                "{} takes this pod for a client from outside ({by})",
+                                node.name
+                            ),
+                            DETECT,
+                        ));
+                    }
+                    (TrafficPolicy::Local, false)
+                }
             }
         }
     };
@@ -157,6 +224,13 @@ fn claimed(
         reasons.push(reason(
             "cluster IPs are for clients inside the cluster; what happens to packets from outside \
              is left to the proxy",
+            "v1.Service type ClusterIP",
+        ));
+        return Expectation { open: true, reasons, ..Expectation::default() };
+    }
+    if from_outside && !masquerade {
+        reasons.push(reason(
+            "replies to a client outside need not pass the node that translated the request",
             "v1.Service type ClusterIP",
         ));
         return Expectation { open: true, reasons, ..Expectation::default() };
@@ -233,6 +307,24 @@ fn claimed(
         ));
     }
     Expectation { allowed, cover: !sticky, sticky, open, reasons }
+}
+
+/// Why traffic to a cluster IP is masqueraded or not, where that is not as in most clusters.
+fn cluster_ip_masquerade(world: &World, local_pod: bool) -> Option<Reason> {
+    let detector = &world.proxy.detector;
+    if world.proxy.masquerade_all {
+        return Some(reason(
+            "masqueradeAll: everybody's traffic to cluster IPs is masqueraded",
+            "KubeProxyConfiguration masqueradeAll",
+        ));
+    }
+    let text = match (detector, local_pod) {
+        (LocalDetector::ClusterCidr(_), _) => return None,
+        (LocalDetector::None, _) => "traffic to cluster IPs is not masqueraded",
+        (_, true) => "the client is a pod of the node",
+        (_, false) => "the client is no pod of the node",
+    };
+    Some(reason(&format!("{text} ({})", detection(detector)), DETECT))
 }
 
 /// A health-check node port: 200 with the number of ready endpoints on the node, or 503.

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use touchstone_spec::api::{
     HEADLESS_LABEL, PROXY_NAME_LABEL, Service, ServicePort, ServiceType, TrafficPolicy,
 };
-use touchstone_spec::{Family, Flow, Node, NodePortAddresses, Protocol, World};
+use touchstone_spec::{Features, Flow, Node, Protocol, World};
+
+use crate::node_ports::{Takes, takes};
 
 /// A Service port that claims the destination of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub struct Claim<'w> {
     pub port: Option<&'w ServicePort>,
     /// By which kind of address.
     pub kind: ClaimKind,
+    /// Whether every proxy with the subject's features serves it there, or some only.
+    pub sure: bool,
 }
 
 /// By which kind of address a Service claims a destination.
@@ -36,22 +40,33 @@ pub enum ClaimKind {
 /// Every claim on the destination of a flow at `node`; more than one is a conflict that the API
 /// leaves undefined.
 #[must_use]
-pub fn claim<'w>(world: &'w World, flow: &Flow, node: &Node) -> Vec<Claim<'w>> {
+pub fn claim<'w>(
+    world: &'w World,
+    flow: &Flow,
+    node: &Node,
+    features: &Features,
+) -> Vec<Claim<'w>> {
+    let takes = takes(&world.proxy, node, flow.to.ip(), features);
     let mut claims = Vec::new();
     for service in world.services.iter().filter(|service| is_proxied(service)) {
         let Some(cluster_ip) = service.cluster_ip(flow.family()) else {
             continue;
         };
         for port in service.spec.ports.iter().filter(|port| port.transport() == flow.protocol) {
-            if let Some(kind) = kind_of(world, flow, node, service, cluster_ip, port) {
-                claims.push(Claim { service, port: Some(port), kind });
+            if let Some(kind) = kind_of(flow, &takes, service, cluster_ip, port) {
+                let sure = kind != ClaimKind::NodePort || takes == Takes::Yes;
+                claims.push(Claim { service, port: Some(port), kind, sure });
             }
         }
         if flow.protocol == Protocol::Tcp
             && health_check_port(service) == Some(flow.to.port())
             && node.addresses.contains(&flow.to.ip())
         {
-            claims.push(Claim { service, port: None, kind: ClaimKind::HealthCheck });
+            let sure = takes == Takes::Yes;
+            let limited = features.has("node-port-addresses-limit-health-checks");
+            if !(limited && matches!(takes, Takes::No(_))) {
+                claims.push(Claim { service, port: None, kind: ClaimKind::HealthCheck, sure });
+            }
         }
     }
     claims
@@ -79,9 +94,8 @@ fn health_check_port(service: &Service) -> Option<u16> {
 }
 
 fn kind_of(
-    world: &World,
     flow: &Flow,
-    node: &Node,
+    takes: &Takes,
     service: &Service,
     cluster_ip: IpAddr,
     port: &ServicePort,
@@ -99,25 +113,15 @@ fn kind_of(
             return Some(ClaimKind::ExternalIp);
         }
     }
+    let here = has_node_port(service, port, flow.to.port()) && !matches!(takes, Takes::No(_));
+    here.then_some(ClaimKind::NodePort)
+}
+
+/// Whether a Service port has that number as its node port.
+pub(crate) fn has_node_port(service: &Service, port: &ServicePort, number: u16) -> bool {
     let has_node_ports = match service.spec.service_type {
         ServiceType::NodePort | ServiceType::LoadBalancer => true,
         ServiceType::ClusterIP | ServiceType::ExternalName => false,
     };
-    let here = has_node_ports
-        && port.node_port == Some(flow.to.port())
-        && takes_node_ports(world, node, ip);
-    here.then_some(ClaimKind::NodePort)
-}
-
-/// Whether a node's address accepts node ports.
-fn takes_node_ports(world: &World, node: &Node, ip: IpAddr) -> bool {
-    match &world.proxy.node_port_addresses {
-        NodePortAddresses::Default => node.internal_ip(Family::of(ip)) == Some(ip),
-        NodePortAddresses::Ranges(ranges) => {
-            let same_family: Vec<_> =
-                ranges.iter().filter(|r| Family::of(r.addr()) == Family::of(ip)).collect();
-            node.addresses.contains(&ip)
-                && (same_family.is_empty() || same_family.iter().any(|r| r.contains(&ip)))
-        }
-    }
+    has_node_ports && port.node_port == Some(number)
 }

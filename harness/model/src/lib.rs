@@ -7,6 +7,7 @@
 mod answer;
 mod claim;
 mod endpoints;
+mod node_ports;
 mod path;
 
 pub use claim::{Claim, ClaimKind, claim};

@@ -25,7 +25,7 @@ mod wiring;
 pub use error::Error;
 pub use namespace::{Isolation, Namespace, NamespaceKind};
 pub use plan::{Family, Prefix};
-pub use pod::Pod;
+pub use pod::{POD_LINK_PREFIX, Pod};
 pub use settings::{Role, Unset};
 pub use tap::{Arrival, Filter, Tap};
 pub use topology::{Node, NodeShape, Outside, Shape, Topology};

@@ -127,6 +127,11 @@ impl Pod {
         self.claim.place.slot
     }
 
+    /// Name of its link on its node; it begins with [`POD_LINK_PREFIX`].
+    pub fn link(&self) -> String {
+        link_name(self.claim.place)
+    }
+
     /// Its first address of a family, the one it sends from.
     pub fn address(&self, family: Family) -> IpAddr {
         self.claim.address(family)
@@ -291,11 +296,18 @@ fn finish_all<'a>(
     begun.into_iter().try_for_each(Changing::finish)
 }
 
+/// What the names of pods' links begin with, on their nodes.
+pub const POD_LINK_PREFIX: &str = "pod";
+
+fn link_name(place: Place) -> String {
+    format!("{POD_LINK_PREFIX}{}", place.link)
+}
+
 /// The node's side of a pod.
 fn near_changes(changes: &mut Vec<Change>, pod: &Pod) {
     let (node, place) = (pod.claim.node.number(), pod.claim.place);
     changes.push(Change::Veth {
-        near: end(format!("pod{}", place.link), place.link, near_mac(node, place)),
+        near: end(link_name(place), place.link, near_mac(node, place)),
         far: end("eth0", UPLINK, pod_mac(node, place)),
         far_namespace: pod.namespace.network(),
         mtu: None,

@@ -167,8 +167,9 @@ impl SubjectRun {
             let run = Arc::clone(&self);
             let beside = Arc::clone(&beside);
             tasks.spawn(async move {
-                // The largest shared cluster starts at once, others when there is room.
-                let _room = if batch.alone { Some(beside.acquire_owned().await) } else { None };
+                // Shared clusters with plain settings start at once, others when there is room.
+                let waits = batch.alone || !batch.shape.is_plain();
+                let _room = if waits { Some(beside.acquire_owned().await) } else { None };
                 run.batch(batch).await;
             });
         }

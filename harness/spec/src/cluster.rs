@@ -47,6 +47,12 @@ impl ClusterShape {
             && self.network == other.network
     }
 
+    /// Whether it asks for no settings of proxies or network.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.proxy == ProxyWish::default() && self.network == NetworkWish::default()
+    }
+
     /// Names of the nodes, in order.
     #[must_use]
     pub fn node_names(&self) -> Vec<String> {
@@ -75,6 +81,8 @@ pub struct ClusterFacts {
     pub outside: Vec<ClientFacts>,
     /// How the proxies are configured.
     pub proxy: ProxySettings,
+    /// Ranges that hold every pod, one per family.
+    pub pod_cidrs: Vec<IpNet>,
     /// Ranges from which cluster IPs are taken, one per family.
     pub service_cidrs: Vec<IpNet>,
     /// Ranges of load-balancer addresses that the provider carries, one per family.
@@ -105,6 +113,8 @@ pub struct NodeFacts {
     pub zone: Option<String>,
     /// Every address; the first of each family is its InternalIP.
     pub addresses: Vec<IpAddr>,
+    /// The pod ranges of its Node object, one per family.
+    pub pod_cidrs: Vec<IpNet>,
     /// The client pod that stands on it for all cases.
     pub client: PodFacts,
 }

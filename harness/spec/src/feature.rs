@@ -65,10 +65,77 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         name: "cluster-ips-from-outside",
         promise: "serves packets to cluster IPs that enter a node from outside the cluster",
     },
-    KnownFeature { name: "localhost-node-ports", promise: "serves IPv4 node ports on 127.0.0.1" },
+    KnownFeature {
+        name: "localhost-node-ports",
+        promise: "serves IPv4 node ports on 127.0.0.0/8, unless told otherwise",
+    },
+    KnownFeature {
+        name: "no-localhost-node-ports",
+        promise: "leaves node ports on IPv4 loopback addresses alone",
+    },
+    KnownFeature {
+        name: "no-ipv6-localhost-node-ports",
+        promise: "leaves node ports on the IPv6 loopback address alone",
+    },
+    KnownFeature {
+        name: "localhost-node-ports-switch",
+        promise: "can be told whether node ports answer on loopback addresses",
+    },
     KnownFeature {
         name: "node-ports-on-all-addresses",
-        promise: "serves node ports on every address of a node",
+        promise: "serves node ports on every address of a node, unless told otherwise",
+    },
+    KnownFeature {
+        name: "node-ports-on-primary-addresses",
+        promise: "serves node ports on nothing but the addresses in the Node object, unless told otherwise",
+    },
+    KnownFeature {
+        name: "node-port-addresses",
+        promise: "can be told by ranges which addresses accept node ports",
+    },
+    KnownFeature {
+        name: "node-port-addresses-primary",
+        promise: "can be told to serve node ports on the addresses in the Node object only",
+    },
+    KnownFeature {
+        name: "node-port-address-words",
+        promise: "takes the words primary, localhost and all beside ranges of node-port addresses",
+    },
+    KnownFeature {
+        name: "node-port-addresses-limit-drops",
+        promise: "drops packets to node ports on no address that does not accept node ports",
+    },
+    KnownFeature {
+        name: "node-port-addresses-limit-health-checks",
+        promise: "answers health checks on no address that does not accept node ports",
+    },
+    KnownFeature {
+        name: "detect-local-cluster-cidr",
+        promise: "can tell pods by the ranges of all pods",
+    },
+    KnownFeature {
+        name: "detect-local-node-cidr",
+        promise: "can tell pods by the pod ranges of the own Node object",
+    },
+    KnownFeature {
+        name: "detect-local-bridge",
+        promise: "can tell pods by the one link by which their packets arrive",
+    },
+    KnownFeature {
+        name: "detect-local-interface-prefix",
+        promise: "can tell pods by the beginning of the name of the link by which packets arrive",
+    },
+    KnownFeature {
+        name: "detect-local-none",
+        promise: "can do without telling pods from other clients",
+    },
+    KnownFeature {
+        name: "masquerade-all",
+        promise: "can be told to masquerade all traffic to cluster IPs",
+    },
+    KnownFeature {
+        name: "sync-periods",
+        promise: "can be told the longest and the shortest time between two syncs",
     },
     KnownFeature {
         name: "flushes-udp-on-service-delete",

@@ -13,6 +13,7 @@ mod feature;
 mod flow;
 mod outcome;
 mod plan;
+mod proxy;
 mod settings;
 mod verdict;
 mod world;
@@ -24,9 +25,10 @@ pub use family::{Family, Protocol};
 pub use feature::{Feature, FeatureError, Features, KNOWN_FEATURES, KnownFeature};
 pub use flow::{Client, ClientKind, Flow, FrontendKind};
 pub use outcome::{Observation, Outcome, OutcomeKind, Refusal};
+pub use proxy::{LOOPBACK_V4, LocalDetector, NodePortAddresses, ProxySettings, WishError};
 pub use settings::{
     DetectLocal, Firewall, IptablesBackend, LoadBalancers, NetworkWish, NodesJoined, PodsToNodes,
     ProxyWish,
 };
 pub use verdict::{Excuse, Level, Verdict};
-pub use world::{LocalDetector, Node, NodePortAddresses, ProxySettings, World};
+pub use world::{Node, World};

@@ -7,10 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::{
-    ClientFacts, ClusterFacts, ClusterShape, LocalDetector, NodeFacts, NodePortAddresses, PodFacts,
-    ProxySettings,
-};
+use crate::{ClientFacts, ClusterFacts, ClusterShape, NodeFacts, PodFacts, ProxySettings};
 
 /// Number of the pod that stands on each node as a client for all cases.
 const CLIENT_POD: u16 = 10;
@@ -35,6 +32,10 @@ impl ClusterFacts {
                 Ipv4Addr::new(172, 18, i as u8, 2).into(),
                 Ipv6Addr::new(0xfd00, 0x172, 0x18, i, 0, 0, 0, 2).into(),
             ],
+            pod_cidrs: vec![
+                v4(10, 244, i as u8, 0, 24),
+                v6([0xfd00, 0x10, 0x244, i, 0, 0, 0, 0], 64),
+            ],
             client: PodFacts::planned(name, i, CLIENT_POD),
         });
         let outside = (1..).zip(shape.outside_names()).map(|(k, name)| ClientFacts {
@@ -45,15 +46,13 @@ impl ClusterFacts {
                 v6([0x2001, 0xdb8, 0x64, k, 0, 0, 0, 0], 64),
             ],
         });
+        let nodes: Vec<NodeFacts> = nodes.collect();
+        let pods = pod_cidrs();
         ClusterFacts {
-            nodes: nodes.collect(),
+            proxy: ProxySettings::of(&shape.proxy, &nodes, &pods, &service_cidrs),
+            pod_cidrs: pods,
+            nodes,
             outside: outside.collect(),
-            proxy: ProxySettings {
-                detector: LocalDetector::ClusterCidr(pod_cidrs()),
-                masquerade_all: false,
-                node_port_addresses: NodePortAddresses::Default,
-                service_cidrs: service_cidrs.clone(),
-            },
             service_cidrs,
             load_balancer_cidrs: vec![
                 v4(198, 18, 0, 0, 16),

@@ -2,11 +2,10 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{EndpointSlice, Service};
-use crate::{Change, Family};
+use crate::{Change, Family, ProxySettings};
 
 /// Complete API state and placement at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -86,39 +85,4 @@ impl Node {
     pub fn internal_ip(&self, family: Family) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
     }
-}
-
-/// How the proxies of a cluster are configured, as far as it changes what clients see.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct ProxySettings {
-    /// How a proxy tells pods from other clients.
-    pub detector: LocalDetector,
-    /// Whether traffic to cluster IPs is masqueraded for everyone.
-    pub masquerade_all: bool,
-    /// Which node addresses accept node ports.
-    pub node_port_addresses: NodePortAddresses,
-    /// The cluster's Service ranges.
-    pub service_cidrs: Vec<IpNet>,
-}
-
-/// How a proxy tells pods from other clients (`detectLocalMode`).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LocalDetector {
-    /// It cannot.
-    #[default]
-    None,
-    /// Sources within these ranges are pods, wherever they run.
-    ClusterCidr(Vec<IpNet>),
-}
-
-/// Which node addresses accept node ports (`nodePortAddresses`).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NodePortAddresses {
-    /// The subject's default: at least the InternalIPs; others are the subject's choice.
-    #[default]
-    Default,
-    /// Those inside these ranges.
-    Ranges(Vec<IpNet>),
 }

@@ -22,6 +22,14 @@ const LAUNCH_NAMES: &[&str] = &[
     "node.addresses",
     "cluster_cidrs",
     "service_cidrs",
+    "proxy.node_port_addresses",
+    "proxy.detect_local",
+    "proxy.bridge_interface",
+    "proxy.interface_name_prefix",
+    "proxy.masquerade_all",
+    "proxy.localhost_node_ports",
+    "proxy.sync_period",
+    "proxy.min_sync_period",
 ];
 
 const SOURCE_NAMES: &[&str] = &["release", "arch"];

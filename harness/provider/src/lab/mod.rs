@@ -10,6 +10,7 @@ mod places;
 mod proxy;
 mod ready;
 mod rules;
+mod settings;
 mod start;
 
 use std::collections::BTreeSet;

@@ -104,6 +104,12 @@ impl Places {
         pods.by_place.get(place).map(|pod| Held::Pod(Arc::clone(pod)))
     }
 
+    /// Name of a pod's link on its node.
+    pub(super) fn link(&self, place: &str) -> Option<String> {
+        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.by_place.get(place).map(|pod| pod.link())
+    }
+
     /// A TCP socket for one attempt of a flow.
     pub(super) async fn tcp(&self, flow: &Flow) -> Result<OwnedFd, String> {
         let from = source(flow, 0);

@@ -17,14 +17,14 @@ use touchstone_spec::api::{
 };
 use touchstone_spec::{
     CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, PodFacts,
-    PodWish, Protocol, ServerWish,
+    PodWish, Protocol, ProxySettings, ServerWish,
 };
 use touchstone_subject::{Launch, NodeFacts};
 
 use super::cluster::LabCluster;
 use super::places::Places;
 use super::proxy::Proxy;
-use super::{Lab, objects};
+use super::{Lab, objects, settings};
 use crate::{ClusterError, ClusterRequest, Notice, Provider, Started};
 
 /// Port of the API server on the loopback of every node.
@@ -80,7 +80,7 @@ impl Provider for Lab {
             objects::apply(&api, &change)?;
         }
         let (tell, notices) = mpsc::unbounded_channel();
-        let proxies = self.proxies(request, &facts, &topology, &tell)?;
+        let proxies = self.proxies(request, &facts, &places, &topology, &tell)?;
         for proxy in proxies.values() {
             proxy.start()?;
         }
@@ -172,6 +172,7 @@ impl Lab {
         &self,
         request: &ClusterRequest,
         facts: &ClusterFacts,
+        places: &Places,
         topology: &Arc<Topology>,
         tell: &UnboundedSender<Notice>,
     ) -> Result<BTreeMap<String, Arc<Proxy>>, ClusterError> {
@@ -184,8 +185,9 @@ impl Lab {
                     name: node.name.clone(),
                     addresses: node.addresses.clone(),
                     api_server: format!("http://127.0.0.1:{API_PORT}"),
-                    cluster_cidrs: pod_cidrs(facts),
+                    cluster_cidrs: facts.pod_cidrs.clone(),
                     service_cidrs: facts.service_cidrs.clone(),
+                    proxy: settings::told(&request.shape.proxy, &node.name, facts, places)?,
                     run_dir: PathBuf::from(RUN_DIR),
                 },
             )
@@ -234,6 +236,13 @@ fn facts(request: &ClusterRequest, topology: &Topology, clients: Vec<PodFacts>) 
     for (node, client) in facts.nodes.iter_mut().zip(clients) {
         node.client = client;
     }
+    // Some settings speak of the client pods.
+    facts.proxy = ProxySettings::of(
+        &request.shape.proxy,
+        &facts.nodes,
+        &facts.pod_cidrs,
+        &facts.service_cidrs,
+    );
     debug_assert!(
         topology.nodes().zip(&facts.nodes).all(|(made, planned)| {
             planned.addresses == plan::Family::BOTH.map(|family| made.address(family))
@@ -241,13 +250,6 @@ fn facts(request: &ClusterRequest, topology: &Topology, clients: Vec<PodFacts>) 
         "the network and the suite follow the same address plan"
     );
     facts
-}
-
-fn pod_cidrs(facts: &ClusterFacts) -> Vec<ipnet::IpNet> {
-    match &facts.proxy.detector {
-        touchstone_spec::LocalDetector::ClusterCidr(ranges) => ranges.clone(),
-        touchstone_spec::LocalDetector::None => Vec::new(),
-    }
 }
 
 /// Every client pod answers on [`CLIENT_PORT`].
