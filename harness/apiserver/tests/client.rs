@@ -340,6 +340,7 @@ async fn lies_are_told_to_their_watcher_only() {
     served.server.set_lies(vec![Lie {
         watcher: Some("n1".to_owned()),
         kind: "Service".to_owned(),
+        within: None,
         how: How::Set("spec.sessionAffinity".parse::<FieldPath>().unwrap(), json!("None")),
     }]);
     let path = "/api/v1/namespaces/default/services/web";
