@@ -30,7 +30,7 @@ struct Row {
     set: Option<Value>,
     lie: Option<String>,
     #[serde(default = "iptables")]
-    on: String,
+    mode: String,
     noticed: Option<String>,
     unnoticed: Option<String>,
     stillborn: Option<String>,
@@ -85,7 +85,7 @@ fn noticed(rows: &[Row]) -> BTreeMap<&str, Vec<(&Row, &str)>> {
     let mut modes: BTreeMap<&str, Vec<(&Row, &str)>> = BTreeMap::new();
     for row in rows {
         if let Some(case) = &row.noticed {
-            modes.entry(&row.on).or_default().push((row, case));
+            modes.entry(&row.mode).or_default().push((row, case));
         }
     }
     modes
@@ -161,7 +161,7 @@ fn a_lie_about_the_cluster_is_noticed() {
 fn lies_that_nobody_can_notice_are_not_noticed() {
     let rows = table();
     for (mode, noticed) in noticed(&rows) {
-        let lies = rows.iter().filter(|row| row.on == mode && row.unnoticed.is_some());
+        let lies = rows.iter().filter(|row| row.mode == mode && row.unnoticed.is_some());
         let cases: BTreeSet<&str> = noticed.into_iter().map(|(_, case)| case).collect();
         let lies: BTreeSet<String> = lies.map(Row::told).collect();
         let report = run(mode, &lies, &cases.iter().copied().chain([WITNESS]).collect());
@@ -177,7 +177,7 @@ fn a_proxy_that_cannot_live_with_a_lie_is_no_pass() {
     for row in table() {
         let Some(case) = &row.case else { continue };
         if told.insert(row.told()) {
-            let report = run(&row.on, &[row.told()].into(), &[case.as_str()].into());
+            let report = run(&row.mode, &[row.told()].into(), &[case.as_str()].into());
             report.expect(STAYS_UP, "fail").expect(case, "inconclusive");
         }
     }

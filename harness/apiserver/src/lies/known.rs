@@ -287,7 +287,7 @@ mod tests {
              did you mean endpoints[*].conditions.ready?"
         );
         assert!(refused("Node", "spec.zzz").contains("known: metadata.name, "));
-        assert!(refused("Service", "spec.typewriter").contains("did you mean spec.type?"));
+        assert!(refused("Service", "spec.typ").contains("did you mean spec.type?"));
         let lie = |kind: &str, how, within: Option<&str>| {
             let within = within.map(ToOwned::to_owned);
             Lie { watcher: None, kind: kind.to_owned(), within, how }.check().unwrap_err()
