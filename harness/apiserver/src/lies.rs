@@ -2,6 +2,8 @@
 //!
 //! A lie turns a working proxy into one that ignores a field, to prove that a case would notice.
 
+mod known;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -9,6 +11,8 @@ use serde_json::{Map, Value};
 
 use crate::allocate::Family;
 use crate::fields;
+
+pub use known::{Untellable, known_fields};
 
 /// A field altered for a watcher, in everything sent to it: objects, lists and watch events.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +23,8 @@ pub struct Lie {
     pub kind: String,
     /// A namespace that is told the truth, if any.
     pub spared: Option<String>,
+    /// End of the name of the namespaces lied about; `None` lies about objects everywhere.
+    pub within: Option<String>,
     /// What is altered.
     pub how: How,
 }
@@ -112,10 +118,12 @@ impl Lie {
         self.kind == kind && self.watcher.as_deref().is_none_or(|it| it == watcher)
     }
 
-    /// Alters an object.
+    /// Alters an object, if the lie is about it.
     pub(crate) fn tell(&self, object: &mut Value) {
-        if self.spared.as_deref().is_some_and(|it| fields::text(object, "metadata.namespace") == it)
-        {
+        let namespace = fields::text(object, "metadata.namespace");
+        let spared = self.spared.as_deref() == Some(namespace);
+        let elsewhere = |end: &String| !namespace.ends_with(end.as_str());
+        if spared || self.within.as_ref().is_some_and(elsewhere) {
             return;
         }
         match &self.how {
@@ -215,7 +223,7 @@ mod tests {
 
     fn check(object: Value, how: How, told: Value) {
         let shown = format!("{how:?}");
-        let lie = Lie { watcher: None, kind: "Service".to_owned(), spared: None, how };
+        let lie = Lie { watcher: None, kind: "Service".to_owned(), spared: None, within: None, how };
         let mut heard = object;
         lie.tell(&mut heard);
         assert_eq!(heard, told, "{shown}");
@@ -265,6 +273,22 @@ mod tests {
             How::Set(path("l[*].c.r"), none),
             json!({"l": [{"c": {"r": "None"}}, {"c": {"r": "None"}}]}),
         );
+    }
+
+    #[test]
+    fn only_within_a_namespace() {
+        let lie = Lie {
+            spared: None,
+            watcher: None,
+            kind: "Service".to_owned(),
+            within: Some("-udp-basic".to_owned()),
+            how: How::Hide(path("spec.type")),
+        };
+        for (namespace, left) in [("t1-udp-basic", false), ("t1-udp-other", true), ("", true)] {
+            let mut object = json!({"metadata": {"namespace": namespace}, "spec": {"type": "x"}});
+            lie.tell(&mut object);
+            assert_eq!(object["spec"].get("type").is_some(), left, "{namespace}");
+        }
     }
 
     #[test]

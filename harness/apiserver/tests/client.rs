@@ -341,6 +341,7 @@ async fn lies_are_told_to_their_watcher_only() {
         watcher: Some("n1".to_owned()),
         kind: "Service".to_owned(),
         spared: None,
+        within: None,
         how: How::Set("spec.sessionAffinity".parse::<FieldPath>().unwrap(), json!("None")),
     }]);
     let path = "/api/v1/namespaces/default/services/web";

@@ -158,6 +158,7 @@ async fn watch_events_tell_the_lies_of_the_moment() {
         watcher: None,
         kind: "Service".to_owned(),
         spared: None,
+        within: None,
         how: How::Hide(path.parse::<FieldPath>().unwrap()),
     };
     server.set_lies(vec![lie("spec.ports[1]")]);

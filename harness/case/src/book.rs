@@ -124,6 +124,12 @@ impl Allocator {
     }
 }
 
+/// How the names of the namespaces of a case's variants end.
+#[must_use]
+pub fn namespace_end(case: &str) -> String {
+    format!("-{}", case.replace('/', "-"))
+}
+
 /// A cluster's facts, the pods made for one variant, and what was allocated for it.
 #[derive(Debug)]
 pub struct Book {
@@ -184,8 +190,8 @@ impl Book {
 
     /// The namespace of a variant: unique in a run, a valid DNS label.
     pub(crate) fn namespace(&self, variant: &Variant) -> String {
-        let id = variant.case().id().as_str().replace('/', "-");
-        let name: String = format!("t{}-{id}", self.number).chars().take(63).collect();
+        let end = namespace_end(variant.case().id().as_str());
+        let name: String = format!("t{}{end}", self.number).chars().take(63).collect();
         name.trim_end_matches('-').to_owned()
     }
 

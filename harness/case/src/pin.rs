@@ -85,6 +85,11 @@ impl Pin {
                     format!("the pin says sticky: {sticky}, the model {}", expectation.sticky)
                 })
             })
+            .or_else(|| {
+                let uneven = self.spread == Some(Spread::Even) && expectation.sticky;
+                let why = "the pin says spread: even, the model that a client keeps its endpoint";
+                uneven.then(|| why.to_owned())
+            })
     }
 
     fn outcome_disagrees(&self, expectation: &Expectation) -> Option<String> {
@@ -136,6 +141,9 @@ impl Pin {
             PinnedSource::HandlingNode => addresses_of(world, handling_node(flow, world)?),
             PinnedSource::Node(node) => addresses_of(world, node),
         };
+        if !expectation.kinds().contains(&OutcomeKind::Reached) {
+            return Some("the pin names a source, but nobody may answer".to_owned());
+        }
         let strange = expectation.allowed.iter().any(|allowed| match allowed {
             Allowed::Reached { sources, .. } => sources.is_empty() || !sources.is_subset(&pinned),
             Allowed::Http { .. } | Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => {

@@ -1,6 +1,6 @@
 //! `touchstone lab`: a cluster for a person.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
@@ -70,6 +70,8 @@ fn up(up: &LabUp) -> Result<u8, Failed> {
     let nodes = job.shape.node_names().into_iter().collect();
     job.defects.nodes_exist(&nodes).map_err(Failed::usage)?;
     job.defects.lies().map_err(Failed::usage)?;
+    // A lab for a person runs no case.
+    job.defects.cases_run(&BTreeSet::new()).map_err(Failed::usage)?;
     let state = job.state.clone();
     let ended = contained_with(&Order::Lab(job), true, &[listener.as_fd()]);
     // Left over only where this process is killed as well; `lab shell` then passes them by.

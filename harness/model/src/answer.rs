@@ -108,14 +108,12 @@ fn unclaimed(world: &World, flow: &Flow, node: &Node, features: &Features) -> Ex
         );
     }
     if world.proxy.service_cidrs.iter().any(|range| range.contains(&ip)) {
-        return Expectation {
-            allowed: BTreeSet::from([Allowed::Dropped, Allowed::Unhandled]),
-            reasons: vec![reason(
-                "no Service has this address of the Service range: dropped or left to routing",
-                "KEP-3866; adjudication 0090",
-            )],
-            ..Expectation::default()
-        };
+        return narrowed(
+            features,
+            "drops-unallocated-cluster-ips",
+            Allowed::Dropped,
+            reason("no Service has this address of the Service range", "KEP-3866"),
+        );
     }
     one(Allowed::Unhandled, reason("no Service has this address", PROXY))
 }

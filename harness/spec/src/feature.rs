@@ -50,6 +50,10 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         promise: "refuses ports of a cluster IP that no Service port uses",
     },
     KnownFeature {
+        name: "drops-unallocated-cluster-ips",
+        promise: "drops packets to addresses of the Service range that no Service has",
+    },
+    KnownFeature {
         name: "rejects-external-from-node",
         promise: "refuses a node's own connections to external addresses of a Service without endpoints",
     },
