@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use touchstone_spec::api::{
     HEADLESS_LABEL, PROXY_NAME_LABEL, Service, ServicePort, ServiceType, TrafficPolicy,
 };
-use touchstone_spec::{Family, Flow, Node, NodePortAddresses, Protocol, World};
+use touchstone_spec::{Family, Features, Flow, Node, NodePortAddresses, Protocol, World};
 
 /// A Service port that claims the destination of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,14 +36,19 @@ pub enum ClaimKind {
 /// Every claim on the destination of a flow at `node`; more than one is a conflict that the API
 /// leaves undefined.
 #[must_use]
-pub fn claim<'w>(world: &'w World, flow: &Flow, node: &Node) -> Vec<Claim<'w>> {
+pub fn claim<'w>(
+    world: &'w World,
+    flow: &Flow,
+    node: &Node,
+    features: &Features,
+) -> Vec<Claim<'w>> {
     let mut claims = Vec::new();
     for service in world.services.iter().filter(|service| is_proxied(service)) {
         let Some(cluster_ip) = service.cluster_ip(flow.family()) else {
             continue;
         };
         for port in service.spec.ports.iter().filter(|port| port.transport() == flow.protocol) {
-            if let Some(kind) = kind_of(world, flow, node, service, cluster_ip, port) {
+            if let Some(kind) = kind_of(world, flow, node, service, cluster_ip, port, features) {
                 claims.push(Claim { service, port: Some(port), kind });
             }
         }
@@ -72,7 +77,7 @@ pub(crate) fn is_proxied(service: &Service) -> bool {
 /// The health-check node port of a Service, if it has one.
 ///
 /// Spec: exists exactly for type LoadBalancer with `externalTrafficPolicy: Local`.
-fn health_check_port(service: &Service) -> Option<u16> {
+pub(crate) fn health_check_port(service: &Service) -> Option<u16> {
     let wanted = service.spec.service_type == ServiceType::LoadBalancer
         && service.spec.external_traffic_policy == Some(TrafficPolicy::Local);
     service.spec.health_check_node_port.filter(|port| wanted && *port != 0)
@@ -85,6 +90,7 @@ fn kind_of(
     service: &Service,
     cluster_ip: IpAddr,
     port: &ServicePort,
+    features: &Features,
 ) -> Option<ClaimKind> {
     let ip = flow.to.ip();
     let family = flow.family();
@@ -105,13 +111,18 @@ fn kind_of(
     };
     let here = has_node_ports
         && port.node_port == Some(flow.to.port())
-        && takes_node_ports(world, node, ip);
+        && takes_node_ports(world, node, ip, features);
     here.then_some(ClaimKind::NodePort)
 }
 
 /// Whether a node's address accepts node ports.
-fn takes_node_ports(world: &World, node: &Node, ip: IpAddr) -> bool {
+///
+/// Which addresses do by default is the proxy's choice: the InternalIPs, or all of them.
+fn takes_node_ports(world: &World, node: &Node, ip: IpAddr, features: &Features) -> bool {
     match &world.proxy.node_port_addresses {
+        NodePortAddresses::Default if features.has("node-ports-on-all-addresses") => {
+            node.addresses.contains(&ip)
+        }
         NodePortAddresses::Default => node.internal_ip(Family::of(ip)) == Some(ip),
         NodePortAddresses::Ranges(ranges) => {
             let same_family: Vec<_> =

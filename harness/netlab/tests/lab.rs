@@ -67,6 +67,7 @@ fn topology() -> Result<Topology, Error> {
     Topology::new(&Shape {
         nodes: ["n1", "n2"].map(NodeShape::new).into(),
         outside: vec!["outside".to_owned()],
+        ..Shape::default()
     })
 }
 

@@ -75,6 +75,9 @@ impl Provider for Sim {
                 })
                 .collect(),
             proxy: facts.proxy.clone(),
+            network: facts.network.clone(),
+            outside: facts.outside.clone(),
+            balancer: facts.balancer.clone(),
             ..World::default()
         };
         let (_tell, notices) = mpsc::unbounded_channel();
@@ -116,7 +119,7 @@ impl State {
         let world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
         let node = touchstone_model::entry(&world, flow).map(|node| node.name.clone());
         let through = touchstone_model::entry(&world, flow)
-            .is_some_and(|node| !touchstone_model::claim(&world, flow, node).is_empty());
+            .is_some_and(|node| !touchstone_model::claim(&world, flow, node, &self.features).is_empty());
         let expectation = touchstone_model::expect(&world, flow, &self.features);
         drop(world);
         if through {
@@ -182,7 +185,8 @@ impl Cluster for SimCluster {
                     .ok_or_else(|| ClusterError::new("no such node", &wish.node))?;
                 let number = used.entry(wish.node.clone()).or_insert(11);
                 *number += 1;
-                Ok(PodFacts::planned(&wish.node, index as u16 + 1, *number))
+                let pod = PodFacts::planned(&wish.node, index as u16 + 1, *number);
+                Ok(pod.within(&self.facts.network))
             })
             .collect()
     }
