@@ -72,9 +72,7 @@ pub(crate) fn matrix(
 /// Indexes of the targets of one kind: every address of a Service, and each address of the nodes.
 fn indexes(kind: FrontendKind, further: usize) -> Vec<Option<usize>> {
     match kind {
-        FrontendKind::NodePort => {
-            std::iter::once(None).chain((1..=further).map(Some)).collect()
-        }
+        FrontendKind::NodePort => std::iter::once(None).chain((1..=further).map(Some)).collect(),
         FrontendKind::ClusterIp
         | FrontendKind::ExternalIp
         | FrontendKind::LoadBalancer

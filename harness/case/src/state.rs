@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::error::Source;
 use crate::text::{
-    ChangeText, EndpointChange, EndpointText, EndpointsText, FirewallChange, NodeChange, Patch, ProxyChange,
-    ServiceChange, ServiceText, SlicesChange, WorldText,
+    ChangeText, EndpointChange, EndpointText, EndpointsText, FirewallChange, NodeChange, Patch,
+    ProxyChange, ServiceChange, ServiceText, SlicesChange, WorldText,
 };
 use crate::{At, CaseError, Change, Place, ProxyAction};
 

@@ -10,8 +10,8 @@ use touchstone_spec::{
 
 use crate::claim::{Claim, ClaimKind, claim};
 use crate::endpoints::{backends, choose, reason};
-use crate::{balancer, firewall, network};
 use crate::path::{entry, is_local_pod, is_own_node, kept_source, node_addresses};
+use crate::{balancer, firewall, network};
 
 const POLICY: &str = "v1.Service externalTrafficPolicy";
 const PROXY: &str = "v1.Service: virtual IPs and service proxies";

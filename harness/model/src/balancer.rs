@@ -110,9 +110,11 @@ fn balanced<'w>(world: &'w World, flow: &Flow) -> Option<(&'w Service, &'w Servi
             ingress.iter().any(|ingress| ingress.ip == Some(flow.to.ip()))
         })
         .find_map(|service| {
-            let port = service.spec.ports.iter().find(|port| {
-                port.port == flow.to.port() && port.transport() == flow.protocol
-            });
+            let port = service
+                .spec
+                .ports
+                .iter()
+                .find(|port| port.port == flow.to.port() && port.transport() == flow.protocol);
             port.map(|port| (service, port))
         })
 }

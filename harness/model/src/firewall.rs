@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use touchstone_spec::{Allowed, ClientKind, Expectation, Features, Firewall, Flow, World};
+use touchstone_spec::{Allowed, ClientKind, Expectation, Features, Firewall, Flow, Node, World};
 
 use crate::claim::claim;
 use crate::endpoints::reason;
@@ -26,10 +26,10 @@ pub(crate) fn pass(
 ) -> Expectation {
     for owner in &world.network.firewall {
         let why = match owner {
-            Firewall::ForwardDrop => behind(&mut answer, |allowed| {
-                forward_drops(world, flow, features, allowed)
-            })
-            .then_some("a node's FORWARD policy is DROP, and nobody accepts the packet"),
+            Firewall::ForwardDrop => {
+                behind(&mut answer, |allowed| forward_drops(world, flow, features, allowed))
+                    .then_some("a node's FORWARD policy is DROP, and nobody accepts the packet")
+            }
             Firewall::InputDrop => {
                 behind(&mut answer, |allowed| input_drops(world, flow, features, allowed))
                     .then_some("a node's INPUT policy is DROP, and nobody accepts the packet")
@@ -63,7 +63,7 @@ fn behind(answer: &mut Expectation, drops: impl Fn(&Allowed) -> bool) -> bool {
 /// The policy DROP of a FORWARD chain that accepts what comes from pods and nodes.
 fn forward_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allowed) -> bool {
     let from_outside = flow.client.kind == ClientKind::Outside;
-    let Some(node) = entry(world, flow) else { return false };
+    let Some(node) = first(world, flow) else { return false };
     match allowed {
         Allowed::Reached { endpoint, sources } => {
             let ends_here = node.addresses.contains(&endpoint.ip());
@@ -79,7 +79,7 @@ fn forward_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allo
 
 /// The policy DROP of an INPUT chain that accepts answers and the loopback.
 fn input_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allowed) -> bool {
-    let Some(node) = entry(world, flow) else { return false };
+    let Some(node) = first(world, flow) else { return false };
     match allowed {
         Allowed::Reached { endpoint, .. } => {
             // What a node sends to itself comes by its loopback.
@@ -101,7 +101,7 @@ fn input_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allowe
 /// A network policy that admits pods only, and looks at the forward hook for a pod's source and
 /// an endpoint's destination.
 fn policy_drops(world: &World, flow: &Flow, allowed: &Allowed) -> bool {
-    let Some(node) = entry(world, flow) else { return false };
+    let Some(node) = first(world, flow) else { return false };
     let starts_here = is_own_node(flow, node);
     let from_pod = flow.client.kind == ClientKind::Pod;
     match allowed {
@@ -119,6 +119,12 @@ fn policy_drops(world: &World, flow: &Flow, allowed: &Allowed) -> bool {
         Allowed::Unhandled => !starts_here,
         Allowed::Http { .. } | Allowed::Refused | Allowed::Dropped => false,
     }
+}
+
+/// The node whose hooks a packet passes first: for one that goes straight to an endpoint, the
+/// endpoint's own.
+fn first<'w>(world: &'w World, flow: &Flow) -> Option<&'w Node> {
+    entry(world, flow).or_else(|| world.node(home(world, flow.to)?))
 }
 
 /// The node on which an endpoint runs, as its slice says.

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use touchstone_model::expect;
 use touchstone_spec::api::{
-    Endpoint, EndpointPort, EndpointSlice, LoadBalancerIngress, Meta, SERVICE_NAME_LABEL, Service, ServicePort,
-    ServiceSpec, ServiceType, TrafficPolicy,
+    Endpoint, EndpointPort, EndpointSlice, LoadBalancerIngress, Meta, SERVICE_NAME_LABEL, Service,
+    ServicePort, ServiceSpec, ServiceType, TrafficPolicy,
 };
 use touchstone_spec::{
     Allowed, Client, ClientKind, ClusterFacts, ClusterShape, Family, Feature, Features, Firewall,
@@ -42,8 +42,11 @@ fn world(policy: TrafficPolicy, network: NetworkWish) -> World {
         },
         ..Service::default()
     };
-    service.status.load_balancer.ingress =
-        vec![LoadBalancerIngress { ip: Some([198, 18, 0, 1].into()), hostname: None, ip_mode: None }];
+    service.status.load_balancer.ingress = vec![LoadBalancerIngress {
+        ip: Some([198, 18, 0, 1].into()),
+        hostname: None,
+        ip_mode: None,
+    }];
     let endpoint = |address: &str, node: &str| Endpoint {
         addresses: vec![address.to_owned()],
         node_name: Some(node.to_owned()),
@@ -118,9 +121,7 @@ fn check(world: &World, features: &[&str], from: &str, to: &str, expected: &str)
                 format!("{} as {}", endpoint.ip(), sources.join("|"))
             }
             Allowed::Http { status, .. } => format!("http {status}"),
-            Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => {
-                allowed.kind().to_string()
-            }
+            Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => allowed.kind().to_string(),
         })
         .collect();
     assert_eq!(words.join(", "), expected, "{from} → {to}: {:#?}", answer.reasons);
@@ -162,6 +163,8 @@ fn forwarding_is_dropped_unless_the_proxy_accepts_what_it_masquerades() {
     check(&cluster, &accepts, "outside", "172.18.1.2:30080", both);
     check(&cluster, &[], "node@n2", "172.18.1.2:30080", both);
     check(&cluster, &[], "outside@n1", "198.18.0.9:80", "dropped");
+    check(&cluster, &[], "outside", "10.244.1.11:8000", "dropped");
+    check(&cluster, &[], "pod@n2", "10.244.1.11:8000", "10.244.1.11 as 10.244.2.10");
     let local = world(TrafficPolicy::Local, network);
     check(&local, &accepts, "outside", "172.18.1.2:30080", "dropped");
 }

@@ -290,7 +290,11 @@ mod tests {
     fn addresses_are_as_planned() {
         let [f, s] = Family::BOTH;
         check(node_address(f, 2), node_address(s, 2), "172.18.2.2 fd00:172:18:2::2");
-        check(further_address(f, 2, 1), further_address(s, 2, 1), "172.18.2.101 fd00:172:18:2::101");
+        check(
+            further_address(f, 2, 1),
+            further_address(s, 2, 1),
+            "172.18.2.101 fd00:172:18:2::101",
+        );
         check(node_gateway(f, 13), node_gateway(s, 13), "172.18.13.1 fd00:172:18:13::1");
         check(pod_range(f, 12), pod_range(s, 12), "10.244.12.0/24 fd00:10:244:12::/64");
         check(pod_address(f, 1, 1), pod_address(s, 1, 1), "10.244.1.11 fd00:10:244:1::11");

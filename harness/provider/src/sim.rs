@@ -118,8 +118,9 @@ impl State {
     fn answer(&self, flow: &Flow, turn: u64) -> Outcome {
         let world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
         let node = touchstone_model::entry(&world, flow).map(|node| node.name.clone());
-        let through = touchstone_model::entry(&world, flow)
-            .is_some_and(|node| !touchstone_model::claim(&world, flow, node, &self.features).is_empty());
+        let through = touchstone_model::entry(&world, flow).is_some_and(|node| {
+            !touchstone_model::claim(&world, flow, node, &self.features).is_empty()
+        });
         let expectation = touchstone_model::expect(&world, flow, &self.features);
         drop(world);
         if through {

@@ -163,8 +163,7 @@ mod tests {
 
     #[test]
     fn further_addresses_follow_the_internal_ips() {
-        let facts =
-            planned(NetworkWish { more_node_addresses: Some(1), ..NetworkWish::default() });
+        let facts = planned(NetworkWish { more_node_addresses: Some(1), ..NetworkWish::default() });
         assert_eq!(
             text(&facts.nodes[1].addresses),
             ["172.18.2.2", "fd00:172:18:2::2", "172.18.2.101", "fd00:172:18:2::101"]
@@ -182,10 +181,8 @@ mod tests {
 
     #[test]
     fn a_balancer_is_one_more_outside_client() {
-        let network = NetworkWish {
-            load_balancers: Some(LoadBalancers::NodePort),
-            ..NetworkWish::default()
-        };
+        let network =
+            NetworkWish { load_balancers: Some(LoadBalancers::NodePort), ..NetworkWish::default() };
         let balancer = planned(network).balancer.expect("a balancer");
         assert_eq!(text(&balancer.addresses[0]), ["198.51.100.49", "2001:db8:64:3::1"]);
     }

@@ -83,7 +83,8 @@ pub(super) fn choose(launch: &mut Launch, wish: &NetworkWish) {
     let path = launch.env.get("PATH").cloned().or_else(|| std::env::var("PATH").ok());
     let path = path.map_or_else(|| FOLDER.to_owned(), |path| format!("{FOLDER}:{path}"));
     launch.env.insert("PATH".to_owned(), path);
-    let own = |name: &str| PROGRAMS.iter().any(|(before, after)| name == format!("{before}{after}"));
+    let own =
+        |name: &str| PROGRAMS.iter().any(|(before, after)| name == format!("{before}{after}"));
     for command in &mut launch.rules {
         if let Some(name) = command.first_mut().filter(|name| own(name)) {
             *name = format!("{FOLDER}/{name}");

@@ -138,9 +138,10 @@ fn candidates(
                 })
             }
             Some(LoadBalancers::NodePort) => {
-                let port = service.spec.ports.iter().find(|port| {
-                    port.port == flow.to.port() && port.transport() == flow.protocol
-                });
+                let port =
+                    service.spec.ports.iter().find(|port| {
+                        port.port == flow.to.port() && port.transport() == flow.protocol
+                    });
                 let client = facts.balancer.as_ref().and_then(|client| sender(client, index));
                 client.zip(port.and_then(|port| port.node_port)).map(|(client, port)| Flow {
                     client,
@@ -162,12 +163,8 @@ fn health_port(service: &Service) -> Option<u16> {
 
 /// Whether a node answers 200, asked from where the balancer would send.
 async fn healthy(sent: &Flow, to: SocketAddr, places: &Places) -> bool {
-    let check = Flow {
-        to,
-        protocol: Protocol::Tcp,
-        frontend: FrontendKind::HealthCheck,
-        ..sent.clone()
-    };
+    let check =
+        Flow { to, protocol: Protocol::Tcp, frontend: FrontendKind::HealthCheck, ..sent.clone() };
     let Ok(socket) = places.tcp(&check).await else { return false };
     match get_http(socket, to, "/healthz", HEALTH_WAIT).await {
         Observation::Saw(Outcome::Http { status, .. }) => status == HEALTHY,

@@ -145,7 +145,10 @@ impl Cluster for LabCluster {
             Change::Proxy { node, action } => self.act(node, *action).await,
             Change::ReloadFirewall { node } => {
                 let found = self.topology.node(node).ok_or_else(|| {
-                    ClusterError::new(format!("failed to reload the firewall of {node}"), "no such node")
+                    ClusterError::new(
+                        format!("failed to reload the firewall of {node}"),
+                        "no such node",
+                    )
                 })?;
                 tokio::task::block_in_place(|| surroundings::load_on(found, &self.facts.network))
             }
