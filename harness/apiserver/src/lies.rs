@@ -223,7 +223,8 @@ mod tests {
 
     fn check(object: Value, how: How, told: Value) {
         let shown = format!("{how:?}");
-        let lie = Lie { watcher: None, kind: "Service".to_owned(), spared: None, within: None, how };
+        let lie =
+            Lie { watcher: None, kind: "Service".to_owned(), spared: None, within: None, how };
         let mut heard = object;
         lie.tell(&mut heard);
         assert_eq!(heard, told, "{shown}");

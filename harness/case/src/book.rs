@@ -200,11 +200,25 @@ impl Book {
     }
 
     pub(crate) fn node_address(&self, name: &str, family: Family) -> Result<IpAddr, BookError> {
+        self.nth_node_address(name, family, 0)
+    }
+
+    /// A node's InternalIP of a family, number 0, or one of its further addresses.
+    pub(crate) fn nth_node_address(
+        &self,
+        name: &str,
+        family: Family,
+        number: usize,
+    ) -> Result<IpAddr, BookError> {
+        let place = match number {
+            0 => name.to_owned(),
+            _ => format!("{name}[{number}]"),
+        };
         self.node(name)
             .and_then(|(_, node)| {
-                node.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
+                node.addresses.iter().copied().filter(|ip| Family::of(*ip) == family).nth(number)
             })
-            .ok_or_else(|| BookError::NoAddress { place: name.to_owned(), family })
+            .ok_or(BookError::NoAddress { place, family })
     }
 
     pub(crate) fn pod(&self, key: &str) -> Result<&PodFacts, BookError> {
@@ -301,7 +315,7 @@ pub fn planned_book(variant: &Variant) -> Book {
             let index = facts.nodes.iter().position(|node| node.name == wish.node);
             let node = index.and_then(|index| u16::try_from(index + 1).ok()).unwrap_or(0);
             let number = next.entry(wish.node.clone()).or_insert(FIRST_POD);
-            let pod = PodFacts::planned(&wish.node, node, *number);
+            let pod = PodFacts::planned(&wish.node, node, *number).within(&facts.network);
             *number += 1;
             (wish.key, pod)
         })

@@ -216,6 +216,9 @@ impl<'a> Compiler<'a> {
             services: self.objects.services.values().cloned().collect(),
             slices: self.objects.slices.values().cloned().collect(),
             proxy: self.context.book.facts.proxy.clone(),
+            network: self.context.book.facts.network.clone(),
+            outside: self.context.book.facts.outside.clone(),
+            balancer: self.context.book.facts.balancer.clone(),
         }
     }
 
@@ -279,7 +282,7 @@ impl<'a> Compiler<'a> {
             let client = format!("pod@{}", node.name);
             names.extend(node.client.addresses.iter().map(|ip| (*ip, client.clone())));
         }
-        for client in &facts.outside {
+        for client in facts.outside.iter().chain(&facts.balancer) {
             names.extend(client.addresses.iter().flatten().map(|ip| (*ip, client.name.clone())));
         }
         for (key, pod) in &self.context.book.pods {

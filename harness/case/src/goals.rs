@@ -215,9 +215,14 @@ impl Scene<'_, '_> {
         if of_node {
             let all = self.nodes.iter().map(String::as_str);
             for node in node.map_or_else(|| all.collect(), |node| vec![node]) {
-                let address = self.context.book.node_address(node, family);
+                let number = index.unwrap_or(0);
+                let address = self.context.book.nth_node_address(node, family, number);
                 let address = address.map_err(self.context.lack(place))?;
-                places.push((address, Some(node.to_owned()), format!("{service} {kind}@{node}")));
+                let text = match index {
+                    None | Some(0) => format!("{service} {kind}@{node}"),
+                    Some(number) => format!("{service} {kind}@{node}[{number}]"),
+                };
+                places.push((address, Some(node.to_owned()), text));
             }
         } else {
             let all = versions

@@ -136,18 +136,17 @@ impl Target {
         if let Some(address) = head.strip_prefix("nodePort@").and_then(loopback) {
             return Ok(Target::Loopback { service: service.to_owned(), address, port });
         }
+        // A node's further address: `nodePort@n1[1]`.
+        let (head, address) = match head.split_once('@') {
+            Some((_, node)) if node.contains('[') => indexed(head)?,
+            Some(_) | None => (head, None),
+        };
         let (head, node) = match head.split_once('@') {
             Some((head, node)) if is_name(node) => (head, Some(node.to_owned())),
             Some((_, node)) => return expected(format!("`{node}` is not a name of a node")),
             None => (head, None),
         };
-        let (word, index) = match head.strip_suffix(']').and_then(|head| head.split_once('[')) {
-            Some((word, index)) => match index.parse::<usize>() {
-                Ok(index) => (word, Some(index)),
-                Err(_) => return expected("an index is a number from 0: `web externalIP[1]`"),
-            },
-            None => (head, None),
-        };
+        let (word, index) = indexed(head)?;
         let Some(kind) = FRONTENDS.iter().find(|(name, _)| *name == word).map(|(_, kind)| *kind)
         else {
             let near = crate::error::nearest(word, FRONTENDS.iter().map(|(name, _)| *name))
@@ -160,8 +159,16 @@ impl Target {
         };
         let many = matches!(kind, FrontendKind::ExternalIp | FrontendKind::LoadBalancer);
         if index.is_some() && !many {
-            return expected("only externalIP and loadBalancer take an index");
+            return expected(
+                "only externalIP and loadBalancer take an index; a node's further address is \
+                 written behind the node, `web nodePort@n1[1]`",
+            );
         }
+        let of_node = matches!(kind, FrontendKind::NodePort | FrontendKind::HealthCheck);
+        if address.is_some() && !of_node {
+            return expected("only nodePort and healthCheck take an index behind a node");
+        }
+        let index = index.or(address);
         if kind == FrontendKind::HealthCheck && port.is_some() {
             return expected("healthCheck has one port; leave the port out");
         }
@@ -182,6 +189,17 @@ fn loopback(text: &str) -> Option<Option<Ipv4Addr>> {
         Ok(address) if address.is_loopback() => Some(Some(address)),
         Ok(_) => None,
         Err(_) => (text == "loopback").then_some(None),
+    }
+}
+
+/// A word and the index in brackets at its end.
+fn indexed(text: &str) -> Result<(&str, Option<usize>), Expected> {
+    match text.strip_suffix(']').and_then(|text| text.split_once('[')) {
+        Some((word, index)) => match index.parse::<usize>() {
+            Ok(index) => Ok((word, Some(index))),
+            Err(_) => expected("an index is a number from 0: `web externalIP[1]`"),
+        },
+        None => Ok((text, None)),
     }
 }
 
@@ -249,6 +267,7 @@ impl Kind {
 pub(crate) enum SourceWord {
     Client,
     Node(Option<String>),
+    Balancer,
     Any,
 }
 
@@ -257,10 +276,11 @@ impl SourceWord {
         match text {
             "client" => Ok(SourceWord::Client),
             "node" => Ok(SourceWord::Node(None)),
+            "balancer" => Ok(SourceWord::Balancer),
             "any" => Ok(SourceWord::Any),
             _ => match text.strip_prefix("node@") {
                 Some(node) if is_name(node) => Ok(SourceWord::Node(Some(node.to_owned()))),
-                Some(_) | None => expected("a source is client, node, node@n1 or any"),
+                Some(_) | None => expected("a source is client, node, node@n1, balancer or any"),
             },
         }
     }
@@ -327,6 +347,12 @@ mod tests {
             "kind: NodePort, index: None, node: Some(\"n1\"), port: Some(Name(\"p\"))",
         );
         check("web clusterIP:81/udp", "port: Some(Number(81, Some(Udp)))");
+        check(
+            "web nodePort@n1[1]:p",
+            "kind: NodePort, index: Some(1), node: Some(\"n1\"), port: Some(Name(\"p\"))",
+        );
+        check("web externalIP@n2[1]", "error: only nodePort and healthCheck take an index behind");
+        check("web nodePort[1]", "a node's further address is written behind the node");
         check("web externalIP[1]@n2", "kind: ExternalIp, index: Some(1), node: Some(\"n2\")");
         check(
             "web endpoint/a:p",

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use touchstone_spec::{
-    Allowed, ClientKind, Expectation, Features, Flow, OutcomeKind, Reason, World,
+    Allowed, ClientKind, Expectation, Features, Flow, FrontendKind, OutcomeKind, Reason, World,
 };
 
 use crate::{CaseError, Names, Variant, compile, planned_book};
@@ -52,6 +52,8 @@ pub enum PinnedSource {
     HandlingNode,
     /// Under any address of this node.
     Node(String),
+    /// Under an address of the load balancer.
+    Balancer,
 }
 
 /// How connections spread over endpoints.
@@ -133,13 +135,26 @@ impl Pin {
             PinnedSource::Any => return None,
             PinnedSource::Client => match (flow.client.kind, &flow.client.node) {
                 (ClientKind::Node, Some(node)) => addresses_of(world, node),
+                // The node that a load balancer chooses decides which of its addresses it uses.
+                (ClientKind::Outside, None) if is_balanced(flow, world) => world
+                    .outside
+                    .iter()
+                    .filter(|client| client.name == flow.client.place)
+                    .flat_map(|client| client.addresses.iter().flatten().copied())
+                    .collect(),
                 (ClientKind::Node, None)
                 | (ClientKind::Pod | ClientKind::Outside, Some(_) | None) => {
                     BTreeSet::from([flow.client.address])
                 }
             },
+            PinnedSource::HandlingNode if is_balanced(flow, world) => {
+                world.nodes.iter().flat_map(|node| node.addresses.iter().copied()).collect()
+            }
             PinnedSource::HandlingNode => addresses_of(world, handling_node(flow, world)?),
             PinnedSource::Node(node) => addresses_of(world, node),
+            PinnedSource::Balancer => {
+                world.balancer.iter().flat_map(|b| b.addresses.iter().flatten().copied()).collect()
+            }
         };
         if !expectation.kinds().contains(&OutcomeKind::Reached) {
             return Some("the pin names a source, but nobody may answer".to_owned());
@@ -177,6 +192,7 @@ impl Pin {
             PinnedSource::Client => text.push_str("; source client"),
             PinnedSource::HandlingNode => text.push_str("; source node"),
             PinnedSource::Node(node) => text.push_str(&format!("; source node@{node}")),
+            PinnedSource::Balancer => text.push_str("; source balancer"),
         }
         match self.sticky {
             Some(true) => text.push_str("; sticky"),
@@ -193,6 +209,14 @@ impl Pin {
 
 fn addresses_of(world: &World, node: &str) -> BTreeSet<IpAddr> {
     world.node(node).map(|node| node.addresses.iter().copied().collect()).unwrap_or_default()
+}
+
+/// Whether a load balancer chooses the node by which a flow enters.
+fn is_balanced(flow: &Flow, world: &World) -> bool {
+    world.network.balancer_chooses()
+        && flow.client.kind == ClientKind::Outside
+        && flow.via.is_none()
+        && flow.frontend == FrontendKind::LoadBalancer
 }
 
 /// The node whose proxy sees the first packet: the owner of the address, else the node by which

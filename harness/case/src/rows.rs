@@ -123,6 +123,7 @@ impl Scene<'_, '_> {
                 match SourceWord::parse(value).map_err(|error| self.grammar(*place, error))? {
                     SourceWord::Any => PinnedSource::Any,
                     SourceWord::Client => PinnedSource::Client,
+                    SourceWord::Balancer => PinnedSource::Balancer,
                     SourceWord::Node(None) => PinnedSource::HandlingNode,
                     SourceWord::Node(Some(node)) => {
                         self.known_node(&node, *place)?;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::error::Source;
 use crate::text::{
-    ChangeText, EndpointChange, EndpointText, EndpointsText, NodeChange, Patch, ProxyChange,
-    ServiceChange, ServiceText, SlicesChange, WorldText,
+    ChangeText, EndpointChange, EndpointText, EndpointsText, FirewallChange, NodeChange, Patch,
+    ProxyChange, ServiceChange, ServiceText, SlicesChange, WorldText,
 };
 use crate::{At, CaseError, Change, Place, ProxyAction};
 
@@ -66,7 +66,7 @@ impl State {
             ChangeText::Slices(text) => self.slices(source, text),
             ChangeText::Node(text) => {
                 need_alone("a change of a node")?;
-                self.node(source, text)
+                self.node(source, change.place, text)
             }
             ChangeText::Proxy(text) => {
                 need_alone("stopping a proxy")?;
@@ -183,9 +183,25 @@ impl State {
         }
     }
 
-    fn node(&mut self, source: &Source, change: &NodeChange) -> Result<Applied, CaseError> {
+    fn node(
+        &mut self,
+        source: &Source,
+        at: Place,
+        change: &NodeChange,
+    ) -> Result<Applied, CaseError> {
         let At { value: node, place } = &change.node;
-        let zone = match &change.set.zone {
+        let set = match (&change.set, change.firewall) {
+            (Some(set), None) => set,
+            (None, Some(FirewallChange::Reload)) if self.zones.contains_key(node) => {
+                let change = Change::ReloadFirewall { node: node.clone() };
+                return Ok(Applied::Do(Box::new(change)));
+            }
+            (None, Some(FirewallChange::Reload)) => return Err(self.no_node(source, *place, node)),
+            (Some(_), Some(FirewallChange::Reload)) | (None, None) => {
+                return Err(one_of(source, at, "`set` or `firewall`"));
+            }
+        };
+        let zone = match &set.zone {
             Patch::Set(zone) => Some(zone.clone()),
             Patch::Remove => None,
             Patch::Keep => return Err(CaseError::new(source, *place, "`set` changes nothing")),

@@ -16,7 +16,8 @@ use touchstone_spec::{Family, Level, NetworkWish, Protocol, ProxyWish};
 use crate::{At, Spread};
 
 pub use change::{
-    ChangeText, EndpointChange, NodeChange, NodeText, ProxyChange, ServiceChange, SlicesChange,
+    ChangeText, EndpointChange, FirewallChange, NodeChange, NodeText, ProxyChange, ServiceChange,
+    SlicesChange,
 };
 pub use parts::{LoadBalancerText, Patch, Words, Yes};
 

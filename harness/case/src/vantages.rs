@@ -116,6 +116,18 @@ impl Scene<'_, '_> {
         }
         self.not_loopback(name, goal, place)?;
         let facts = self.context.book.facts.outside.iter().find(|client| client.name == name);
+        let chosen = goal.owner.is_none()
+            && goal.via.is_none()
+            && goal.kind == FrontendKind::LoadBalancer
+            && self.context.book.facts.network.balancer_chooses();
+        if chosen {
+            let address = facts.and_then(|facts| facts.address(0, family)).ok_or_else(|| {
+                self.context.wrong(place, format!("{name} has no {family} address"))
+            })?;
+            let client =
+                Client { kind: ClientKind::Outside, place: name.to_owned(), node: None, address };
+            return Ok(vec![flow(client, None, goal, format!("{name} → {}", goal.text))]);
+        }
         let entries: Vec<&String> = match goal.owner.as_ref().or(goal.via.as_ref()) {
             Some(node) => vec![node],
             None => self.nodes.iter().collect(),

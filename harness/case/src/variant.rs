@@ -85,6 +85,12 @@ impl Variant {
         &self.case.needs().lab
     }
 
+    /// What the machine must have for the network that it asks for.
+    #[must_use]
+    pub fn host_needs(&self) -> BTreeSet<&'static str> {
+        self.case.needs().shape.network.needs()
+    }
+
     /// Features that a subject must have: those that the file names, those of the axes, and those
     /// that follow from the types, fields, frontends and changes that the case uses.
     #[must_use]

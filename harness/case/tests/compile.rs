@@ -98,6 +98,7 @@ fn changes(changes: &[Change]) -> String {
             Change::DeleteSlice { name, .. } => format!("delete slice {name}"),
             Change::SetZone { node, zone } => format!("zone {node} {zone:?}"),
             Change::Proxy { node, action } => format!("proxy {node} {action:?}"),
+            Change::ReloadFirewall { node } => format!("reload the firewall of {node}"),
         })
         .collect();
     lines.join("\n")

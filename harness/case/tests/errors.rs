@@ -97,6 +97,28 @@ fn values_of_the_wrong_type() {
 }
 
 #[test]
+fn networks_that_cannot_be() {
+    let with = |network: &str, axes: &str| {
+        messages(&GOOD.replace(
+            "axes: { family: [v4] }",
+            &format!("needs: {{ alone: true, network: {network} }}\naxes: {{ family: {axes} }}"),
+        ))
+    };
+    assert_eq!(with("{ only: v4 }", "[v4]"), "fine");
+    let other = "nodes have v6 only, so `axes.family` is [v6]";
+    assert!(with("{ only: v6 }", "[v4]").contains(other));
+    assert!(with("{ mtu: 600 }", "[v4]").contains("an MTU is 1280 to 65535 bytes"));
+    let twice = "`firewall` has the same owner twice";
+    assert!(with("{ firewall: [policy, policy] }", "[v4]").contains(twice));
+    assert!(with("{ moreNodeAddresses: 101 }", "[v4]").contains("at most 100 further addresses"));
+    check_error(
+        "reaches: [a, b]",
+        "reaches: [a, b], source: balancr",
+        "x/y.yaml:12:70: a source is client, node, node@n1, balancer or any",
+    );
+}
+
+#[test]
 fn names_that_do_not_exist() {
     check_error(
         "b: { node: n2 }",

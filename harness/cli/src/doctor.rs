@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use touchstone_netlab::{NodeShape, Shape, Topology};
+use touchstone_spec::NETWORK_NEEDS;
 use touchstone_sys::{Ended, Switch};
 
 use crate::args::Doctor;
@@ -80,7 +81,11 @@ fn namespaces() -> u32 {
 
 /// The trial inside: a small network, and the firewall tools in it.
 pub(crate) fn inside() -> u8 {
-    let shape = Shape { nodes: vec![NodeShape::new("n1")], outside: vec!["outside".to_owned()] };
+    let shape = Shape {
+        nodes: vec![NodeShape::new("n1")],
+        outside: vec!["outside".to_owned()],
+        ..Shape::default()
+    };
     let topology = match Topology::new(&shape) {
         Ok(topology) => topology,
         Err(error) => {
@@ -129,6 +134,11 @@ pub(crate) fn inside() -> u8 {
                 code = failed::HARNESS;
             }
         }
+    }
+    let wanted = NETWORK_NEEDS.into_iter().collect();
+    for (need, why) in touchstone_provider::lab::lacking(&wanted) {
+        lacking(&need, &why, "cases that ask for it with `needs.network`");
+        code = failed::HARNESS;
     }
     code
 }

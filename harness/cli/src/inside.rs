@@ -80,6 +80,7 @@ async fn run(job: &Job) -> Result<u8> {
     let (tell, events) = mpsc::unbounded_channel();
     let emitter = Emitter::new(log, Some(tell));
     let live = Live::start(events, job.variants.len() * job.subjects.len());
+    let provided = provided(&variants);
     let mut subjects = Vec::new();
     for subject in &job.subjects {
         let (chosen, resolved) = subject.reopen()?;
@@ -97,7 +98,7 @@ async fn run(job: &Job) -> Result<u8> {
                 logs: Some(job.out.join("logs")),
                 person: None,
             }),
-            provided: LAB_PROVIDES.map(str::to_owned).into(),
+            provided: provided.clone(),
             known: subject.known.clone(),
         });
     }
@@ -106,6 +107,14 @@ async fn run(job: &Job) -> Result<u8> {
     let code = drive(job, "lab", &variants, &subjects, &settings, &emitter).await;
     live.finish().await;
     code
+}
+
+/// What the lab can do on this machine for these cases.
+fn provided(variants: &[Variant]) -> BTreeSet<String> {
+    let wanted: BTreeSet<&str> = variants.iter().flat_map(Variant::host_needs).collect();
+    let lacking = touchstone_provider::lab::lacking(&wanted);
+    let has = wanted.into_iter().filter(|need| !lacking.contains_key(*need));
+    LAB_PROVIDES.into_iter().chain(has).map(str::to_owned).collect()
 }
 
 /// Runs a plan from its first event to its last, or to an interruption.

@@ -10,7 +10,7 @@ use touchstone_case::{Library, Variant};
 use touchstone_provider::Sim;
 use touchstone_record::{LogWriter, SubjectRecord};
 use touchstone_runner::{Emitter, RunSubject, Settings};
-use touchstone_spec::{Feature, Features, KNOWN_FEATURES};
+use touchstone_spec::{Feature, Features, KNOWN_FEATURES, NETWORK_NEEDS};
 
 use crate::failed::Failed;
 use crate::inside::drive;
@@ -51,7 +51,7 @@ pub(crate) fn run(job: &Job) -> Result<(), Failed> {
         record: subject().record,
         features: Arc::new(features.clone()),
         provider: Arc::new(Sim { features, defect: None }),
-        provided: BTreeSet::from(["restart".to_owned()]),
+        provided: ["restart"].into_iter().chain(NETWORK_NEEDS).map(str::to_owned).collect(),
         known: BTreeMap::new(),
     }];
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use touchstone_spec::api::{SessionAffinity, TrafficPolicy};
+use touchstone_spec::api::{Service, SessionAffinity, TrafficPolicy};
 use touchstone_spec::{
     Allowed, ClientKind, Expectation, Family, Features, Flow, LocalDetector, Node, OutcomeKind,
     Reason, World,
@@ -13,12 +13,23 @@ use crate::claim::{Claim, ClaimKind, claim, has_node_port};
 use crate::endpoints::{backends, choose, reason};
 use crate::node_ports::{Takes, takes};
 use crate::path::{detection, entry, is_local_pod, is_own_node, kept_source, node_addresses};
+use crate::{balancer, firewall, network};
 
 const POLICY: &str = "v1.Service externalTrafficPolicy";
 const DETECT: &str = "KubeProxyConfiguration detectLocalMode";
 const PROXY: &str = "v1.Service: virtual IPs and service proxies";
 
 pub(crate) fn answer(world: &World, flow: &Flow, features: &Features) -> Expectation {
+    if let Some(choices) = balancer::choices(world, flow) {
+        return balancer::any_of(&choices, |flow| answer(world, flow, features));
+    }
+    let arriving = network::arriving(world, flow);
+    let expectation = handled(world, &arriving, features);
+    firewall::pass(world, &arriving, features, expectation)
+}
+
+/// The answer of the proxies, to a flow as it arrives where it is handled.
+fn handled(world: &World, flow: &Flow, features: &Features) -> Expectation {
     let Some(node) = entry(world, flow) else {
         if is_endpoint(world, flow.to) {
             return direct(world, flow);
@@ -265,7 +276,7 @@ fn claimed(
         if masquerade || hairpin {
             node_addresses(node, flow.family())
         } else {
-            kept_source(world, flow)
+            network::source_at(world, flow, endpoint.ip())
         }
     };
     reasons.push(if masquerade {
@@ -329,23 +340,7 @@ fn cluster_ip_masquerade(world: &World, local_pod: bool) -> Option<Reason> {
 ///
 /// Spec: `v1.Service healthCheckNodePort`; terminating endpoints do not count (KEP-1669).
 fn health_check(world: &World, flow: &Flow, claim: &Claim<'_>, node: &Node) -> Expectation {
-    let local: BTreeSet<IpAddr> = Family::BOTH
-        .into_iter()
-        .filter(|family| claim.service.cluster_ip(*family).is_some())
-        .flat_map(|family| {
-            claim
-                .service
-                .spec
-                .ports
-                .iter()
-                .flat_map(move |port| backends(world, claim.service, port, family))
-        })
-        .filter(|backend| backend.node == Some(node.name.as_str()))
-        .filter(|backend| backend.conditions.is_ready())
-        .map(|backend| backend.address.ip())
-        .filter(|ip| Family::of(*ip) == flow.family())
-        .collect();
-    let count = local.len() as u64;
+    let count = ready_on(world, claim.service, node, flow.family());
     one(
         Allowed::Http { status: if count > 0 { 200 } else { 503 }, local_endpoints: count },
         reason(
@@ -353,6 +348,23 @@ fn health_check(world: &World, flow: &Flow, claim: &Claim<'_>, node: &Node) -> E
             "v1.Service healthCheckNodePort",
         ),
     )
+}
+
+/// How many endpoints of a Service on a node are ready.
+pub(crate) fn ready_on(world: &World, service: &Service, node: &Node, of: Family) -> u64 {
+    let local: BTreeSet<IpAddr> = Family::BOTH
+        .into_iter()
+        .filter(|family| service.cluster_ip(*family).is_some())
+        .flat_map(|family| {
+            let ports = service.spec.ports.iter();
+            ports.flat_map(move |port| backends(world, service, port, family))
+        })
+        .filter(|backend| backend.node == Some(node.name.as_str()))
+        .filter(|backend| backend.conditions.is_ready())
+        .map(|backend| backend.address.ip())
+        .filter(|ip| Family::of(*ip) == of)
+        .collect();
+    local.len() as u64
 }
 
 /// Whether a client may use the load balancer.

@@ -87,7 +87,7 @@ pub(crate) fn is_proxied(service: &Service) -> bool {
 /// The health-check node port of a Service, if it has one.
 ///
 /// Spec: exists exactly for type LoadBalancer with `externalTrafficPolicy: Local`.
-fn health_check_port(service: &Service) -> Option<u16> {
+pub(crate) fn health_check_port(service: &Service) -> Option<u16> {
     let wanted = service.spec.service_type == ServiceType::LoadBalancer
         && service.spec.external_traffic_policy == Some(TrafficPolicy::Local);
     service.spec.health_check_node_port.filter(|port| wanted && *port != 0)

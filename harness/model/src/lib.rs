@@ -5,8 +5,11 @@
 //! of them by declaring features.
 
 mod answer;
+mod balancer;
 mod claim;
 mod endpoints;
+mod firewall;
+mod network;
 mod node_ports;
 mod path;
 

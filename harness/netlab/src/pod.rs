@@ -10,7 +10,7 @@ use crate::namespace::{Changing, Isolation, Namespace, Wanted};
 use crate::netlink::{Change, MAIN_TABLE, Mac};
 use crate::plan::{self, Family, Prefix};
 use crate::settings::Role;
-use crate::topology::{Node, check_mtu};
+use crate::topology::{Node, Offloads, check_mtu};
 use crate::wiring::{UPLINK, default_route, end, node_link};
 
 /// Which places for pods a node has given away.
@@ -73,8 +73,8 @@ impl Claim {
     }
 
     fn addresses(&self) -> Vec<IpAddr> {
-        let first = Family::BOTH.map(|family| self.address(family));
-        first.into_iter().chain(self.extra.iter().copied()).collect()
+        let first = self.node.families().iter().map(|family| self.address(*family));
+        first.chain(self.extra.iter().copied()).collect()
     }
 
     /// Makes everybody forget the way to the pod.
@@ -139,8 +139,7 @@ impl Pod {
 
     /// All its addresses, the first ones first.
     pub fn addresses(&self) -> Vec<IpAddr> {
-        let first = Family::BOTH.map(|family| self.address(family));
-        first.into_iter().chain(self.claim.extra.iter().copied()).collect()
+        self.claim.addresses()
     }
 
     /// Gives it one more address of its node's pod range.
@@ -251,6 +250,7 @@ pub(crate) fn add(wanted: &[(Arc<Node>, usize)]) -> Result<Vec<Pod>, Error> {
         name: format!("{}-pod{}", claim.node.name(), claim.place.slot),
         isolation: Isolation::Network,
         role: Role::Host,
+        families: claim.node.families(),
     }))?;
     let pods: Vec<Pod> = namespaces
         .into_iter()
@@ -278,6 +278,10 @@ pub(crate) fn add(wanted: &[(Arc<Node>, usize)]) -> Result<Vec<Pod>, Error> {
         let links = std::mem::take(&mut near.links);
         near.node.namespace().begin_carry(links)
     }))?;
+    if let Some(Offloads::Off) = pods.first().map(|pod| pod.claim.node.fabric.offloads) {
+        finish_all(pods.iter().map(|pod| pod.namespace.begin_no_offloads()))?;
+        finish_all(near.values().map(|near| near.node.namespace().begin_no_offloads()))?;
+    }
     Ok(pods)
 }
 
@@ -312,8 +316,8 @@ fn near_changes(changes: &mut Vec<Change>, pod: &Pod) {
         far_namespace: pod.namespace.network(),
         mtu: None,
     });
-    for family in Family::BOTH {
-        changes.extend(near_address_changes(node, place, pod.address(family)));
+    for family in pod.claim.node.families() {
+        changes.extend(near_address_changes(node, place, pod.address(*family)));
     }
 }
 
@@ -343,7 +347,7 @@ fn near_range_changes(node: u8, place: Place, range: Prefix, via: IpAddr) -> Vec
 fn far_changes(pod: &Pod) -> Vec<Change> {
     let mac = near_mac(pod.claim.node.number(), pod.claim.place);
     let mut changes = vec![Change::Up { index: UPLINK }];
-    for family in Family::BOTH {
+    for family in pod.claim.node.families().iter().copied() {
         let address = pod.address(family);
         let gateway = plan::pod_gateway(family);
         changes.push(Change::Address { index: UPLINK, prefix: Prefix::host(address) });

@@ -50,6 +50,22 @@ pub struct Shape {
     pub nodes: Vec<NodeShape>,
     /// Names of the outside clients, number 1 first.
     pub outside: Vec<String>,
+    /// The only family that nodes and pods have; both when left out.
+    pub only: Option<Family>,
+    /// How many addresses of each family a node has besides its InternalIP.
+    pub further_addresses: u8,
+    /// Whether links take segmentation and checksums off their senders.
+    pub offloads: Offloads,
+}
+
+/// Whether links take segmentation and checksums off their senders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Offloads {
+    /// As the kernel has it: packets can be larger than the MTU, and lack checksums.
+    #[default]
+    On,
+    /// Every packet is as it would be on a wire.
+    Off,
 }
 
 impl Shape {
@@ -62,6 +78,8 @@ impl Shape {
         };
         room("nodes", self.nodes.len(), plan::MAX_NODES)?;
         room("outside clients", self.outside.len(), plan::MAX_OUTSIDE)?;
+        let further = usize::from(self.further_addresses);
+        room("further addresses of a node", further, plan::MAX_FURTHER.into())?;
         let mut seen = BTreeSet::new();
         for name in self.nodes.iter().map(|node| &node.name).chain(&self.outside) {
             let why = if name.is_empty() {
@@ -93,6 +111,9 @@ pub(crate) struct Fabric {
     pub(crate) namespace: Namespace,
     /// Set when the topology goes: then nobody needs to take pods out one by one.
     pub(crate) closing: AtomicBool,
+    /// Families that nodes and pods have.
+    pub(crate) families: &'static [Family],
+    pub(crate) offloads: Offloads,
 }
 
 /// A node.
@@ -121,7 +142,12 @@ impl Node {
         &self.namespace
     }
 
-    /// Its InternalIP of a family.
+    /// Families of which it has addresses.
+    pub fn families(&self) -> &'static [Family] {
+        self.fabric.families
+    }
+
+    /// Its InternalIP of a family, where it has one.
     pub fn address(&self, family: Family) -> IpAddr {
         plan::node_address(family, self.number)
     }
@@ -211,7 +237,7 @@ impl Topology {
         made.fabric.change(made.fabric_changes(shape))?;
         let mut changing = vec![made.sink.begin_change(vec![Change::Up { index: UPLINK }])?];
         for (namespace, i) in made.nodes.iter().zip(1..) {
-            changing.push(namespace.begin_change(node_changes(i))?);
+            changing.push(namespace.begin_change(node_changes(i, shape))?);
         }
         let nodes = made.nodes.len() as u8;
         for (namespace, k) in made.outside.iter().zip(1..) {
@@ -222,6 +248,12 @@ impl Topology {
         let outside = (1..=made.outside.len() as u8).map(outside_link);
         let links = nodes.chain(outside).chain([SINK_LINK]).collect();
         made.fabric.begin_carry(links)?.finish()?;
+        if shape.offloads == Offloads::Off {
+            let outside = made.outside.iter();
+            let all = made.nodes.iter().chain(outside).chain([&made.fabric]);
+            let begun: Vec<_> = all.map(Namespace::begin_no_offloads).collect::<Result<_, _>>()?;
+            begun.into_iter().try_for_each(|changing| changing.finish())?;
+        }
         made.finish(shape)
     }
 
@@ -320,11 +352,13 @@ impl Made {
             name: name.to_owned(),
             isolation: Isolation::Network,
             role,
+            families: &Family::BOTH,
         };
         let node = |node: &NodeShape| Wanted {
             name: node.name.clone(),
             isolation: Isolation::NetworkMountsAndHostName,
             role: Role::Node,
+            families: Family::all_or(shape.only),
         };
         let first = [host("fabric", Role::Fabric), host("sink", Role::Sink)];
         let outside = shape.outside.iter().map(|name| host(name, Role::Host));
@@ -341,7 +375,7 @@ impl Made {
         let mut changes = Vec::new();
         add_sink(&mut changes, &self.sink);
         for ((namespace, node), i) in self.nodes.iter().zip(&shape.nodes).zip(1..) {
-            add_node(&mut changes, namespace, i, node.mtu);
+            add_node(&mut changes, namespace, i, node.mtu, shape);
         }
         for (namespace, k) in self.outside.iter().zip(1..) {
             add_outside(&mut changes, namespace, k, self.nodes.len() as u8);
@@ -351,7 +385,12 @@ impl Made {
 
     fn finish(self, shape: &Shape) -> Result<Topology, Error> {
         let sink = Tap::open(&self.sink)?;
-        let fabric = Arc::new(Fabric { namespace: self.fabric, closing: AtomicBool::new(false) });
+        let fabric = Arc::new(Fabric {
+            namespace: self.fabric,
+            closing: AtomicBool::new(false),
+            families: Family::all_or(shape.only),
+            offloads: shape.offloads,
+        });
         let nodes = self.nodes.into_iter().zip(&shape.nodes).zip(1..);
         let nodes = nodes.map(|((namespace, node), number)| {
             Arc::new(Node {
@@ -392,6 +431,7 @@ mod tests {
         let shape = Shape {
             nodes: nodes.iter().map(|name| NodeShape::new(*name)).collect(),
             outside: outside.iter().map(|name| (*name).to_owned()).collect(),
+            ..Shape::default()
         };
         let said = shape.check().err().map(|error| error.to_string()).unwrap_or_default();
         assert_eq!(said, expected);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::namespace::Namespace;
 use crate::netlink::{Change, End, MAIN_TABLE, Mac};
 use crate::plan::{self, Family, Prefix};
+use crate::topology::Shape;
 
 /// Index of the one link that a node, an outside client, a pod or the sink has to the others.
 pub(crate) const UPLINK: u32 = 2;
@@ -80,7 +81,14 @@ pub(crate) fn end(name: impl Into<String>, index: u32, mac: Mac) -> End {
 }
 
 /// The fabric's side of a node.
-pub(crate) fn add_node(changes: &mut Vec<Change>, namespace: &Namespace, i: u8, mtu: Option<u32>) {
+pub(crate) fn add_node(
+    changes: &mut Vec<Change>,
+    namespace: &Namespace,
+    i: u8,
+    mtu: Option<u32>,
+    shape: &Shape,
+) {
+    let families = Family::all_or(shape.only);
     let index = node_link(i);
     let interface = format!("node{i}");
     changes.push(Change::Veth {
@@ -89,7 +97,7 @@ pub(crate) fn add_node(changes: &mut Vec<Change>, namespace: &Namespace, i: u8, 
         far_namespace: namespace.network(),
         mtu,
     });
-    for family in Family::BOTH {
+    for family in families.iter().copied() {
         let node = plan::node_address(family, i);
         let gateway = Prefix::new(plan::node_gateway(family, i), plan::node_link_length(family));
         let pods = plan::pod_range(family, i);
@@ -98,6 +106,11 @@ pub(crate) fn add_node(changes: &mut Vec<Change>, namespace: &Namespace, i: u8, 
         let route = |to, via| Change::Route { to, via, index, source: None, table: MAIN_TABLE };
         changes.push(route(Prefix::host(node), None));
         changes.push(route(pods, Some(node)));
+        for number in 1..=shape.further_addresses {
+            let further = plan::further_address(family, i, number);
+            changes.push(Change::Neighbour { index, address: further, mac: node_mac(i) });
+            changes.push(route(Prefix::host(further), None));
+        }
         // The node did not know this address of its own range: sent back to it, the packet would
         // go round until its end.
         changes.push(Change::Rule {
@@ -108,7 +121,8 @@ pub(crate) fn add_node(changes: &mut Vec<Change>, namespace: &Namespace, i: u8, 
             table: SINK_TABLE,
         });
     }
-    for range in plan::service_ranges() {
+    let here = |range: &Prefix| families.contains(&range.family());
+    for range in plan::service_ranges().into_iter().filter(here) {
         changes.push(Change::Route {
             to: range,
             via: Some(plan::node_address(range.family(), i)),
@@ -152,14 +166,19 @@ pub(crate) fn add_outside(changes: &mut Vec<Change>, namespace: &Namespace, k: u
 }
 
 /// A node's own side.
-pub(crate) fn node_changes(i: u8) -> Vec<Change> {
+pub(crate) fn node_changes(i: u8, shape: &Shape) -> Vec<Change> {
     let mut changes = vec![Change::Up { index: UPLINK }];
-    for family in Family::BOTH {
+    for family in Family::all_or(shape.only).iter().copied() {
         let address = plan::node_address(family, i);
         let length = plan::node_link_length(family);
         let gateway = plan::node_gateway(family, i);
         let mac = node_fabric_mac(i);
         changes.push(Change::Address { index: UPLINK, prefix: Prefix::new(address, length) });
+        for number in 1..=shape.further_addresses {
+            let further = plan::further_address(family, i, number);
+            let prefix = Prefix::new(further, length);
+            changes.push(Change::Address { index: UPLINK, prefix });
+        }
         changes.push(Change::Neighbour { index: UPLINK, address: gateway, mac });
         changes.push(default_route(family, gateway, Some(address)));
     }

@@ -75,6 +75,9 @@ impl Provider for Sim {
                 })
                 .collect(),
             proxy: facts.proxy.clone(),
+            network: facts.network.clone(),
+            outside: facts.outside.clone(),
+            balancer: facts.balancer.clone(),
             ..World::default()
         };
         let (_tell, notices) = mpsc::unbounded_channel();
@@ -187,7 +190,8 @@ impl Cluster for SimCluster {
                     .ok_or_else(|| ClusterError::new("no such node", &wish.node))?;
                 let number = used.entry(wish.node.clone()).or_insert(11);
                 *number += 1;
-                Ok(PodFacts::planned(&wish.node, index as u16 + 1, *number))
+                let pod = PodFacts::planned(&wish.node, index as u16 + 1, *number);
+                Ok(pod.within(&self.facts.network))
             })
             .collect()
     }

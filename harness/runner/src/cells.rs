@@ -128,6 +128,9 @@ impl Worlds {
         let before = before.cloned().unwrap_or_else(|| World {
             nodes: step.world.nodes.clone(),
             proxy: step.world.proxy.clone(),
+            network: step.world.network.clone(),
+            outside: step.world.outside.clone(),
+            balancer: step.world.balancer.clone(),
             ..World::default()
         });
         let n = step.changes.len();

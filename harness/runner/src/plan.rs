@@ -68,9 +68,12 @@ pub(crate) fn excuse(
     if let Some(feature) = lacking {
         return Some(Excuse::LacksFeature(feature));
     }
+    let of_host = variant.host_needs();
     variant
         .lab_needs()
         .iter()
+        .map(String::as_str)
+        .chain(of_host)
         .find(|need| !provided.contains(*need))
-        .map(|need| Excuse::HostLacks(need.clone()))
+        .map(|need| Excuse::HostLacks(need.to_owned()))
 }

@@ -44,7 +44,8 @@ pub struct RunSubject {
     pub features: Arc<Features>,
     /// What supplies its clusters.
     pub provider: Arc<dyn Provider>,
-    /// What the provider can do beyond any cluster, by the names that cases use in `needs: lab`.
+    /// What the provider can do beyond any cluster, by the names that cases use in `needs: lab`,
+    /// and what the machine has for `needs: network`, by the words of `NETWORK_NEEDS`.
     pub provided: BTreeSet<String>,
     /// Reasons of its known failures, by variant.
     pub known: BTreeMap<String, String>,

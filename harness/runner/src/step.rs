@@ -536,7 +536,7 @@ pub(crate) fn removal(steps: &[ScriptStep], markers: &[Marker]) -> Vec<Change> {
             Change::DeleteSlice { namespace, name } => {
                 slices.remove(&(namespace.clone(), name.clone()));
             }
-            Change::SetZone { .. } | Change::Proxy { .. } => {}
+            Change::SetZone { .. } | Change::Proxy { .. } | Change::ReloadFirewall { .. } => {}
         }
     }
     services

@@ -55,6 +55,11 @@ pub enum Change {
         /// What.
         action: ProxyAction,
     },
+    /// Whoever owns the other rules of a node's firewall takes them away and loads them again.
+    ReloadFirewall {
+        /// Node.
+        node: String,
+    },
 }
 
 /// What can be done to a proxy.

@@ -91,6 +91,12 @@ pub struct ClusterFacts {
     pub external_ip_cidrs: Vec<IpNet>,
     /// First and last node port.
     pub node_ports: (u16, u16),
+    /// What the network around the proxies is like.
+    #[serde(default)]
+    pub network: NetworkWish,
+    /// The load balancer that has addresses of its own, where there is one.
+    #[serde(default)]
+    pub balancer: Option<ClientFacts>,
 }
 
 impl ClusterFacts {

@@ -142,6 +142,14 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         promise: "can be told the longest and the shortest time between two syncs",
     },
     KnownFeature {
+        name: "forwards-through-drop-policy",
+        promise: "accepts what it masquerades, and the replies to it, where iptables' FORWARD policy is DROP",
+    },
+    KnownFeature {
+        name: "opens-health-check-in-input",
+        promise: "accepts packets to health-check node ports where iptables' INPUT policy is DROP",
+    },
+    KnownFeature {
         name: "flushes-udp-on-service-delete",
         promise: "forgets UDP flows to the cluster IP of a deleted Service",
     },

@@ -48,7 +48,7 @@ impl ClusterFacts {
         });
         let nodes: Vec<NodeFacts> = nodes.collect();
         let pods = pod_cidrs();
-        ClusterFacts {
+        let facts = ClusterFacts {
             proxy: ProxySettings::of(&shape.proxy, &nodes, &pods, &service_cidrs),
             pod_cidrs: pods,
             nodes,
@@ -63,7 +63,10 @@ impl ClusterFacts {
                 v6([0x2001, 0xdb8, 0x19, 0, 0, 0, 0, 0], 64),
             ],
             node_ports: (30_000, 32_767),
-        }
+            network: shape.network.clone(),
+            balancer: None,
+        };
+        facts.in_its_network()
     }
 }
 
@@ -89,18 +92,18 @@ fn pod_cidrs() -> Vec<IpNet> {
     vec![v4(10, 244, 0, 0, 16), v6([0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0], 48)]
 }
 
-fn outside_addresses(k: u16, i: u16) -> Vec<IpAddr> {
+pub(crate) fn outside_addresses(k: u16, i: u16) -> Vec<IpAddr> {
     vec![
         Ipv4Addr::new(198, 51, 100, (16 * k + i) as u8).into(),
         Ipv6Addr::new(0x2001, 0xdb8, 0x64, k, 0, 0, 0, i).into(),
     ]
 }
 
-fn v4(a: u8, b: u8, c: u8, d: u8, length: u8) -> IpNet {
+pub(crate) fn v4(a: u8, b: u8, c: u8, d: u8, length: u8) -> IpNet {
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length))
 }
 
-fn v6(words: [u16; 8], length: u8) -> IpNet {
+pub(crate) fn v6(words: [u16; 8], length: u8) -> IpNet {
     let [a, b, c, d, e, f, g, h] = words;
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), length))
 }

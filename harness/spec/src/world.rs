@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{EndpointSlice, Service};
-use crate::{Change, Family, ProxySettings};
+use crate::{Change, ClientFacts, Family, NetworkWish, ProxySettings};
 
 /// Complete API state and placement at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -18,6 +18,15 @@ pub struct World {
     pub slices: Vec<EndpointSlice>,
     /// How the proxies are configured.
     pub proxy: ProxySettings,
+    /// What the network around them is like.
+    #[serde(default)]
+    pub network: NetworkWish,
+    /// Outside clients, whose addresses a load balancer chooses among when it chooses a node.
+    #[serde(default)]
+    pub outside: Vec<ClientFacts>,
+    /// The load balancer that has addresses of its own, where there is one.
+    #[serde(default)]
+    pub balancer: Option<ClientFacts>,
 }
 
 impl World {
@@ -57,7 +66,7 @@ impl World {
                     node.zone.clone_from(zone);
                 }
             }
-            Change::Proxy { .. } => {}
+            Change::Proxy { .. } | Change::ReloadFirewall { .. } => {}
         }
     }
 

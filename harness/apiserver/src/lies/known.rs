@@ -290,7 +290,9 @@ mod tests {
         assert!(refused("Service", "spec.typ").contains("did you mean spec.type?"));
         let lie = |kind: &str, how, within: Option<&str>| {
             let within = within.map(ToOwned::to_owned);
-            Lie { watcher: None, kind: kind.to_owned(), spared: None, within, how }.check().unwrap_err()
+            Lie { watcher: None, kind: kind.to_owned(), spared: None, within, how }
+                .check()
+                .unwrap_err()
         };
         let hide = How::HideClusterIps(crate::Family::V4);
         assert!(lie("Node", hide, None).to_string().contains("a Node has no cluster addresses"));

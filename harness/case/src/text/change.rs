@@ -73,14 +73,26 @@ pub struct SlicesChange {
     pub delete: Yes,
 }
 
-/// `{ node: n1, set: { zone: z2 } }`.
+/// `{ node: n1, set: { zone: z2 } }`, `{ node: n1, firewall: reload }`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeChange {
     /// Name.
     pub node: At<String>,
     /// What to set.
-    pub set: NodeText,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<NodeText>,
+    /// What becomes of the rules that others have in its firewall.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firewall: Option<FirewallChange>,
+}
+
+/// What becomes of the rules that others have in a node's firewall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FirewallChange {
+    /// They are taken away and loaded again.
+    Reload,
 }
 
 /// What can be set on a node.

@@ -15,11 +15,13 @@ use touchstone_spec::{
     Outcome, PodFacts, PodWish, Protocol, ProxyAction, ServerWish,
 };
 
+use super::balancer::{Balanced, Balancer};
 use super::flows;
 use super::objects;
 use super::places::Places;
 use super::proxy::Proxy;
 use super::rules;
+use super::surroundings;
 use crate::{Cluster, ClusterError, Kept, Servers};
 
 /// How long one control attempt may take.
@@ -38,6 +40,8 @@ pub(super) struct LabCluster {
     pub(super) canary: Vec<Flow>,
     /// Why it did not become ready, if so.
     pub(super) unready: OnceLock<String>,
+    /// Chooses nodes for connections from outside, where the network has such a balancer.
+    pub(super) balancer: Balancer,
     /// Listeners of the API server, and the client pods' servers.
     pub(super) _serving: Mutex<Vec<ServeHandle>>,
     pub(super) _answering: Mutex<Vec<Server>>,
@@ -87,6 +91,10 @@ impl LabCluster {
             servers.push(server.map_err(|error| failed(error.to_string()))?);
         }
         Ok(servers)
+    }
+
+    async fn balance(&self, flow: &Flow) -> Balanced {
+        self.balancer.choose(flow, &self.facts, &self.api, &self.places).await
     }
 
     /// Tells silence of a proxy from silence of nobody: what nobody handled is in the sink.
@@ -149,6 +157,15 @@ impl Cluster for LabCluster {
     async fn change(&self, change: &Change) -> Result<(), ClusterError> {
         match change {
             Change::Proxy { node, action } => self.act(node, *action).await,
+            Change::ReloadFirewall { node } => {
+                let found = self.topology.node(node).ok_or_else(|| {
+                    ClusterError::new(
+                        format!("failed to reload the firewall of {node}"),
+                        "no such node",
+                    )
+                })?;
+                tokio::task::block_in_place(|| surroundings::load_on(found, &self.facts.network))
+            }
             Change::ApplyService(_)
             | Change::DeleteService { .. }
             | Change::ApplySlice(_)
@@ -158,6 +175,13 @@ impl Cluster for LabCluster {
     }
 
     async fn probe(&self, flow: &Flow, wait: Duration) -> Observation {
+        let balanced = self.balance(flow).await;
+        let flow = match &balanced {
+            Balanced::Untouched => flow,
+            Balanced::Sent(flow) => flow,
+            Balanced::Nowhere => return Observation::Saw(Outcome::Dropped),
+            Balanced::Broke(why) => return Observation::ProbeBroke(why.clone()),
+        };
         let since = Instant::now();
         let saw = match (flow.frontend, flow.protocol) {
             (FrontendKind::HealthCheck, _) => match self.places.tcp(flow).await {
@@ -178,6 +202,13 @@ impl Cluster for LabCluster {
     }
 
     async fn open(&self, flow: &Flow, wait: Duration) -> Result<Box<dyn Kept>, Observation> {
+        let balanced = self.balance(flow).await;
+        let flow = match &balanced {
+            Balanced::Untouched => flow,
+            Balanced::Sent(flow) => flow,
+            Balanced::Nowhere => return Err(Observation::Saw(Outcome::Dropped)),
+            Balanced::Broke(why) => return Err(Observation::ProbeBroke(why.clone())),
+        };
         match flow.protocol {
             Protocol::Tcp => {
                 let socket = self.places.tcp(flow).await.map_err(Observation::ProbeBroke)?;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use touchstone_apiserver::{ApiServer, Reason, Status};
 use touchstone_spec::api::{EndpointSlice, Service, ZONE_LABEL};
-use touchstone_spec::{Change, NodeFacts};
+use touchstone_spec::{Change, Family, NodeFacts};
 
 use crate::ClusterError;
 
@@ -20,15 +20,16 @@ pub(super) fn apply(api: &ApiServer, change: &Change) -> Result<(), ClusterError
                 .map(drop)
                 .map_err(|status| refused("set the zone of node", node, &status))
         }
-        Change::Proxy { .. } => Ok(()),
+        Change::Proxy { .. } | Change::ReloadFirewall { .. } => Ok(()),
     }
 }
 
 /// The Node object of a node.
 pub(super) fn node(facts: &NodeFacts, pod_cidrs: &[String]) -> Value {
-    let addresses: Vec<Value> = facts
-        .addresses
-        .iter()
+    // Only one address of a family is an InternalIP; a kubelet tells no others.
+    let addresses: Vec<Value> = Family::BOTH
+        .into_iter()
+        .filter_map(|family| facts.addresses.iter().find(|ip| Family::of(**ip) == family))
         .map(|ip| json!({ "type": "InternalIP", "address": ip.to_string() }))
         .collect();
     let mut labels = json!({ "kubernetes.io/hostname": facts.name });

@@ -10,21 +10,22 @@ use std::time::Instant;
 use async_trait::async_trait;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use touchstone_apiserver::{ApiServer, Config, Lie, ServeHandle};
-use touchstone_netlab::{NodeShape, Shape, Topology, plan};
+use touchstone_netlab::{NodeShape, Offloads, Shape, Topology};
 use touchstone_spec::api::{
     Endpoint, EndpointPort, EndpointSlice, Meta, SERVICE_NAME_LABEL, Service, ServicePort,
     ServiceSpec,
 };
 use touchstone_spec::{
-    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, PodFacts,
-    PodWish, Protocol, ProxySettings, ServerWish,
+    BALANCER, CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind,
+    LoadBalancers, NodesJoined, PodFacts, PodWish, Protocol, ProxySettings, ServerWish,
 };
 use touchstone_subject::{Launch, NodeFacts};
 
+use super::balancer::Balancer;
 use super::cluster::LabCluster;
-use super::places::Places;
+use super::places::{Places, lab_family};
 use super::proxy::Proxy;
-use super::{Lab, objects, settings};
+use super::{Lab, backend, objects, settings, surroundings};
 use crate::{ClusterError, ClusterRequest, Notice, Provider, Started};
 
 /// Port of the API server on the loopback of every node.
@@ -44,13 +45,15 @@ impl Provider for Lab {
 
     async fn start(&self, request: &ClusterRequest) -> Result<Started, ClusterError> {
         let mut clock = Clock::default();
-        let shape = Shape {
-            nodes: request.shape.node_names().into_iter().map(NodeShape::new).collect(),
-            outside: request.shape.outside_names(),
-        };
+        let shape = shape(request)?;
+        let wish = &request.shape.network;
         let topology = tokio::task::block_in_place(|| Topology::new(&shape))
             .map_err(|error| ClusterError::new("failed to make the lab's network", error))?;
         let topology = Arc::new(topology);
+        tokio::task::block_in_place(|| {
+            topology.nodes().try_for_each(|node| backend::prepare(node, wish))?;
+            surroundings::load(&topology, wish)
+        })?;
         let places = Arc::new(Places::new(Arc::clone(&topology)));
         let wishes: Vec<PodWish> = request
             .shape
@@ -74,7 +77,8 @@ impl Provider for Lab {
         clock.lap("api");
 
         let answering = LabCluster::listen(&places, &client_servers(&facts)).await?;
-        let families = self.families();
+        let mut families = self.families();
+        families.retain(|family| facts.network.has(*family));
         // Before the proxies, so that their first lists have it.
         for change in canary_objects(&facts, &families) {
             objects::apply(&api, &change)?;
@@ -102,6 +106,7 @@ impl Provider for Lab {
             sabotage: self.sabotage.clone(),
             canary,
             unready: OnceLock::new(),
+            balancer: Balancer::default(),
             _serving: Mutex::new(serving),
             _answering: Mutex::new(answering),
         };
@@ -158,7 +163,8 @@ impl Lab {
             let cidrs: Vec<String> = topology
                 .node(&node.name)
                 .map(|node| {
-                    plan::Family::BOTH.map(|family| node.pod_range(family).to_string()).to_vec()
+                    let ranges = node.families().iter().map(|family| node.pod_range(*family));
+                    ranges.map(|range| range.to_string()).collect()
                 })
                 .unwrap_or_default();
             api.create(objects::node(node, &cidrs)).map_err(|status| {
@@ -178,12 +184,12 @@ impl Lab {
     ) -> Result<BTreeMap<String, Arc<Proxy>>, ClusterError> {
         let mut proxies = BTreeMap::new();
         for node in facts.nodes.iter().filter(|node| !self.without_proxy.contains(&node.name)) {
-            let launch = Launch::render(
+            let mut launch = Launch::render(
                 &self.selection,
                 &self.resolved,
                 &NodeFacts {
                     name: node.name.clone(),
-                    addresses: node.addresses.clone(),
+                    addresses: internal_ips(node),
                     api_server: format!("http://127.0.0.1:{API_PORT}"),
                     cluster_cidrs: facts.pod_cidrs.clone(),
                     service_cidrs: facts.service_cidrs.clone(),
@@ -192,6 +198,7 @@ impl Lab {
                 },
             )
             .map_err(|error| ClusterError::new("failed to prepare the proxy", error))?;
+            backend::choose(&mut launch, &request.shape.network);
             let proxy = Proxy::new(
                 &node.name,
                 Arc::clone(topology),
@@ -245,11 +252,42 @@ fn facts(request: &ClusterRequest, topology: &Topology, clients: Vec<PodFacts>) 
     );
     debug_assert!(
         topology.nodes().zip(&facts.nodes).all(|(made, planned)| {
-            planned.addresses == plan::Family::BOTH.map(|family| made.address(family))
+            let made: Vec<IpAddr> = made.families().iter().map(|f| made.address(*f)).collect();
+            internal_ips(planned) == made
         }),
         "the network and the suite follow the same address plan"
     );
     facts
+}
+
+/// The network that a request asks for.
+fn shape(request: &ClusterRequest) -> Result<Shape, ClusterError> {
+    let wish = &request.shape.network;
+    if wish.nodes_joined == Some(NodesJoined::OneSegment) {
+        let act = "failed to make the lab's network";
+        return Err(ClusterError::new(act, "its nodes cannot be joined by one segment yet"));
+    }
+    let node = |name| NodeShape { name, mtu: wish.mtu };
+    let balancer = match wish.load_balancers {
+        Some(LoadBalancers::NodePort) => Some(BALANCER.to_owned()),
+        None | Some(LoadBalancers::Static | LoadBalancers::HealthChecked) => None,
+    };
+    Ok(Shape {
+        nodes: request.shape.node_names().into_iter().map(node).collect(),
+        outside: request.shape.outside_names().into_iter().chain(balancer).collect(),
+        only: wish.only.map(lab_family),
+        further_addresses: wish.more_node_addresses.unwrap_or(0),
+        offloads: match wish.offloads {
+            Some(false) => Offloads::Off,
+            Some(true) | None => Offloads::On,
+        },
+    })
+}
+
+/// A node's InternalIPs.
+fn internal_ips(node: &touchstone_spec::NodeFacts) -> Vec<IpAddr> {
+    let of = |family| node.addresses.iter().copied().find(|ip| Family::of(*ip) == family);
+    Family::BOTH.into_iter().filter_map(of).collect()
 }
 
 /// Every client pod answers on [`CLIENT_PORT`].
