@@ -252,6 +252,8 @@ fn slice_labels(service: &Service) -> BTreeMap<String, String> {
     labels.insert(MANAGED_BY_LABEL.to_owned(), MANAGER.to_owned());
     if service.spec.cluster_ip.as_deref() == Some("None") {
         labels.insert(HEADLESS_LABEL.to_owned(), String::new());
+    } else {
+        labels.remove(HEADLESS_LABEL);
     }
     labels
 }

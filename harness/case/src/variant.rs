@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use touchstone_spec::api::{IpMode, ServiceType, SessionAffinity, TrafficPolicy};
 use touchstone_spec::{
     ClusterShape, DetectLocal, Family, Feature, FrontendKind, Level, PodWish, Protocol, ProxyWish,
+    SCTP_NEED,
 };
 
 use crate::Case;
@@ -88,7 +89,11 @@ impl Variant {
     /// What the machine must have for the network that it asks for.
     #[must_use]
     pub fn host_needs(&self) -> BTreeSet<&'static str> {
-        self.case.needs().shape.network.needs()
+        let mut needs = self.case.needs().shape.network.needs();
+        if self.features().iter().any(|feature| feature.name() == "sctp") {
+            needs.insert(SCTP_NEED);
+        }
+        needs
     }
 
     /// Features that a subject must have: those that the file names, those of the axes, and those

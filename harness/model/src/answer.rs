@@ -20,7 +20,7 @@ const DETECT: &str = "KubeProxyConfiguration detectLocalMode";
 const PROXY: &str = "v1.Service: virtual IPs and service proxies";
 
 pub(crate) fn answer(world: &World, flow: &Flow, features: &Features) -> Expectation {
-    if let Some(choices) = balancer::choices(world, flow) {
+    if let Some(choices) = balancer::choices(world, flow, features) {
         return balancer::any_of(&choices, |flow| answer(world, flow, features));
     }
     let arriving = network::arriving(world, flow);
@@ -108,7 +108,7 @@ fn unclaimed(world: &World, flow: &Flow, node: &Node, features: &Features) -> Ex
     let owned = world
         .services
         .iter()
-        .filter(|service| crate::claim::is_proxied(service))
+        .filter(|service| crate::claim::is_proxied(service, features))
         .any(|service| service.cluster_ip(flow.family()) == Some(ip));
     if owned {
         return narrowed(
@@ -143,7 +143,8 @@ fn outside_node_port_addresses(
         Takes::Yes => return None,
         Takes::No(why) | Takes::Maybe(why) => why,
     };
-    let proxied = world.services.iter().filter(|service| crate::claim::is_proxied(service));
+    let proxied =
+        world.services.iter().filter(|service| crate::claim::is_proxied(service, features));
     let (service, port) = proxied
         .flat_map(|service| service.spec.ports.iter().map(move |port| (service, port)))
         .find(|(service, port)| {
@@ -302,6 +303,21 @@ fn claimed(
             "v1.Service sessionAffinity",
         ));
     }
+    let mut allowed: BTreeSet<Allowed> = allowed;
+    let mut cover = !sticky;
+    if flow.client.kind == ClientKind::Pod
+        && !features.has("hairpin-without-node-name")
+        && let Some(own) = all.iter().find(|b| b.address.ip() == flow.client.address)
+        && choice.addresses.contains(&own.address)
+        && own.node != flow.client.node.as_deref()
+    {
+        reasons.push(reason(
+            "the slice does not place the client on its node: it may not reach itself",
+            "EndpointSlice endpoints[].nodeName; adjudication 0020",
+        ));
+        allowed.insert(Allowed::Dropped);
+        cover = false;
+    }
     let foreign_pod = flow.client.kind == ClientKind::Pod
         && flow.client.node.as_deref() != Some(node.name.as_str());
     let open = foreign_pod
@@ -315,7 +331,7 @@ fn claimed(
             "not settled by the API",
         ));
     }
-    Expectation { allowed, cover: !sticky, sticky, open, reasons }
+    Expectation { allowed, cover, sticky, open, reasons }
 }
 
 /// Why traffic to a cluster IP is masqueraded or not, where that is not as in most clusters.

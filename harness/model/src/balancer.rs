@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use touchstone_spec::api::{Service, ServicePort, ServiceType};
 use touchstone_spec::{
-    Allowed, Client, ClientFacts, ClientKind, Expectation, Family, Flow, LoadBalancers, Node, World,
+    Allowed, Client, ClientFacts, ClientKind, Expectation, Family, Features, Flow, LoadBalancers,
+    Node, World,
 };
 
 use crate::answer::ready_on;
@@ -18,14 +19,14 @@ const BALANCER: &str = "v1.Service type LoadBalancer, healthCheckNodePort";
 /// load balancer has a choice.
 ///
 /// With a health-check node port it takes the nodes that answer 200 there, else any.
-pub(crate) fn choices(world: &World, flow: &Flow) -> Option<Vec<Flow>> {
+pub(crate) fn choices(world: &World, flow: &Flow, features: &Features) -> Option<Vec<Flow>> {
     let chooses = world.network.balancer_chooses()
         && flow.client.kind == ClientKind::Outside
         && flow.via.is_none();
     if !chooses {
         return None;
     }
-    let (service, port) = balanced(world, flow)?;
+    let (service, port) = balanced(world, flow, features)?;
     let nodes = world.nodes.iter().enumerate().filter(|(_, node)| {
         health_check_port(service).is_none() || ready_on(world, service, node, flow.family()) > 0
     });
@@ -99,12 +100,16 @@ pub(crate) fn any_of(flows: &[Flow], answer: impl Fn(&Flow) -> Expectation) -> E
 }
 
 /// The Service port whose load balancer has the flow's destination.
-fn balanced<'w>(world: &'w World, flow: &Flow) -> Option<(&'w Service, &'w ServicePort)> {
+fn balanced<'w>(
+    world: &'w World,
+    flow: &Flow,
+    features: &Features,
+) -> Option<(&'w Service, &'w ServicePort)> {
     world
         .services
         .iter()
         .filter(|service| service.spec.service_type == ServiceType::LoadBalancer)
-        .filter(|service| is_proxied(service))
+        .filter(|service| is_proxied(service, features))
         .filter(|service| {
             let ingress = &service.status.load_balancer.ingress;
             ingress.iter().any(|ingress| ingress.ip == Some(flow.to.ip()))

@@ -48,13 +48,14 @@ pub fn claim<'w>(
 ) -> Vec<Claim<'w>> {
     let takes = takes(&world.proxy, node, flow.to.ip(), features);
     let mut claims = Vec::new();
-    for service in world.services.iter().filter(|service| is_proxied(service)) {
+    for service in world.services.iter().filter(|service| is_proxied(service, features)) {
         let Some(cluster_ip) = service.cluster_ip(flow.family()) else {
             continue;
         };
         for port in service.spec.ports.iter().filter(|port| port.transport() == flow.protocol) {
             if let Some(kind) = kind_of(flow, &takes, service, cluster_ip, port) {
-                let sure = kind != ClaimKind::NodePort || takes == Takes::Yes;
+                let sure = !is_labelled_headless(service)
+                    && (kind != ClaimKind::NodePort || takes == Takes::Yes);
                 claims.push(Claim { service, port: Some(port), kind, sure });
             }
         }
@@ -62,7 +63,7 @@ pub fn claim<'w>(
             && health_check_port(service) == Some(flow.to.port())
             && node.addresses.contains(&flow.to.ip())
         {
-            let sure = takes == Takes::Yes;
+            let sure = !is_labelled_headless(service) && takes == Takes::Yes;
             let limited = features.has("node-port-addresses-limit-health-checks");
             if !(limited && matches!(takes, Takes::No(_))) {
                 claims.push(Claim { service, port: None, kind: ClaimKind::HealthCheck, sure });
@@ -74,14 +75,19 @@ pub fn claim<'w>(
 
 /// Whether the cluster's proxy serves a Service at all.
 ///
-/// Spec: headless and ExternalName Services have no proxying; the labels
-/// `service-proxy-name` and `headless` take a Service away from the cluster's proxy.
-pub(crate) fn is_proxied(service: &Service) -> bool {
-    let labels = &service.metadata.labels;
+/// Spec: headless and ExternalName Services have no proxying; the label `service-proxy-name`
+/// takes a Service away from the cluster's proxy. The label `headless` on a Service that has a
+/// cluster IP means nothing to the API, and some proxies leave such a Service alone (adjudication
+/// 0041).
+pub(crate) fn is_proxied(service: &Service, features: &Features) -> bool {
     service.spec.service_type != ServiceType::ExternalName
         && service.spec.cluster_ip.as_deref() != Some("None")
-        && !labels.contains_key(PROXY_NAME_LABEL)
-        && !labels.contains_key(HEADLESS_LABEL)
+        && !service.metadata.labels.contains_key(PROXY_NAME_LABEL)
+        && !(is_labelled_headless(service) && features.has("headless-label-hides-services"))
+}
+
+fn is_labelled_headless(service: &Service) -> bool {
+    service.metadata.labels.contains_key(HEADLESS_LABEL)
 }
 
 /// The health-check node port of a Service, if it has one.

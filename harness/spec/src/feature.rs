@@ -54,6 +54,14 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         promise: "drops packets to addresses of the Service range that no Service has",
     },
     KnownFeature {
+        name: "hairpin-without-node-name",
+        promise: "lets a pod reach itself through a Service whose slice does not name the pod's node",
+    },
+    KnownFeature {
+        name: "headless-label-hides-services",
+        promise: "leaves Services alone that have a cluster IP and the label for headless ones",
+    },
+    KnownFeature {
         name: "rejects-external-from-node",
         promise: "refuses a node's own connections to external addresses of a Service without endpoints",
     },

@@ -14,14 +14,18 @@ use crate::{
 /// Place of the load balancer that has addresses of its own.
 pub const BALANCER: &str = "balancer";
 
+/// Name of the need of cases that use SCTP, one of [`NETWORK_NEEDS`].
+pub const SCTP_NEED: &str = "SCTP clients and servers";
+
 /// Everything that some network asks of the machine, by the words of excuses.
-pub const NETWORK_NEEDS: [&str; 6] = [
+pub const NETWORK_NEEDS: [&str; 7] = [
     "the program nft",
     "the program iptables",
     "iptables-legacy with its kernel tables",
     "iptables-nft",
     "links whose offloads can be switched off",
     "bridge links",
+    SCTP_NEED,
 ];
 
 impl NetworkWish {
@@ -50,7 +54,7 @@ impl NetworkWish {
     /// What the machine must have for it, each one of [`NETWORK_NEEDS`].
     #[must_use]
     pub fn needs(&self) -> BTreeSet<&'static str> {
-        let [nft, iptables, legacy, iptables_nft, offloads, bridges] = NETWORK_NEEDS;
+        let [nft, iptables, legacy, iptables_nft, offloads, bridges, _] = NETWORK_NEEDS;
         let mut needs = BTreeSet::new();
         if self.pods_to_nodes == Some(PodsToNodes::Masqueraded) {
             needs.insert(nft);

@@ -19,7 +19,7 @@ pub(super) fn lacking(wanted: &BTreeSet<&str>) -> BTreeMap<String, String> {
 }
 
 fn attempt(need: &str) -> Result<(), String> {
-    let [nft, iptables, legacy, iptables_nft, offloads, _bridges] = NETWORK_NEEDS;
+    let [nft, iptables, legacy, iptables_nft, offloads, _bridges, sctp] = NETWORK_NEEDS;
     match need {
         _ if need == nft => works(&[&["nft", "list", "tables"]]),
         _ if need == iptables => works(&[
@@ -41,6 +41,7 @@ fn attempt(need: &str) -> Result<(), String> {
             let shape = Shape { offloads: Offloads::Off, ..Shape::default() };
             Topology::new(&shape).map(drop).map_err(|error| in_full(&error))
         }
+        _ if need == sctp => Err("the lab has no probes for SCTP yet".to_owned()),
         _ => Err("the lab has no such network yet".to_owned()),
     }
 }
