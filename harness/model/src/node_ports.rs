@@ -65,13 +65,6 @@ fn on_loopback(settings: &ProxySettings, ip: IpAddr, features: &Features) -> Tak
     if let Some(why) = excluded(settings, ip) {
         return Takes::No(why);
     }
-    if let NodePortAddresses::Ranges(ranges) = &settings.node_port_addresses
-        && ip != IpAddr::V4(Ipv4Addr::LOCALHOST)
-        && ranges.iter().any(|r| Family::of(r.addr()) == Family::of(ip) && r.prefix_len() > 0)
-    {
-        // Ranges select among the addresses that links have, and the loopback has one.
-        return Takes::Maybe(reason(&format!("no link has the address {ip}"), ADDRESSES));
-    }
     let (leaves, serves) = match Family::of(ip) {
         Family::V4 => {
             (features.has("no-localhost-node-ports"), features.has("localhost-node-ports"))
@@ -83,11 +76,30 @@ fn on_loopback(settings: &ProxySettings, ip: IpAddr, features: &Features) -> Tak
             &format!("the proxy leaves node ports on {ip} alone"),
             "v1.ServicePort nodePort: on each node's addresses",
         )),
-        (false, true) => Takes::Yes,
+        (false, true) if is_selected(settings, ip) => Takes::Yes,
+        (false, true) => Takes::Maybe(reason(
+            &format!("nodePortAddresses select addresses of links, and {ip} is on none"),
+            ADDRESSES,
+        )),
         (false, false) => Takes::Maybe(reason(
             &format!("{ip} is no address of a node: some proxies serve node ports there"),
             "v1.ServicePort nodePort: on each node's addresses",
         )),
+    }
+}
+
+/// Whether a loopback address is surely among those that the setting selects: with all addresses,
+/// or as the one that the loopback has.
+fn is_selected(settings: &ProxySettings, ip: IpAddr) -> bool {
+    match &settings.node_port_addresses {
+        NodePortAddresses::Default => true,
+        NodePortAddresses::Primary => false,
+        NodePortAddresses::Ranges(ranges) => {
+            let mut same = ranges.iter().filter(|r| Family::of(r.addr()) == Family::of(ip));
+            ip == IpAddr::V4(Ipv4Addr::LOCALHOST)
+                || same.clone().next().is_none()
+                || same.any(|range| range.prefix_len() == 0)
+        }
     }
 }
 
