@@ -24,7 +24,7 @@ pub use expectation::{Allowed, Expectation, Reason};
 pub use family::{Family, Protocol};
 pub use feature::{Feature, FeatureError, Features, KNOWN_FEATURES, KnownFeature};
 pub use flow::{Client, ClientKind, Flow, FrontendKind};
-pub use network::{BALANCER, NETWORK_NEEDS};
+pub use network::{BALANCER, NEIGHBOUR, NETWORK_NEEDS};
 pub use outcome::{Observation, Outcome, OutcomeKind, Refusal};
 pub use settings::{
     DetectLocal, Firewall, IptablesBackend, LoadBalancers, NetworkWish, NodesJoined, PodsToNodes,

@@ -14,6 +14,9 @@ use crate::{
 /// Place of the load balancer that has addresses of its own.
 pub const BALANCER: &str = "balancer";
 
+/// Place of the host that is a neighbour of the nodes.
+pub const NEIGHBOUR: &str = "neighbour";
+
 /// Everything that some network asks of the machine, by the words of excuses.
 pub const NETWORK_NEEDS: [&str; 6] = [
     "the program nft",
@@ -100,6 +103,19 @@ impl ClusterFacts {
                 ],
             });
         }
+        if self.network.nodes_joined == Some(NodesJoined::OneSegment) {
+            self.neighbour = Some(ClientFacts {
+                name: NEIGHBOUR.to_owned(),
+                addresses: vec![vec![
+                    Ipv4Addr::new(172, 18, 254, 2).into(),
+                    Ipv6Addr::new(0xfd00, 0x172, 0x18, 0x254, 0, 0, 0, 2).into(),
+                ]],
+                cidrs: vec![
+                    v4(172, 18, 254, 0, 24),
+                    v6([0xfd00, 0x172, 0x18, 0x254, 0, 0, 0, 0], 64),
+                ],
+            });
+        }
         let Some(only) = self.network.only else { return self };
         let has = |ip: &IpAddr| Family::of(*ip) == only;
         let net = |range: &IpNet| Family::of(range.addr()) == only;
@@ -107,7 +123,8 @@ impl ClusterFacts {
             node.addresses.retain(has);
             node.client.addresses.retain(has);
         }
-        for client in self.outside.iter_mut().chain(&mut self.balancer) {
+        let further = self.balancer.iter_mut().chain(&mut self.neighbour);
+        for client in self.outside.iter_mut().chain(further) {
             client.addresses.iter_mut().for_each(|addresses| addresses.retain(has));
             client.cidrs.retain(net);
         }
