@@ -1,6 +1,7 @@
 //! Nodes, outside clients, a fabric between them, and a sink for what nobody handled.
 //!
-//! Everything is routed; no link asks for neighbours, as every neighbour entry is permanent.
+//! Everything is routed; no link asks for neighbours, as every neighbour entry is permanent, except
+//! where one segment joins the nodes: there nodes ask for each other.
 //!
 //! The fabric carries a packet to a Service address only if it comes from an outside client, and
 //! then to the node that belongs to the packet's source address.
