@@ -282,7 +282,7 @@ impl<'a> Compiler<'a> {
             let client = format!("pod@{}", node.name);
             names.extend(node.client.addresses.iter().map(|ip| (*ip, client.clone())));
         }
-        for client in facts.outside.iter().chain(&facts.balancer) {
+        for client in facts.outside.iter().chain(&facts.balancer).chain(&facts.neighbour) {
             names.extend(client.addresses.iter().flatten().map(|ip| (*ip, client.name.clone())));
         }
         for (key, pod) in &self.context.book.pods {

@@ -26,11 +26,14 @@ pub(crate) enum Vantage {
     Node(Option<String>),
     /// An outside client.
     Outside(String),
+    /// A host on the nodes' own segment.
+    Neighbour,
     /// The pod of an endpoint: Service, endpoint.
     Endpoint(String, String),
 }
 
-const VANTAGES: &str = "`pod@n1`, `pod`, `node@n1`, `node`, `outside`, `outside2` or `web/a`";
+const VANTAGES: &str =
+    "`pod@n1`, `pod`, `node@n1`, `node`, `outside`, `outside2`, `neighbour` or `web/a`";
 
 impl Vantage {
     pub(crate) fn parse(text: &str) -> Result<Vantage, Expected> {
@@ -50,6 +53,7 @@ impl Vantage {
         match kind {
             "pod" => Ok(Vantage::Pod(node)),
             "node" => Ok(Vantage::Node(node)),
+            "neighbour" if node.is_none() => Ok(Vantage::Neighbour),
             _ if is_outside(kind) => match node {
                 None => Ok(Vantage::Outside(kind.to_owned())),
                 Some(node) => expected(format!(

@@ -42,6 +42,9 @@ pub(crate) fn matrix(
         if has("source-ranges") { scene.outside.len() } else { scene.outside.len().min(1) };
     let mut vantages = vec![Vantage::Pod(None), Vantage::Node(None)];
     vantages.extend(scene.outside.iter().take(outside).cloned().map(Vantage::Outside));
+    if scene.context.book.facts.neighbour.is_some() {
+        vantages.push(Vantage::Neighbour);
+    }
     for (service, endpoints) in &scene.state.endpoints {
         for (name, text) in endpoints {
             let own = text.value.address.get().is_none();

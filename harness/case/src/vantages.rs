@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use touchstone_spec::{Client, ClientKind, Family, Flow, FrontendKind, PodFacts};
+use touchstone_spec::{Client, ClientKind, Family, Flow, FrontendKind, NEIGHBOUR, PodFacts};
 
 use crate::goals::Goal;
 use crate::grammar::Vantage;
@@ -25,6 +25,18 @@ impl Scene<'_, '_> {
         };
         match vantage {
             Vantage::Outside(name) => self.outside_flows(name, goal, place, family),
+            Vantage::Neighbour => {
+                let facts = self.context.book.facts.neighbour.as_ref();
+                let address =
+                    facts.and_then(|facts| facts.address(0, family)).ok_or_else(|| {
+                        self.context
+                            .wrong(place, "the nodes have no neighbour")
+                            .help("write `needs: { network: { nodesJoined: one-segment } }`")
+                    })?;
+                let (kind, place_name) = (ClientKind::Outside, NEIGHBOUR.to_owned());
+                let client = Client { kind, place: place_name, node: None, address };
+                Ok(vec![self.inside(client, NEIGHBOUR, goal, place)?])
+            }
             Vantage::Pod(node) => {
                 let mut flows = Vec::new();
                 for node in every(node) {

@@ -114,7 +114,7 @@ fn networks_that_cannot_be() {
     check_error(
         "reaches: [a, b]",
         "reaches: [a, b], source: balancr",
-        "x/y.yaml:12:70: a source is client, node, node@n1, balancer or any",
+        "x/y.yaml:12:66: a source is client, node, node@n1, balancer or any",
     );
 }
 
@@ -168,7 +168,7 @@ fn every_error_of_a_step_is_told_at_once() {
          - { from: pod, to: web clusterIP }",
     );
     let want = "\
-x/y.yaml:12:17: a vantage is `pod@n1`, `pod`, `node@n1`, `node`, `outside`, `outside2` or `web/a`
+x/y.yaml:12:17: a vantage is `pod@n1`, `pod`, `node@n1`, `node`, `outside`, `outside2`, `neighbour` or `web/a`
 x/y.yaml:13:26: `clusterIp` is not a frontend: clusterIP, nodePort, externalIP, loadBalancer, healthCheck or endpoint/NAME; did you mean `clusterIP`?
 x/y.yaml:14:29: no flow comes of it: the Service never had such a frontend; check the Service's type, its families and its addresses
 x/y.yaml:15:17: only packets from outside enter by a node; pod@n1 is inside; leave out `@n1`

@@ -22,7 +22,8 @@ const BALANCER: &str = "v1.Service type LoadBalancer, healthCheckNodePort";
 pub(crate) fn choices(world: &World, flow: &Flow, features: &Features) -> Option<Vec<Flow>> {
     let chooses = world.network.balancer_chooses()
         && flow.client.kind == ClientKind::Outside
-        && flow.via.is_none();
+        && flow.via.is_none()
+        && world.outside.iter().any(|client| client.name == flow.client.place);
     if !chooses {
         return None;
     }

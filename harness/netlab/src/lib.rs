@@ -28,4 +28,4 @@ pub use plan::{Family, Prefix};
 pub use pod::{POD_LINK_PREFIX, Pod};
 pub use settings::{Role, Unset};
 pub use tap::{Arrival, Filter, Tap};
-pub use topology::{Node, NodeShape, Offloads, Outside, Shape, Topology};
+pub use topology::{Joined, Node, NodeShape, Offloads, Outside, Shape, Topology};

@@ -5,6 +5,7 @@
 //! | node i on its link | `172.18.i.2` | `fd00:172:18:i::2` |
 //! | its further address k | `172.18.i.(100+k)` | `fd00:172:18:i::(100+k)` |
 //! | fabric on that link | `172.18.i.1` | `fd00:172:18:i::1` |
+//! | a neighbour of the nodes, as a node's number 254 | `172.18.254.2` | `fd00:172:18:254::2` |
 //! | pods of node i | `10.244.i.0/24` | `fd00:10:244:i::/64` |
 //! | pod j of node i | `10.244.i.(10+j)` | `fd00:10:244:i::(10+j)` |
 //! | outside client k | `198.51.100.(16k)/28` | `2001:db8:64:k::/64` |
@@ -127,6 +128,9 @@ pub const MAX_PODS: usize = 200;
 /// How many further addresses of each family a node can have.
 pub const MAX_FURTHER: u8 = 100;
 
+/// Number in the place of a node's of the host that is a neighbour of the nodes on one segment.
+pub const NEIGHBOUR: u8 = 254;
+
 /// Gateway of every pod, IPv4; no interface has this address.
 pub const POD_GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
@@ -192,6 +196,14 @@ pub fn further_address(family: Family, node: u8, number: u8) -> IpAddr {
     match family {
         Family::V4 => v4(172, 18, node, last, 32).address,
         Family::V6 => v6([0xfd00, 0x172, 0x18, as_written(node)], as_written(last), 128).address,
+    }
+}
+
+/// Range of all nodes' addresses.
+pub fn all_nodes(family: Family) -> Prefix {
+    match family {
+        Family::V4 => v4(172, 18, 0, 0, 16),
+        Family::V6 => v6([0xfd00, 0x172, 0x18, 0], 0, 48),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::netlink::{Change, MAIN_TABLE, Mac};
 use crate::plan::{self, Family, Prefix};
 use crate::settings::Role;
 use crate::topology::{Node, Offloads, check_mtu};
-use crate::wiring::{UPLINK, default_route, end, node_link};
+use crate::wiring::{UPLINK, default_route, end, way_to};
 
 /// Which places for pods a node has given away.
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ impl Claim {
     /// take 40 ms.
     fn begin_removal(&self) -> Result<Vec<Changing<'_>>, Error> {
         // The fabric first: it would send what the node does not know back to the node.
-        let fabric_index = node_link(self.node.number());
+        let fabric_index = way_to(self.node.number(), self.node.fabric.joined);
         let ranges = self.ranges.iter().copied();
         let in_fabric = ranges.clone().map(|to| Change::DeleteRoute { to, index: fabric_index });
         let hosts = self.addresses().into_iter().map(Prefix::host).chain(ranges);
@@ -187,7 +187,7 @@ impl Pod {
         node.fabric.namespace.change(vec![Change::Route {
             to: range,
             via: Some(node.address(family)),
-            index: node_link(node.number()),
+            index: way_to(node.number(), node.fabric.joined),
             source: None,
             table: MAIN_TABLE,
         }])

@@ -1,6 +1,7 @@
 //! Nodes, outside clients, a fabric between them, and a sink for what nobody handled.
 //!
-//! Everything is routed; no link asks for neighbours, as every neighbour entry is permanent.
+//! Everything is routed; no link asks for neighbours, as every neighbour entry is permanent, except
+//! where one segment joins the nodes: there nodes ask for each other.
 //!
 //! The fabric carries a packet to a Service address only if it comes from an outside client, and
 //! then to the node that belongs to the packet's source address.
@@ -20,9 +21,17 @@ use crate::pod::{self, Pod, Slots};
 use crate::settings::{Role, Unset};
 use crate::tap::Tap;
 use crate::wiring::{
-    SINK_LINK, UPLINK, add_node, add_outside, add_sink, node_changes, node_link, outside_changes,
-    outside_link,
+    SEGMENT_LINK, SINK_LINK, UPLINK, add_node, add_outside, add_segment, add_sink,
+    neighbour_changes, node_changes, node_link, outside_changes, outside_link,
 };
+
+/// How soon the nodes' neighbour gives up asking for a link address.
+const IMPATIENT: [(&str, &str); 4] = [
+    ("net.ipv4.neigh.eth0.retrans_time_ms", "40"),
+    ("net.ipv4.neigh.eth0.mcast_solicit", "2"),
+    ("net.ipv6.neigh.eth0.retrans_time_ms", "40"),
+    ("net.ipv6.neigh.eth0.mcast_solicit", "2"),
+];
 
 /// Smallest MTU of IPv6, in bytes (RFC 8200).
 const SMALLEST_MTU: u32 = 1280;
@@ -56,6 +65,19 @@ pub struct Shape {
     pub further_addresses: u8,
     /// Whether links take segmentation and checksums off their senders.
     pub offloads: Offloads,
+    /// How nodes are joined.
+    pub joined: Joined,
+}
+
+/// How nodes are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Joined {
+    /// Each by a link of its own to the fabric.
+    #[default]
+    Routed,
+    /// By one segment, on which they ask for each other's link addresses; a neighbour is on it
+    /// too, which asks for those of Services.
+    OneSegment,
 }
 
 /// Whether links take segmentation and checksums off their senders.
@@ -114,6 +136,7 @@ pub(crate) struct Fabric {
     /// Families that nodes and pods have.
     pub(crate) families: &'static [Family],
     pub(crate) offloads: Offloads,
+    pub(crate) joined: Joined,
 }
 
 /// A node.
@@ -219,6 +242,7 @@ pub struct Topology {
     outside: Vec<Outside>,
     sink: Tap,
     fabric: Arc<Fabric>,
+    neighbour: Option<Namespace>,
     // After the tap, which reads from it.
     _sink_namespace: Namespace,
 }
@@ -239,6 +263,12 @@ impl Topology {
         for (namespace, i) in made.nodes.iter().zip(1..) {
             changing.push(namespace.begin_change(node_changes(i, shape))?);
         }
+        if let Some(neighbour) = &made.neighbour {
+            for (setting, value) in IMPATIENT {
+                neighbour.set(setting, value)?;
+            }
+            changing.push(neighbour.begin_change(neighbour_changes(shape))?);
+        }
         let nodes = made.nodes.len() as u8;
         for (namespace, k) in made.outside.iter().zip(1..) {
             changing.push(namespace.begin_change(outside_changes(k, nodes))?);
@@ -246,11 +276,12 @@ impl Topology {
         changing.into_iter().try_for_each(|changing| changing.finish())?;
         let nodes = (1..=nodes).map(node_link);
         let outside = (1..=made.outside.len() as u8).map(outside_link);
-        let links = nodes.chain(outside).chain([SINK_LINK]).collect();
+        let segment = made.neighbour.as_ref().map(|_| SEGMENT_LINK);
+        let links = nodes.chain(outside).chain([SINK_LINK]).chain(segment).collect();
         made.fabric.begin_carry(links)?.finish()?;
         if shape.offloads == Offloads::Off {
             let outside = made.outside.iter();
-            let all = made.nodes.iter().chain(outside).chain([&made.fabric]);
+            let all = made.nodes.iter().chain(outside).chain([&made.fabric]).chain(&made.neighbour);
             let begun: Vec<_> = all.map(Namespace::begin_no_offloads).collect::<Result<_, _>>()?;
             begun.into_iter().try_for_each(|changing| changing.finish())?;
         }
@@ -272,6 +303,11 @@ impl Topology {
         &self.outside
     }
 
+    /// The host that is a neighbour of the nodes, where one segment joins them.
+    pub fn neighbour(&self) -> Option<&Namespace> {
+        self.neighbour.as_ref()
+    }
+
     /// Counts the packets that nobody handled.
     pub fn sink(&self) -> &Tap {
         &self.sink
@@ -291,6 +327,7 @@ impl Topology {
         nodes
             .chain(outside)
             .chain([self.fabric()])
+            .chain(&self.neighbour)
             .filter(|namespace| !namespace.unset().is_empty())
             .map(|namespace| (namespace.name(), namespace.unset()))
             .collect()
@@ -344,6 +381,7 @@ struct Made {
     sink: Namespace,
     nodes: Vec<Namespace>,
     outside: Vec<Namespace>,
+    neighbour: Option<Namespace>,
 }
 
 impl Made {
@@ -362,18 +400,31 @@ impl Made {
         };
         let first = [host("fabric", Role::Fabric), host("sink", Role::Sink)];
         let outside = shape.outside.iter().map(|name| host(name, Role::Host));
-        let all = first.into_iter().chain(shape.nodes.iter().map(node)).chain(outside);
+        let neighbour = match shape.joined {
+            Joined::Routed => None,
+            Joined::OneSegment => Some(Wanted {
+                families: Family::all_or(shape.only),
+                ..host("neighbour", Role::Host)
+            }),
+        };
+        let joined = neighbour.is_some();
+        let nodes = shape.nodes.iter().map(node);
+        let all = first.into_iter().chain(neighbour).chain(nodes).chain(outside);
         let mut all = Namespace::new_many(all)?.into_iter();
         let gone = || Error::Gone { namespace: "fabric".to_owned() };
         let fabric = all.next().ok_or_else(gone)?;
         let sink = all.next().ok_or_else(gone)?;
+        let neighbour = if joined { Some(all.next().ok_or_else(gone)?) } else { None };
         let nodes = all.by_ref().take(shape.nodes.len()).collect();
-        Ok(Self { fabric, sink, nodes, outside: all.collect() })
+        Ok(Self { fabric, sink, nodes, outside: all.collect(), neighbour })
     }
 
     fn fabric_changes(&self, shape: &Shape) -> Vec<Change> {
         let mut changes = Vec::new();
         add_sink(&mut changes, &self.sink);
+        if let Some(neighbour) = &self.neighbour {
+            add_segment(&mut changes, neighbour, shape);
+        }
         for ((namespace, node), i) in self.nodes.iter().zip(&shape.nodes).zip(1..) {
             add_node(&mut changes, namespace, i, node.mtu, shape);
         }
@@ -390,6 +441,7 @@ impl Made {
             closing: AtomicBool::new(false),
             families: Family::all_or(shape.only),
             offloads: shape.offloads,
+            joined: shape.joined,
         });
         let nodes = self.nodes.into_iter().zip(&shape.nodes).zip(1..);
         let nodes = nodes.map(|((namespace, node), number)| {
@@ -412,6 +464,7 @@ impl Made {
             outside: outside.collect(),
             sink,
             fabric,
+            neighbour: self.neighbour,
             _sink_namespace: self.sink,
         })
     }

@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         ("a small MTU does not break TCP", small_mtu),
         ("links without offloads carry TCP", networks::no_offloads),
         ("a node has further addresses", networks::further_addresses),
+        ("nodes on one segment find each other, and nobody a Service", networks::one_segment),
         ("a network of one family has nothing of the other", networks::one_family),
         ("nodes have their own /run and host name", own_run),
         ("settings are made", settings),

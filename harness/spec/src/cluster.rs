@@ -97,6 +97,9 @@ pub struct ClusterFacts {
     /// The load balancer that has addresses of its own, where there is one.
     #[serde(default)]
     pub balancer: Option<ClientFacts>,
+    /// A host on the nodes' own segment, where one joins them: it asks who has a Service's address.
+    #[serde(default)]
+    pub neighbour: Option<ClientFacts>,
 }
 
 impl ClusterFacts {

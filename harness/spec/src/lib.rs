@@ -25,7 +25,7 @@ pub use expectation::{Allowed, Expectation, Reason};
 pub use family::{Family, Protocol};
 pub use feature::{Feature, FeatureError, Features, KNOWN_FEATURES, KnownFeature};
 pub use flow::{Client, ClientKind, Flow, FrontendKind};
-pub use network::{BALANCER, NETWORK_NEEDS, SCTP_NEED};
+pub use network::{BALANCER, NEIGHBOUR, NETWORK_NEEDS, SCTP_NEED};
 pub use outcome::{Observation, Outcome, OutcomeKind, Refusal};
 pub use proxy::{LOOPBACK_V4, LocalDetector, NodePortAddresses, ProxySettings, WishError};
 pub use settings::{

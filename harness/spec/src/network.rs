@@ -17,6 +17,9 @@ pub const BALANCER: &str = "balancer";
 /// Name of the need of cases that use SCTP, one of [`NETWORK_NEEDS`].
 pub const SCTP_NEED: &str = "SCTP clients and servers";
 
+/// Place of the host that is a neighbour of the nodes.
+pub const NEIGHBOUR: &str = "neighbour";
+
 /// Everything that some network asks of the machine, by the words of excuses.
 pub const NETWORK_NEEDS: [&str; 7] = [
     "the program nft",
@@ -104,6 +107,19 @@ impl ClusterFacts {
                 ],
             });
         }
+        if self.network.nodes_joined == Some(NodesJoined::OneSegment) {
+            self.neighbour = Some(ClientFacts {
+                name: NEIGHBOUR.to_owned(),
+                addresses: vec![vec![
+                    Ipv4Addr::new(172, 18, 254, 2).into(),
+                    Ipv6Addr::new(0xfd00, 0x172, 0x18, 0x254, 0, 0, 0, 2).into(),
+                ]],
+                cidrs: vec![
+                    v4(172, 18, 254, 0, 24),
+                    v6([0xfd00, 0x172, 0x18, 0x254, 0, 0, 0, 0], 64),
+                ],
+            });
+        }
         let Some(only) = self.network.only else { return self };
         let has = |ip: &IpAddr| Family::of(*ip) == only;
         let net = |range: &IpNet| Family::of(range.addr()) == only;
@@ -111,7 +127,8 @@ impl ClusterFacts {
             node.addresses.retain(has);
             node.client.addresses.retain(has);
         }
-        for client in self.outside.iter_mut().chain(&mut self.balancer) {
+        let further = self.balancer.iter_mut().chain(&mut self.neighbour);
+        for client in self.outside.iter_mut().chain(further) {
             client.addresses.iter_mut().for_each(|addresses| addresses.retain(has));
             client.cidrs.retain(net);
         }

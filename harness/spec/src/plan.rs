@@ -65,6 +65,7 @@ impl ClusterFacts {
             node_ports: (30_000, 32_767),
             network: shape.network.clone(),
             balancer: None,
+            neighbour: None,
         };
         facts.in_its_network()
     }

@@ -1,11 +1,12 @@
 //! Networks that differ from the plain one.
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 
 use libtest_mimic::Failed;
-use touchstone_netlab::{Family, NodeShape, Offloads, Shape, Topology, plan};
+use touchstone_netlab::{Family, Joined, NodeShape, Offloads, Shape, Topology, plan};
 
-use super::{SOON, accept, check, connect, exchange};
+use super::{SOON, accept, check, connect, connect_within, exchange, soon};
 
 fn shape() -> Shape {
     Shape {
@@ -19,7 +20,7 @@ pub(crate) fn no_offloads() -> Result<(), Failed> {
     let topology = Topology::new(&Shape { offloads: Offloads::Off, ..shape() })?;
     let pods = topology.pods_on(&[("n1", 1), ("n2", 1)])?;
     for family in Family::BOTH {
-        let address = std::net::SocketAddr::new(pods[1].address(family), 0);
+        let address = SocketAddr::new(pods[1].address(family), 0);
         let listener = pods[1].namespace().tcp_listener(address)?;
         let mut client =
             connect(pods[0].namespace(), pods[0].address(family), listener.local_addr()?)?;
@@ -52,6 +53,36 @@ pub(crate) fn further_addresses() -> Result<(), Failed> {
     check(too_many.is_err(), || "more addresses than the plan has".into())
 }
 
+pub(crate) fn one_segment() -> Result<(), Failed> {
+    let topology = Topology::new(&Shape { joined: Joined::OneSegment, ..shape() })?;
+    let neighbour = topology.neighbour().ok_or("no neighbour")?;
+    let (one, two) = (topology.node("n1").ok_or("no n1")?, topology.node("n2").ok_or("no n2")?);
+    let pods = topology.pods_on(&[("n1", 1), ("n2", 1)])?;
+    let outside = &topology.outside()[0];
+    for family in Family::BOTH {
+        let (first, second) = (pods[0].address(family), pods[1].address(family));
+        exchange(one.namespace(), one.address(family), two.namespace(), two.address(family))?;
+        exchange(pods[0].namespace(), first, pods[1].namespace(), second)?;
+        let source = outside.address_through(family, two);
+        exchange(outside.namespace(), source, pods[0].namespace(), first)?;
+        let source = plan::node_address(family, plan::NEIGHBOUR);
+        exchange(neighbour, source, pods[1].namespace(), second)?;
+        let service = plan::load_balancer_ips(family).address;
+        let target = SocketAddr::new(service, 80);
+        let (_socket, outcome) = connect_within(neighbour, source, target, soon())?;
+        let unknown = outcome
+            .as_ref()
+            .is_err_and(|error| error.raw_os_error() == Some(nix::libc::EHOSTUNREACH));
+        check(unknown, || format!("{target}: {outcome:?}"))?;
+    }
+    // What one of them takes for its own, it answers for.
+    let family = Family::V4;
+    let service = plan::load_balancer_ips(family);
+    two.answer_for(service)?;
+    let source = plan::node_address(family, plan::NEIGHBOUR);
+    exchange(neighbour, source, two.namespace(), service.address)
+}
+
 pub(crate) fn one_family() -> Result<(), Failed> {
     for only in Family::BOTH {
         let topology = Topology::new(&Shape { only: Some(only), ..shape() })?;
@@ -64,7 +95,7 @@ pub(crate) fn one_family() -> Result<(), Failed> {
             Family::V6 => Family::V4,
         };
         let node = topology.node("n1").ok_or("no node n1")?;
-        let bound = std::net::SocketAddr::new(node.address(absent), 0);
+        let bound = SocketAddr::new(node.address(absent), 0);
         let listener = node.namespace().tcp_listener(bound);
         check(listener.is_err(), || format!("n1 has {}", node.address(absent)))?;
     }

@@ -11,8 +11,8 @@ use touchstone_apiserver::{ApiServer, ServeHandle};
 use touchstone_netlab::{Filter, Topology};
 use touchstone_probe::{Connection, Server, UdpFlow, ask_tcp, ask_udp, connect_tcp, get_http};
 use touchstone_spec::{
-    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, Observation,
-    Outcome, PodFacts, PodWish, Protocol, ProxyAction, ServerWish,
+    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, NEIGHBOUR,
+    Observation, Outcome, PodFacts, PodWish, Protocol, ProxyAction, ServerWish,
 };
 
 use super::balancer::{Balanced, Balancer};
@@ -99,6 +99,11 @@ impl LabCluster {
 
     /// Tells silence of a proxy from silence of nobody: what nobody handled is in the sink.
     fn judge_silence(&self, flow: &Flow, since: Instant, saw: Observation) -> Observation {
+        // Nobody told the neighbour a link address: no node took the packet.
+        let unknown = matches!(saw, Observation::Saw(Outcome::Unreachable));
+        if unknown && flow.client.place == NEIGHBOUR {
+            return Observation::Saw(Outcome::Unhandled);
+        }
         let silent = matches!(saw, Observation::Saw(Outcome::Dropped));
         let filter = Filter {
             source: Some(flow.client.address),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 
-use touchstone_netlab::{Isolation, Namespace, Offloads, Role, Shape, Topology};
+use touchstone_netlab::{Isolation, Joined, Namespace, Offloads, Role, Shape, Topology};
 use touchstone_spec::NETWORK_NEEDS;
 
 use super::backend::which;
@@ -19,7 +19,7 @@ pub(super) fn lacking(wanted: &BTreeSet<&str>) -> BTreeMap<String, String> {
 }
 
 fn attempt(need: &str) -> Result<(), String> {
-    let [nft, iptables, legacy, iptables_nft, offloads, _bridges, sctp] = NETWORK_NEEDS;
+    let [nft, iptables, legacy, iptables_nft, offloads, bridges, sctp] = NETWORK_NEEDS;
     match need {
         _ if need == nft => works(&[&["nft", "list", "tables"]]),
         _ if need == iptables => works(&[
@@ -37,13 +37,16 @@ fn attempt(need: &str) -> Result<(), String> {
             &["iptables-nft", "-t", "nat", "-L", "-n"],
             &["ip6tables-nft", "-t", "nat", "-L", "-n"],
         ]),
-        _ if need == offloads => {
-            let shape = Shape { offloads: Offloads::Off, ..Shape::default() };
-            Topology::new(&shape).map(drop).map_err(|error| in_full(&error))
-        }
+        _ if need == offloads => made(&Shape { offloads: Offloads::Off, ..Shape::default() }),
+        _ if need == bridges => made(&Shape { joined: Joined::OneSegment, ..Shape::default() }),
         _ if need == sctp => Err("the lab has no probes for SCTP yet".to_owned()),
-        _ => Err("the lab has no such network yet".to_owned()),
+        _ => Err("the lab knows no such need".to_owned()),
     }
+}
+
+/// Whether a network can be made.
+fn made(shape: &Shape) -> Result<(), String> {
+    Topology::new(shape).map(drop).map_err(|error| in_full(&error))
 }
 
 /// Whether these commands work in a namespace of their own.

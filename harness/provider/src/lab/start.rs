@@ -10,7 +10,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use touchstone_apiserver::{ApiServer, Config, Lie, ServeHandle};
-use touchstone_netlab::{NodeShape, Offloads, Shape, Topology};
+use touchstone_netlab::{Joined, NodeShape, Offloads, Shape, Topology};
 use touchstone_spec::api::{
     Endpoint, EndpointPort, EndpointSlice, Meta, SERVICE_NAME_LABEL, Service, ServicePort,
     ServiceSpec,
@@ -45,7 +45,7 @@ impl Provider for Lab {
 
     async fn start(&self, request: &ClusterRequest) -> Result<Started, ClusterError> {
         let mut clock = Clock::default();
-        let shape = shape(request)?;
+        let shape = shape(request);
         let wish = &request.shape.network;
         let topology = tokio::task::block_in_place(|| Topology::new(&shape))
             .map_err(|error| ClusterError::new("failed to make the lab's network", error))?;
@@ -261,18 +261,14 @@ fn facts(request: &ClusterRequest, topology: &Topology, clients: Vec<PodFacts>) 
 }
 
 /// The network that a request asks for.
-fn shape(request: &ClusterRequest) -> Result<Shape, ClusterError> {
+fn shape(request: &ClusterRequest) -> Shape {
     let wish = &request.shape.network;
-    if wish.nodes_joined == Some(NodesJoined::OneSegment) {
-        let act = "failed to make the lab's network";
-        return Err(ClusterError::new(act, "its nodes cannot be joined by one segment yet"));
-    }
     let node = |name| NodeShape { name, mtu: wish.mtu };
     let balancer = match wish.load_balancers {
         Some(LoadBalancers::NodePort) => Some(BALANCER.to_owned()),
         None | Some(LoadBalancers::Static | LoadBalancers::HealthChecked) => None,
     };
-    Ok(Shape {
+    Shape {
         nodes: request.shape.node_names().into_iter().map(node).collect(),
         outside: request.shape.outside_names().into_iter().chain(balancer).collect(),
         only: wish.only.map(lab_family),
@@ -281,7 +277,11 @@ fn shape(request: &ClusterRequest) -> Result<Shape, ClusterError> {
             Some(false) => Offloads::Off,
             Some(true) | None => Offloads::On,
         },
-    })
+        joined: match wish.nodes_joined {
+            Some(NodesJoined::OneSegment) => Joined::OneSegment,
+            Some(NodesJoined::Routed) | None => Joined::Routed,
+        },
+    }
 }
 
 /// A node's InternalIPs.
