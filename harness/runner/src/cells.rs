@@ -43,6 +43,8 @@ pub(crate) struct Cell {
     pub(crate) node: Option<String>,
     /// Whether an answer of before the change would be wrong now.
     pub(crate) changed: bool,
+    /// Whether a proxy that does not know its node's zone yet would answer differently.
+    pub(crate) needs_zone: bool,
     /// Samples that judge it.
     pub(crate) wanted: u64,
     /// What was seen since it was last wrong.
@@ -62,6 +64,10 @@ impl Cell {
         Cell {
             node: entry(&worlds.after, &flow).map(|node| node.name.clone()),
             changed: before.allowed != expectation.allowed,
+            needs_zone: worlds
+                .zoneless
+                .as_ref()
+                .is_some_and(|world| expect(world, &flow, features).allowed != expectation.allowed),
             line: None,
             pin: None,
             tally: CellTally::default(),
@@ -115,8 +121,8 @@ pub(crate) struct Worlds {
     /// Worlds that a proxy may see in between, since objects of different kinds reach it in any
     /// order.
     between: Vec<World>,
-    /// Whether nothing of the case existed before.
-    first: bool,
+    /// In a first step, the world as a proxy sees it that does not know its node's zone yet.
+    zoneless: Option<World>,
 }
 
 /// Above this number of changes only their prefixes and suffixes are taken as in-between worlds.
@@ -157,14 +163,14 @@ impl Worlds {
                 }
                 world
             })
-            .chain(first.then(|| without_zones(&step.world)))
             .collect();
-        Worlds { before, after: step.world.clone(), between, first }
+        let zoneless = first.then(|| without_zones(&step.world));
+        Worlds { before, after: step.world.clone(), between, zoneless }
     }
 
     /// Whether nothing of the case existed before.
     pub(crate) fn is_first(&self) -> bool {
-        self.first
+        self.zoneless.is_some()
     }
 
     /// Whether an answer is right before, after or between the changes: only its time is wrong.
@@ -176,7 +182,7 @@ impl Worlds {
         match outcome {
             // Silence and late answers are what a change in progress looks like.
             Outcome::Dropped | Outcome::Unhandled | Outcome::Reached { resent: 1.., .. } => true,
-            Outcome::Refused(_) | Outcome::Unreachable | Outcome::Reset if self.first => true,
+            Outcome::Refused(_) | Outcome::Unreachable | Outcome::Reset if self.is_first() => true,
             Outcome::Refused(_)
             | Outcome::Unreachable
             | Outcome::Reset
@@ -184,6 +190,7 @@ impl Worlds {
             | Outcome::Reached { .. } => [&self.before, &self.after]
                 .into_iter()
                 .chain(&self.between)
+                .chain(&self.zoneless)
                 .map(|world| expect(world, flow, features))
                 .any(|answer| answer.admits(outcome) || between_silence(&answer, outcome)),
         }

@@ -292,11 +292,15 @@ impl Run<'_> {
         }
     }
 
-    /// Cells whose answer of before would be wrong now are looked at as often as when they are
+    /// Cells whose answer of before, or without a zone, would be wrong now are looked at as often as when they are
     /// judged, since a proxy that is late with one endpoint must not be taken for settled.
     fn glances(&self, index: usize) -> u64 {
         let cell = &self.cells[index];
-        if cell.changed && !self.worlds.is_first() { cell.wanted } else { GLANCES.min(cell.wanted) }
+        if (cell.changed && !self.worlds.is_first()) || cell.needs_zone {
+            cell.wanted
+        } else {
+            GLANCES.min(cell.wanted)
+        }
     }
 
     fn is_right(&self, index: usize) -> bool {

@@ -24,7 +24,7 @@ pub(super) fn apply(api: &ApiServer, change: &Change) -> Result<(), ClusterError
     }
 }
 
-/// The Node object of a node.
+/// The Node object of a node, still without its zone.
 pub(super) fn node(facts: &NodeFacts, pod_cidrs: &[String]) -> Value {
     // Only one address of a family is an InternalIP; a kubelet tells no others.
     let addresses: Vec<Value> = Family::BOTH
@@ -32,10 +32,7 @@ pub(super) fn node(facts: &NodeFacts, pod_cidrs: &[String]) -> Value {
         .filter_map(|family| facts.addresses.iter().find(|ip| Family::of(**ip) == family))
         .map(|ip| json!({ "type": "InternalIP", "address": ip.to_string() }))
         .collect();
-    let mut labels = json!({ "kubernetes.io/hostname": facts.name });
-    if let Some(zone) = &facts.zone {
-        labels[ZONE_LABEL] = json!(zone);
-    }
+    let labels = json!({ "kubernetes.io/hostname": facts.name });
     json!({
         "apiVersion": "v1",
         "kind": "Node",
