@@ -331,6 +331,11 @@ impl Checker<'_> {
                 self.wrong(text.place, format!("`{service}` cannot name a Service"));
             }
         }
+        for (slice, text) in &body.world.slices {
+            if !is_name(slice) || slice.len() > 40 {
+                self.wrong(text.place, format!("`{slice}` cannot name a slice"));
+            }
+        }
         for (service, endpoints) in &body.world.endpoints {
             if !body.world.services.contains_key(service) {
                 let known = body.world.services.keys().map(String::as_str);

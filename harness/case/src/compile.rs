@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use touchstone_spec::api::{EndpointSlice, Meta};
 use touchstone_spec::{Family, FrontendKind, Node, World};
 
 use crate::goals::addresses;
@@ -12,7 +13,7 @@ use crate::matrix::matrix;
 use crate::objects::{Context, Objects};
 use crate::rows::{History, Scene};
 use crate::state::{Applied, State};
-use crate::text::{StepText, TrafficText};
+use crate::text::{SlicesBy, StepText, TrafficText};
 use crate::{
     At, Book, CaseError, Change, Keep, Names, Script, ScriptStep, ServerWish, Traffic, Variant,
 };
@@ -185,7 +186,7 @@ impl<'a> Compiler<'a> {
     /// Appends what turns the objects of before into those of the state.
     fn write(&mut self, changes: &mut Vec<Change>) -> Result<(), CaseError> {
         let objects = self.context.objects(&self.state)?;
-        difference(&self.objects, &objects, changes);
+        difference(&self.objects, &objects, self.state.slices_by, changes);
         for (name, service) in &objects.services {
             let versions = self.history.entry(name.clone()).or_default();
             if versions.last() != Some(service) {
@@ -214,7 +215,7 @@ impl<'a> Compiler<'a> {
                 })
                 .collect(),
             services: self.objects.services.values().cloned().collect(),
-            slices: self.objects.slices.values().cloned().collect(),
+            slices: self.objects.slices.values().chain(self.objects.raw.values()).cloned().collect(),
             proxy: self.context.book.facts.proxy.clone(),
         }
     }
@@ -302,22 +303,26 @@ fn traffic(scene: &mut Scene<'_, '_>, text: &At<TrafficText>) -> Result<Traffic,
     })
 }
 
-/// Changes from one set of objects to another, as controllers order them: a deleted Service goes
-/// before its slices, a new one comes before them, and new slices come before old ones go.
-fn difference(before: &Objects, after: &Objects, changes: &mut Vec<Change>) {
-    let mut gone: Vec<_> =
-        before.slices.iter().filter(|(name, _)| !after.slices.contains_key(*name)).collect();
-    for (name, service) in &before.services {
-        if after.services.contains_key(name) {
-            continue;
-        }
-        let namespace = service.metadata.namespace.clone();
-        changes.push(Change::DeleteService { namespace, name: name.clone() });
-        gone.retain(|(slice, object)| {
-            let orphan = object.service_key() == Some(service.key());
+/// Changes from one set of objects to another.
+///
+/// As controllers order them: a deleted Service goes before its slices, a new one comes before
+/// them, and new slices come before old ones go. By hand it is the other way round: slices come
+/// before their Services and go before them. Slices that are written out come after those of
+/// controllers and go last.
+fn difference(before: &Objects, after: &Objects, by: SlicesBy, changes: &mut Vec<Change>) {
+    let mut gone: Vec<&EndpointSlice> = missing(&before.slices, &after.slices);
+    if by == SlicesBy::Hand {
+        changes.extend(gone.drain(..).map(delete_slice));
+        changes.extend(missing(&before.raw, &after.raw).into_iter().map(delete_slice));
+        new_slices(before, after, changes);
+    }
+    for service in missing(&before.services, &after.services) {
+        let Meta { namespace, name, .. } = service.metadata.clone();
+        changes.push(Change::DeleteService { namespace, name });
+        gone.retain(|slice| {
+            let orphan = slice.service_key() == Some(service.key());
             if orphan {
-                let namespace = object.metadata.namespace.clone();
-                changes.push(Change::DeleteSlice { namespace, name: (*slice).clone() });
+                changes.push(delete_slice(slice));
             }
             !orphan
         });
@@ -327,13 +332,35 @@ fn difference(before: &Objects, after: &Objects, changes: &mut Vec<Change>) {
             changes.push(Change::ApplyService(service.clone()));
         }
     }
+    if by == SlicesBy::Controller {
+        new_slices(before, after, changes);
+        changes.extend(gone.into_iter().map(delete_slice));
+        changes.extend(missing(&before.raw, &after.raw).into_iter().map(delete_slice));
+    }
+}
+
+fn missing<'a, T>(before: &'a BTreeMap<String, T>, after: &BTreeMap<String, T>) -> Vec<&'a T> {
+    before
+        .iter()
+        .filter(|(name, _)| !after.contains_key(*name))
+        .map(|(_, object)| object)
+        .collect()
+}
+
+fn new_slices(before: &Objects, after: &Objects, changes: &mut Vec<Change>) {
     for (name, slice) in &after.slices {
         if before.slices.get(name) != Some(slice) {
             changes.push(Change::ApplySlice(slice.clone()));
         }
     }
-    for (name, slice) in gone {
-        let namespace = slice.metadata.namespace.clone();
-        changes.push(Change::DeleteSlice { namespace, name: name.clone() });
+    for (name, slice) in &after.raw {
+        if before.raw.get(name) != Some(slice) {
+            changes.push(Change::ApplyRawSlice(slice.clone()));
+        }
     }
+}
+
+fn delete_slice(slice: &EndpointSlice) -> Change {
+    let Meta { namespace, name, .. } = slice.metadata.clone();
+    Change::DeleteSlice { namespace, name }
 }

@@ -21,6 +21,7 @@ mod matrix;
 mod objects;
 mod pin;
 mod place;
+mod raw;
 mod rows;
 mod schema;
 mod script;

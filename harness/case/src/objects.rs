@@ -37,6 +37,8 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Objects {
     pub(crate) services: BTreeMap<String, Service>,
     pub(crate) slices: BTreeMap<String, EndpointSlice>,
+    /// Slices that are stored as they are, without the API server's rules.
+    pub(crate) raw: BTreeMap<String, EndpointSlice>,
 }
 
 impl Context<'_> {
@@ -58,6 +60,15 @@ impl Context<'_> {
                 objects.slices.insert(slice.metadata.name.clone(), slice);
             }
             objects.services.insert(name.clone(), service);
+        }
+        for (name, text) in &state.slices {
+            for slice in self.raw_slices(state, name, text)? {
+                if objects.slices.contains_key(&slice.metadata.name) {
+                    let message = format!("another slice has the name `{}`", slice.metadata.name);
+                    return Err(self.wrong(text.place, message));
+                }
+                objects.raw.insert(slice.metadata.name.clone(), slice);
+            }
         }
         Ok(objects)
     }

@@ -4,6 +4,7 @@
 
 mod change;
 mod parts;
+mod slice;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,9 @@ pub use change::{
     ChangeText, EndpointChange, NodeChange, NodeText, ProxyChange, ServiceChange, SlicesChange,
 };
 pub use parts::{LoadBalancerText, Patch, Words, Yes};
+pub use slice::{
+    ConditionsText, HintsText, SliceChange, SliceEndpointText, SlicePortText, SliceText, SlicesBy,
+};
 
 /// A case file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -162,6 +166,12 @@ pub struct WorldText {
     /// an empty entry has an empty slice.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub endpoints: BTreeMap<String, At<EndpointsText>>,
+    /// Who writes the slices of these endpoints.
+    #[serde(rename = "slicesBy", default, skip_serializing_if = "is_default")]
+    pub slices_by: SlicesBy,
+    /// Slices written out, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slices: BTreeMap<String, At<SliceText>>,
 }
 
 /// Endpoints of one Service by name.
@@ -348,7 +358,8 @@ pub struct EndpointText {
     /// Nodes in its hints.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub for_nodes: Patch<Vec<At<String>>>,
-    /// Which slice of its Service holds it; one slice for all when left out.
+    /// Which slice of its Service holds it; one slice for all when left out, none but those of
+    /// `world.slices` when null.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub slice: Patch<String>,
     /// Numbers of ports, by name, where they differ from the target ports; null for a port that

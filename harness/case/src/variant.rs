@@ -10,7 +10,9 @@ use touchstone_spec::{ClusterShape, Family, Feature, FrontendKind, Level, PodWis
 
 use crate::Case;
 use crate::grammar::Target;
-use crate::text::{CaseFile, ChangeText, EndpointText, FamilyAxis, ServiceText, Words};
+use crate::text::{
+    CaseFile, ChangeText, EndpointText, FamilyAxis, ServiceText, SliceEndpointText, Words,
+};
 
 /// A case at one point of its axes: what is planned, run and judged.
 #[derive(Debug, Clone)]
@@ -101,6 +103,9 @@ impl Variant {
         for (_, _, text) in endpoint_texts(body) {
             names.endpoint(text);
         }
+        for text in raw_endpoints(body) {
+            names.raw_endpoint(text);
+        }
         for step in &body.steps {
             let traffic = step.value.traffic.iter().map(|traffic| &traffic.value.to);
             for words in step.value.expect.iter().map(|row| &row.value.to).chain(traffic) {
@@ -115,6 +120,7 @@ impl Variant {
                     ChangeText::Endpoint(_)
                     | ChangeText::Service(_)
                     | ChangeText::Slices(_)
+                    | ChangeText::Slice(_)
                     | ChangeText::Node(_) => {}
                 }
             }
@@ -184,6 +190,7 @@ fn service_texts(body: &CaseFile) -> impl Iterator<Item = &ServiceText> {
             ChangeText::Service(change) => vec![change.set.as_ref(), change.create.as_ref()],
             ChangeText::Endpoint(_)
             | ChangeText::Slices(_)
+            | ChangeText::Slice(_)
             | ChangeText::Node(_)
             | ChangeText::Proxy(_) => Vec::new(),
         }
@@ -219,10 +226,29 @@ fn endpoint_texts(body: &CaseFile) -> impl Iterator<Item = (&str, &str, &Endpoin
                 .flatten()
                 .map(|(name, text)| (change.service.value.as_str(), name.as_str(), &text.value))
                 .collect(),
-            ChangeText::Slices(_) | ChangeText::Node(_) | ChangeText::Proxy(_) => Vec::new(),
+            ChangeText::Slices(_)
+            | ChangeText::Slice(_)
+            | ChangeText::Node(_)
+            | ChangeText::Proxy(_) => Vec::new(),
         }
     });
     world.chain(changed)
+}
+
+/// Every endpoint of slices that are written out.
+fn raw_endpoints(body: &CaseFile) -> impl Iterator<Item = &SliceEndpointText> {
+    let changed = body.steps.iter().flat_map(|step| &step.value.change).flat_map(|change| {
+        match &change.value {
+            ChangeText::Slice(change) => vec![change.set.as_ref(), change.create.as_ref()],
+            ChangeText::Endpoint(_)
+            | ChangeText::Service(_)
+            | ChangeText::Slices(_)
+            | ChangeText::Node(_)
+            | ChangeText::Proxy(_) => Vec::new(),
+        }
+    });
+    let world = body.world.slices.values().map(|text| &text.value);
+    world.chain(changed.flatten()).flat_map(|text| text.endpoints.get().into_iter().flatten())
 }
 
 /// Names of features that a case uses.
@@ -279,6 +305,18 @@ impl Used {
             self.add("node-hints");
         }
         if text.terminating.get() == Some(&true) {
+            self.add("terminating-endpoints");
+        }
+    }
+
+    fn raw_endpoint(&mut self, text: &SliceEndpointText) {
+        if text.hints.as_ref().is_some_and(|hints| !hints.for_zones.is_empty()) {
+            self.add("zone-hints");
+        }
+        if text.hints.as_ref().is_some_and(|hints| !hints.for_nodes.is_empty()) {
+            self.add("node-hints");
+        }
+        if text.conditions.is_some_and(|conditions| conditions.terminating == Some(true)) {
             self.add("terminating-endpoints");
         }
     }

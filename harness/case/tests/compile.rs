@@ -95,6 +95,7 @@ fn changes(changes: &[Change]) -> String {
             Change::ApplyService(object) => format!("apply {}", service(object)),
             Change::DeleteService { name, .. } => format!("delete service {name}"),
             Change::ApplySlice(object) => format!("apply {}", slice(object)),
+            Change::ApplyRawSlice(object) => format!("apply as it is {}", slice(object)),
             Change::DeleteSlice { name, .. } => format!("delete slice {name}"),
             Change::SetZone { node, zone } => format!("zone {node} {zone:?}"),
             Change::Proxy { node, action } => format!("proxy {node} {action:?}"),

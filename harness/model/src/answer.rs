@@ -9,7 +9,7 @@ use touchstone_spec::{
 };
 
 use crate::claim::{Claim, ClaimKind, claim};
-use crate::endpoints::{backends, choose, reason};
+use crate::endpoints::{address, backends, choose, reason};
 use crate::path::{entry, is_local_pod, is_own_node, kept_source, node_addresses};
 
 const POLICY: &str = "v1.Service externalTrafficPolicy";
@@ -352,7 +352,7 @@ fn is_endpoint(world: &World, to: SocketAddr) -> bool {
     world.slices.iter().any(|slice| {
         slice.ports.iter().any(|port| port.port == Some(to.port()))
             && slice.endpoints.iter().any(|endpoint| {
-                endpoint.addresses.iter().any(|a| a.parse::<IpAddr>().ok() == Some(to.ip()))
+                endpoint.addresses.iter().any(|text| address(text) == Some(to.ip()))
             })
     })
 }

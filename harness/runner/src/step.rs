@@ -464,7 +464,7 @@ pub(crate) fn removal(steps: &[ScriptStep], markers: &[Marker]) -> Vec<Change> {
                 let meta = &service.metadata;
                 services.insert((meta.namespace.clone(), meta.name.clone()));
             }
-            Change::ApplySlice(slice) => {
+            Change::ApplySlice(slice) | Change::ApplyRawSlice(slice) => {
                 let meta = &slice.metadata;
                 slices.insert((meta.namespace.clone(), meta.name.clone()));
             }

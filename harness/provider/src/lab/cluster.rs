@@ -138,6 +138,7 @@ impl Cluster for LabCluster {
             Change::ApplyService(_)
             | Change::DeleteService { .. }
             | Change::ApplySlice(_)
+            | Change::ApplyRawSlice(_)
             | Change::DeleteSlice { .. }
             | Change::SetZone { .. } => objects::apply(&self.api, change),
         }
