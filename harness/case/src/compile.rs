@@ -15,7 +15,8 @@ use crate::rows::{History, Scene};
 use crate::state::{Applied, State};
 use crate::text::{SlicesBy, StepText, TrafficText};
 use crate::{
-    At, Book, CaseError, Change, Keep, Names, Script, ScriptStep, ServerWish, Traffic, Variant,
+    At, Book, CaseError, Change, Keep, Names, Place, Row, Script, ScriptStep, ServerWish, Traffic,
+    Variant,
 };
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -57,6 +58,8 @@ struct Compiler<'a> {
     history: History,
     servers: BTreeSet<ServerWish>,
     names: Names,
+    /// Metrics that rows have read so far, by flow.
+    read: BTreeSet<(String, String)>,
     errors: Vec<CaseError>,
 }
 
@@ -85,6 +88,7 @@ impl<'a> Compiler<'a> {
             history: History::new(),
             servers: BTreeSet::new(),
             names: Names::default(),
+            read: BTreeSet::new(),
             errors: Vec::new(),
         }
     }
@@ -123,11 +127,16 @@ impl<'a> Compiler<'a> {
         };
         let mut rows = Vec::new();
         for row in &text.expect {
-            match scene.row(row) {
+            let grown = scene.row(row).and_then(|more| {
+                grows(&scene, row.place, &more, &self.read)?;
+                Ok(more)
+            });
+            match grown {
                 Ok(more) => rows.extend(more),
                 Err(error) => self.errors.push(error),
             }
         }
+        self.read.extend(rows.iter().flat_map(parts));
         let flows = match (self.matrix, text.matrix) {
             (Matrix::Add, Some(true) | None) => {
                 matrix(&mut scene, &rows, &features).map_err(|error| error.at(*place))?
@@ -215,7 +224,13 @@ impl<'a> Compiler<'a> {
                 })
                 .collect(),
             services: self.objects.services.values().cloned().collect(),
-            slices: self.objects.slices.values().chain(self.objects.raw.values()).cloned().collect(),
+            slices: self
+                .objects
+                .slices
+                .values()
+                .chain(self.objects.raw.values())
+                .cloned()
+                .collect(),
             proxy: self.context.book.facts.proxy.clone(),
         }
     }
@@ -290,13 +305,57 @@ impl<'a> Compiler<'a> {
     }
 }
 
+/// The parts of HTTP answers that a row looks at.
+fn parts(row: &Row) -> impl Iterator<Item = (String, String)> {
+    row.pin.shows.conditions.keys().map(|part| (row.flow.text.clone(), part.clone()))
+}
+
+/// What grows must have been read in an earlier step.
+fn grows(
+    scene: &Scene<'_, '_>,
+    place: Place,
+    rows: &[Row],
+    read: &BTreeSet<(String, String)>,
+) -> Result<(), CaseError> {
+    for row in rows {
+        for part in row.pin.shows.growth.keys() {
+            if !read.contains(&(row.flow.text.clone(), part.clone())) {
+                let message = format!("nothing to grow from: no earlier step reads {part}");
+                let help = format!(
+                    "give an earlier step a row from and to the same places, with \
+                                    `{part}` and `atLeast: 0`"
+                );
+                return Err(scene.context.wrong(place, message).help(help));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn traffic(scene: &mut Scene<'_, '_>, text: &At<TrafficText>) -> Result<Traffic, CaseError> {
     let At { value: text, place } = text;
-    let per_second = rate(&text.rate.value)
-        .map_err(|Expected(what)| scene.context.wrong(text.rate.place, what))?;
+    let flows = scene.all_flows(&text.from, &text.to)?;
+    let every = match (&text.rate, &text.idle, text.keep) {
+        (Some(At { value, place }), None, _) => {
+            let per_second =
+                rate(value).map_err(|Expected(what)| scene.context.wrong(*place, what))?;
+            let flows = u32::try_from(flows.len()).unwrap_or(u32::MAX).max(1);
+            Duration::from_secs(1) * flows / per_second.max(1)
+        }
+        (None, Some(At { value, place }), Some(_)) => {
+            duration(value).map_err(|Expected(what)| scene.context.wrong(*place, what))?
+        }
+        (Some(_) | None, Some(_) | None, Some(_) | None) => {
+            let message = "traffic has `rate`, or `keep: connection` and `idle`";
+            return Err(scene.context.wrong(*place, message));
+        }
+    };
+    if let Some(page) = flows.iter().find(|flow| flow.frontend == FrontendKind::Page) {
+        return Err(scene.context.wrong(*place, format!("no traffic goes to a page: {page}")));
+    }
     Ok(Traffic {
-        flows: scene.all_flows(&text.from, &text.to)?,
-        per_second,
+        flows,
+        every,
         budget: text.budget,
         keep: text.keep.map_or(Keep::Nothing, |_| Keep::Connection),
         line: place.line,
@@ -340,11 +399,7 @@ fn difference(before: &Objects, after: &Objects, by: SlicesBy, changes: &mut Vec
 }
 
 fn missing<'a, T>(before: &'a BTreeMap<String, T>, after: &BTreeMap<String, T>) -> Vec<&'a T> {
-    before
-        .iter()
-        .filter(|(name, _)| !after.contains_key(*name))
-        .map(|(_, object)| object)
-        .collect()
+    before.iter().filter(|(name, _)| !after.contains_key(*name)).map(|(_, object)| object).collect()
 }
 
 fn new_slices(before: &Objects, after: &Objects, changes: &mut Vec<Change>) {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use touchstone_spec::Family;
 use touchstone_spec::api::{
     Conditions, Endpoint, EndpointPort, EndpointSlice, HintFor, Hints, Meta, SERVICE_NAME_LABEL,
 };
-use touchstone_spec::Family;
 
 use crate::objects::Context;
 use crate::state::{State, no_endpoint};

@@ -4,6 +4,7 @@
 
 mod change;
 mod parts;
+mod shows;
 mod slice;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ pub use change::{
     ChangeText, EndpointChange, NodeChange, NodeText, ProxyChange, ServiceChange, SlicesChange,
 };
 pub use parts::{LoadBalancerText, Patch, Words, Yes};
+pub use shows::{Grows, ShowsText};
 pub use slice::{
     ConditionsText, HintsText, SliceChange, SliceEndpointText, SlicePortText, SliceText, SlicesBy,
 };
@@ -458,9 +460,18 @@ pub struct RowText {
     pub from: Words,
     /// Targets.
     pub to: Words,
+    /// Bytes sent and echoed, `64kB`; over UDP more than fits into a packet is fragmented.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<At<String>>,
+    /// Path that is asked of a health check or a page; their usual one when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<At<String>>,
     /// Exactly these endpoints answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reaches: Option<Words>,
+    /// What the answer of a health check or a page shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shows: Option<At<ShowsText>>,
     /// Exactly these kinds of outcome are allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub is: Option<Words>,
@@ -489,8 +500,12 @@ pub struct TrafficText {
     pub from: Words,
     /// Targets.
     pub to: Words,
-    /// `200/s`.
-    pub rate: At<String>,
+    /// `200/s`; left out with `idle`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<At<String>>,
+    /// Silence between two messages of a kept connection, `2s`; instead of `rate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<At<String>>,
     /// Attempts that may be lost; none when left out.
     #[serde(default)]
     pub budget: u32,

@@ -6,13 +6,18 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use touchstone_spec::api::{IpMode, ServiceType, SessionAffinity, TrafficPolicy};
-use touchstone_spec::{ClusterShape, Family, Feature, FrontendKind, Level, PodWish, Protocol};
+use touchstone_spec::{
+    ClusterShape, Family, Feature, FrontendKind, Level, Page, PodWish, Protocol,
+};
 
-use crate::Case;
 use crate::grammar::Target;
 use crate::text::{
-    CaseFile, ChangeText, EndpointText, FamilyAxis, ServiceText, SliceEndpointText, Words,
+    CaseFile, ChangeText, EndpointText, FamilyAxis, RowText, ServiceText, SliceEndpointText, Words,
 };
+use crate::{At, Case};
+
+/// The need of a case that looks into answers over HTTP: a model has none to look into.
+const PAGES: &str = "pages";
 
 /// A case at one point of its axes: what is planned, run and judged.
 #[derive(Debug, Clone)]
@@ -79,10 +84,21 @@ impl Variant {
         self.case.needs().alone
     }
 
-    /// What only the lab can do.
+    /// What not every cluster can do: what the file names, and `pages` where an HTTP answer is
+    /// looked into.
     #[must_use]
-    pub fn lab_needs(&self) -> &BTreeSet<String> {
-        &self.case.needs().lab
+    pub fn lab_needs(&self) -> BTreeSet<String> {
+        let mut needs = self.case.needs().lab.clone();
+        let rows = self.case.body().steps.iter().flat_map(|step| &step.value.expect);
+        let looks = |row: &RowText| {
+            let page =
+                |word: &At<String>| matches!(Target::parse(&word.value), Ok(Target::Page { .. }));
+            row.shows.is_some() || row.path.is_some() || row.to.0.iter().any(page)
+        };
+        if rows.map(|row| &row.value).any(looks) {
+            needs.insert(PAGES.to_owned());
+        }
+        needs
     }
 
     /// Features that a subject must have: those that the file names, those of the axes, and those
@@ -337,13 +353,25 @@ impl Used {
 
     fn targets(&mut self, words: &Words) {
         for word in &words.0 {
-            if let Ok(Target::Frontend { kind, .. }) = Target::parse(&word.value) {
+            let target = Target::parse(&word.value);
+            if let Ok(Target::Page { page, .. }) = target {
+                self.add(match page {
+                    Page::Healthz => "healthz",
+                    Page::Livez => "livez",
+                    Page::Mode => "proxy-mode-page",
+                    Page::Metrics => "metrics",
+                });
+            }
+            if let Ok(Target::Frontend { kind, .. }) = target {
                 match kind {
                     FrontendKind::NodePort => self.add("node-port"),
                     FrontendKind::ExternalIp => self.add("external-ips"),
                     FrontendKind::LoadBalancer => self.add("load-balancer"),
                     FrontendKind::HealthCheck => self.add("health-check-node-port"),
-                    FrontendKind::ClusterIp | FrontendKind::Direct | FrontendKind::Address => {}
+                    FrontendKind::ClusterIp
+                    | FrontendKind::Direct
+                    | FrontendKind::Page
+                    | FrontendKind::Address => {}
                 }
             }
         }

@@ -116,7 +116,7 @@ fn words(expectation: &Expectation, names: &Names) -> String {
             let sources: Vec<String> = sources.iter().map(ToString::to_string).collect();
             format!("reached {name} seeing {}", sources.join(" or "))
         }
-        Allowed::Http { status, local_endpoints } => {
+        Allowed::Http { status, local_endpoints, shows: _ } => {
             format!("http {status} with {local_endpoints} local endpoints")
         }
         Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => allowed.kind().to_string(),

@@ -1,21 +1,26 @@
 //! From a claim and its endpoints to the set of allowed outcomes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use touchstone_spec::api::{SessionAffinity, TrafficPolicy};
 use touchstone_spec::{
-    Allowed, ClientKind, Expectation, Family, Features, Flow, Node, OutcomeKind, Reason, World,
+    Allowed, ClientKind, Expectation, Family, Features, Flow, FrontendKind, Node, OutcomeKind,
+    Reason, World,
 };
 
 use crate::claim::{Claim, ClaimKind, claim};
-use crate::endpoints::{address, backends, choose, reason};
+use crate::endpoints::{Backend, address, backends, choose, reason};
 use crate::path::{entry, is_local_pod, is_own_node, kept_source, node_addresses};
 
 const POLICY: &str = "v1.Service externalTrafficPolicy";
 const PROXY: &str = "v1.Service: virtual IPs and service proxies";
 
 pub(crate) fn answer(world: &World, flow: &Flow, features: &Features) -> Expectation {
+    if flow.frontend == FrontendKind::Page {
+        let reasons = vec![reason("what a proxy says about itself is no part of the API", PROXY)];
+        return Expectation { open: true, reasons, ..Expectation::default() };
+    }
     let Some(node) = entry(world, flow) else {
         if is_endpoint(world, flow.to) {
             return direct(world, flow);
@@ -205,10 +210,19 @@ fn claimed(
             PROXY,
         ));
     }
+    let lost = lost_hairpin(flow, &choice.addresses, &all, features);
+    if lost {
+        reasons.push(reason(
+            "the client may be chosen as its own endpoint, and its slice does not name its node: \
+             only a proxy that goes by addresses sends such a packet back",
+            "v1.EndpointSlice nodeName; differs between implementations",
+        ));
+    }
     let allowed = choice
         .addresses
         .iter()
         .map(|endpoint| Allowed::Reached { endpoint: *endpoint, sources: sources(*endpoint) })
+        .chain(lost.then_some(Allowed::Dropped))
         .collect();
     let sticky = service.spec.session_affinity == Some(SessionAffinity::ClientIP);
     if sticky {
@@ -233,6 +247,24 @@ fn claimed(
     Expectation { allowed, cover: !sticky, sticky, open, reasons }
 }
 
+/// Whether packets of a pod to itself may be lost, since nothing but its address tells that it
+/// runs on the node.
+fn lost_hairpin(
+    flow: &Flow,
+    chosen: &[SocketAddr],
+    all: &[Backend<'_>],
+    features: &Features,
+) -> bool {
+    let itself = |address: SocketAddr| {
+        flow.client.kind == ClientKind::Pod && address.ip() == flow.client.address
+    };
+    !features.has("hairpin-by-address")
+        && all
+            .iter()
+            .filter(|backend| chosen.contains(&backend.address) && itself(backend.address))
+            .any(|backend| backend.node != flow.client.node.as_deref())
+}
+
 /// A health-check node port: 200 with the number of ready endpoints on the node, or 503.
 ///
 /// Spec: `v1.Service healthCheckNodePort`; terminating endpoints do not count (KEP-1669).
@@ -255,7 +287,11 @@ fn health_check(world: &World, flow: &Flow, claim: &Claim<'_>, node: &Node) -> E
         .collect();
     let count = local.len() as u64;
     one(
-        Allowed::Http { status: if count > 0 { 200 } else { 503 }, local_endpoints: count },
+        Allowed::Http {
+            status: if count > 0 { 200 } else { 503 },
+            local_endpoints: count,
+            shows: BTreeMap::new(),
+        },
         reason(
             &format!("{count} ready endpoints on {}", node.name),
             "v1.Service healthCheckNodePort",

@@ -12,6 +12,7 @@ mod pace;
 mod plan;
 mod run;
 mod sampling;
+mod shown;
 mod step;
 mod traffic;
 

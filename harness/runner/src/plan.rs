@@ -60,9 +60,5 @@ pub(crate) fn excuse(
     if let Some(feature) = lacking {
         return Some(Excuse::LacksFeature(feature));
     }
-    variant
-        .lab_needs()
-        .iter()
-        .find(|need| !provided.contains(*need))
-        .map(|need| Excuse::HostLacks(need.clone()))
+    variant.lab_needs().into_iter().find(|need| !provided.contains(need)).map(Excuse::HostLacks)
 }

@@ -18,12 +18,16 @@ use crate::cells::{Cell, Role, Worlds, cells, marker_cells};
 use crate::markers::Marker;
 use crate::pace::{HOLD, POLL, POLL_ALONE, pace};
 use crate::sampling::{ChoiceKey, Sampling};
+use crate::shown::Shown;
 use crate::traffic::{Stream, TrafficResult};
 
 /// Probes in flight at a time on one cluster that expect an answer.
 const BUSY: usize = 24;
 /// Probes in flight at a time on one cluster that expect silence: they cost nothing but time.
 const SILENT: usize = 256;
+/// Probes in flight at a time on one cluster that send many bytes: more would fill the queues of
+/// the lab's own links and sockets.
+const BULKY: usize = 2;
 /// Samples with which settling looks at a cell before it is judged.
 const GLANCES: u64 = 1;
 /// Connections per endpoint of a cell whose spread is judged.
@@ -38,6 +42,7 @@ pub(crate) struct Ground {
     pub(crate) alone: bool,
     busy: Arc<Semaphore>,
     silent: Arc<Semaphore>,
+    bulky: Arc<Semaphore>,
 }
 
 impl Ground {
@@ -54,12 +59,14 @@ impl Ground {
             alone,
             busy: Arc::new(Semaphore::new(BUSY)),
             silent: Arc::new(Semaphore::new(SILENT)),
+            bulky: Arc::new(Semaphore::new(BULKY)),
         }
     }
 
     async fn probe(&self, cell: &Cell, wait: Duration) -> Observation {
         let room = if cell.patience() > Cell::glance() { &self.busy } else { &self.silent };
         // The semaphores are never closed.
+        let _bulky = if cell.flow.size > 0 { Some(self.bulky.acquire().await) } else { None };
         let _permit = room.acquire().await;
         self.cluster.probe(&cell.flow, wait).await
     }
@@ -85,6 +92,7 @@ pub(crate) async fn run_step(
     before: Option<&ScriptStep>,
     step: &ScriptStep,
     marker: &Marker,
+    shown: &Shown,
     waiting: &(dyn Fn(String) + Send + Sync),
 ) -> Result<StepOutcome, ClusterError> {
     let worlds = Worlds::around(before.map(|step| &step.world), step);
@@ -92,7 +100,7 @@ pub(crate) async fn run_step(
     for change in &marker.changes {
         marked.after.apply(change);
     }
-    let mut all = cells(step, &worlds, &ground.features, ground.sampling);
+    let mut all = cells(step, &worlds, &ground.features, ground.sampling, shown);
     let judged_from = all.len();
     all.extend(marker_cells(&marker.flows, &marked, &ground.features));
 

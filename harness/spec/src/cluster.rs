@@ -1,12 +1,13 @@
 //! What a case asks of a cluster, and what a cluster says of itself.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Family, NetworkWish, ProxySettings, ProxyWish};
+use crate::{Family, NetworkWish, Page, ProxySettings, ProxyWish};
 
 /// What a case asks of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -83,6 +84,9 @@ pub struct ClusterFacts {
     pub external_ip_cidrs: Vec<IpNet>,
     /// First and last node port.
     pub node_ports: (u16, u16),
+    /// What the proxies call the way in which they forward, where they have a name for it.
+    #[serde(default)]
+    pub mode: Option<String>,
 }
 
 impl ClusterFacts {
@@ -107,6 +111,9 @@ pub struct NodeFacts {
     pub addresses: Vec<IpAddr>,
     /// The client pod that stands on it for all cases.
     pub client: PodFacts,
+    /// Where its proxy serves pages about itself, as the node itself reaches them.
+    #[serde(default)]
+    pub pages: BTreeMap<Page, String>,
 }
 
 /// A pod.

@@ -12,6 +12,7 @@ mod family;
 mod feature;
 mod flow;
 mod outcome;
+mod page;
 mod plan;
 mod settings;
 mod verdict;
@@ -24,6 +25,7 @@ pub use family::{Family, Protocol};
 pub use feature::{Feature, FeatureError, Features, KNOWN_FEATURES, KnownFeature};
 pub use flow::{Client, ClientKind, Flow, FrontendKind};
 pub use outcome::{Observation, Outcome, OutcomeKind, Refusal};
+pub use page::{Asked, Condition, Look, Page, Selector};
 pub use settings::{
     DetectLocal, Firewall, IptablesBackend, LoadBalancers, NetworkWish, NodesJoined, PodsToNodes,
     ProxyWish,

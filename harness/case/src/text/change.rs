@@ -135,9 +135,7 @@ impl<'de> Deserialize<'de> for ChangeText {
                         ServiceChange::deserialize(rest).map(Box::new).map(ChangeText::Service)
                     }
                     "slices" => SlicesChange::deserialize(rest).map(ChangeText::Slices),
-                    "slice" => {
-                        SliceChange::deserialize(rest).map(Box::new).map(ChangeText::Slice)
-                    }
+                    "slice" => SliceChange::deserialize(rest).map(Box::new).map(ChangeText::Slice),
                     "node" => NodeChange::deserialize(rest).map(ChangeText::Node),
                     "proxy" => ProxyChange::deserialize(rest).map(ChangeText::Proxy),
                     other => Err(de::Error::unknown_field(other, CHANGES)),

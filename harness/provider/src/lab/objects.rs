@@ -70,8 +70,7 @@ fn need_namespace(api: &ApiServer, namespace: &str) -> Result<(), ClusterError> 
 fn apply_service(api: &ApiServer, service: &Service) -> Result<(), ClusterError> {
     let meta = &service.metadata;
     let object = object(service, "v1", "Service")?;
-    let stored =
-        put(api, "Service", &meta.namespace, &meta.name, object.clone(), Rules::Kept)?;
+    let stored = put(api, "Service", &meta.namespace, &meta.name, object.clone(), Rules::Kept)?;
     // A load-balancer controller writes the status after the Service is there.
     if stored.get("status").and_then(|s| s.get("loadBalancer"))
         != object["status"].get("loadBalancer")
