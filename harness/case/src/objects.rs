@@ -79,10 +79,18 @@ impl Context<'_> {
         };
         let mut families = Vec::new();
         for word in words {
-            let family = match word.value.as_str() {
-                "IPv4" => Family::V4,
-                "IPv6" => Family::V6,
-                other => {
+            let family = match (word.value.as_str(), self.family) {
+                ("IPv4", _) => Family::V4,
+                ("IPv6", _) => Family::V6,
+                ("$other", FamilyAxis::V4) => {
+                    families.push(Family::V6);
+                    continue;
+                }
+                ("$other", FamilyAxis::V6) => {
+                    families.push(Family::V4);
+                    continue;
+                }
+                (other, FamilyAxis::V4 | FamilyAxis::V6 | FamilyAxis::Dual) => {
                     let error = self.wrong(word.place, format!("unknown family `{other}`"));
                     return Err(error.suggest(other, ["IPv4", "IPv6"]));
                 }

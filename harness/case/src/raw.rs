@@ -10,7 +10,7 @@ use touchstone_spec::api::{
 
 use crate::objects::Context;
 use crate::state::{State, no_endpoint};
-use crate::text::{FamilyAxis, Patch, SliceEndpointText, SliceText};
+use crate::text::{FamilyAxis, HintText, Patch, SliceEndpointText, SliceText};
 use crate::{At, CaseError};
 
 impl Context<'_> {
@@ -101,11 +101,13 @@ impl Context<'_> {
             addresses.push(self.raw_address(state, word, family)?);
         }
         let conditions = text.conditions.unwrap_or_default();
-        let hint = |name: &String| HintFor { name: name.clone() };
+        let hint = |hint: &HintText| match hint {
+            HintText::Name(name) | HintText::Full { name } => HintFor { name: name.clone() },
+        };
         Ok(Endpoint {
             addresses,
             node_name: text.node_name.as_ref().map(|node| node.value.clone()),
-            zone: None,
+            zone: text.zone.clone(),
             conditions: Conditions {
                 ready: conditions.ready,
                 serving: conditions.serving,
@@ -113,7 +115,7 @@ impl Context<'_> {
             },
             hints: text.hints.as_ref().map(|hints| Hints {
                 for_zones: hints.for_zones.iter().map(hint).collect(),
-                for_nodes: hints.for_nodes.iter().map(|node| hint(&node.value)).collect(),
+                for_nodes: hints.for_nodes.iter().map(hint).collect(),
             }),
         })
     }

@@ -23,7 +23,7 @@ pub use change::{
 pub use parts::{LoadBalancerText, Patch, Words, Yes};
 pub use shows::{Grows, ShowsText};
 pub use slice::{
-    ConditionsText, HintsText, SliceChange, SliceEndpointText, SlicePortText, SliceText, SlicesBy,
+    ConditionsText, HintText, HintsText, SliceChange, SliceEndpointText, SlicePortText, SliceText, SlicesBy,
 };
 
 /// A case file.
@@ -193,7 +193,8 @@ pub struct ServiceText {
     /// left out.
     #[serde(rename = "clusterIP", skip_serializing_if = "Patch::is_keep")]
     pub cluster_ip: Patch<At<String>>,
-    /// `IPv4`, `IPv6`; by the family axis when left out.
+    /// `IPv4`, `IPv6`, `$other` for the family that the variant is not about; by the family axis
+    /// when left out.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub ip_families: Patch<Vec<At<String>>>,
     /// By the family axis when left out.

@@ -258,7 +258,7 @@ fn lost_hairpin(
     let itself = |address: SocketAddr| {
         flow.client.kind == ClientKind::Pod && address.ip() == flow.client.address
     };
-    !features.has("hairpin-by-address")
+    !features.has("hairpin-without-node-name")
         && all
             .iter()
             .filter(|backend| chosen.contains(&backend.address) && itself(backend.address))

@@ -103,6 +103,18 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         promise: "counts the answers of its health pages in kubeproxy_ metrics",
     },
     KnownFeature {
+        name: "metrics-iptables-failures",
+        promise: "counts syncs of iptables rules that failed in kubeproxy_ metrics",
+    },
+    KnownFeature {
+        name: "metrics-nftables-failures",
+        promise: "counts syncs of nftables rules that failed in kubeproxy_ metrics",
+    },
+    KnownFeature {
+        name: "health-follows-sync",
+        promise: "calls itself unhealthy when a change waits for twice its sync period",
+    },
+    KnownFeature {
         name: "metrics-partial-sync",
         promise: "measures syncs that write only what changed apart from those that write all",
     },
@@ -111,7 +123,7 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         promise: "tells Service, local endpoints and its own health in the body of health checks",
     },
     KnownFeature {
-        name: "hairpin-by-address",
+        name: "hairpin-without-node-name",
         promise: "lets a pod reach itself through a Service even if its slice does not name its node",
     },
     KnownFeature {

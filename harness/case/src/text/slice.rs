@@ -84,6 +84,9 @@ pub struct SliceEndpointText {
     /// Node; absent when null or left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<At<String>>,
+    /// Zone, which no proxy reads; absent when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// Conditions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conditions: Option<ConditionsText>,
@@ -113,10 +116,23 @@ pub struct ConditionsText {
 pub struct HintsText {
     /// Zones.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub for_zones: Vec<String>,
+    pub for_zones: Vec<HintText>,
     /// Nodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub for_nodes: Vec<At<String>>,
+    pub for_nodes: Vec<HintText>,
+}
+
+/// A zone or node of a hint: its name alone, or as the API writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a name, or { name: … }")]
+pub enum HintText {
+    /// `z1`.
+    Name(String),
+    /// `{ name: z1 }`.
+    Full {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// `{ slice: extra, set | delete | create }`.
