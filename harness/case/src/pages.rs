@@ -116,7 +116,11 @@ impl Scene<'_, '_> {
         }
         let number = |value: &Value| match value {
             Value::Number(number) => Some(number.to_string()),
-            _ => None,
+            Value::Null
+            | Value::Bool(_)
+            | Value::String(_)
+            | Value::Array(_)
+            | Value::Object(_) => None,
         };
         let conditions = (&text.is, &text.at_least, text.grows);
         let condition = match (&text.metric, conditions) {
@@ -171,7 +175,9 @@ impl Scene<'_, '_> {
                 ("$mode", Some(mode)) => Condition::Is(mode.clone()),
                 (_, Some(_) | None) => Condition::Is(word.clone()),
             },
-            other => Condition::Is(other.to_string()),
+            other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+                Condition::Is(other.to_string())
+            }
         }
     }
 }

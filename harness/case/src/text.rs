@@ -23,7 +23,8 @@ pub use change::{
 pub use parts::{LoadBalancerText, Patch, Words, Yes};
 pub use shows::{Grows, ShowsText};
 pub use slice::{
-    ConditionsText, HintText, HintsText, SliceChange, SliceEndpointText, SlicePortText, SliceText, SlicesBy,
+    ConditionsText, HintText, HintsText, SliceChange, SliceEndpointText, SlicePortText, SliceText,
+    SlicesBy,
 };
 
 /// A case file.

@@ -36,11 +36,8 @@ fn changes(script: &Script, step: usize) -> Vec<String> {
         Change::DeleteService { name, .. } => format!("no service {name}"),
         Change::ApplySlice(slice) => format!("slice {}", slice.metadata.name),
         Change::ApplyRawSlice(slice) => {
-            let ports: Vec<String> = slice
-                .ports
-                .iter()
-                .map(|port| format!("{:?}:{:?}", port.name, port.port))
-                .collect();
+            let ports: Vec<String> =
+                slice.ports.iter().map(|port| format!("{:?}:{:?}", port.name, port.port)).collect();
             let addresses: Vec<String> =
                 slice.endpoints.iter().map(|endpoint| endpoint.addresses.join("+")).collect();
             format!(
