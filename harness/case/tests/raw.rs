@@ -97,9 +97,9 @@ fn written_slices_are_as_they_are() {
     assert_eq!(
         changes(&script, 1),
         [
-            "no service web".to_owned(),
             format!("raw x-v4 IPv4 Some(\"{}/web\")  {pod} ", script.namespace),
             "no slice y".to_owned(),
+            "no service web".to_owned(),
         ]
     );
 }
