@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
-use touchstone_spec::{ClusterFacts, Family, NodeFacts, PodFacts};
+use touchstone_spec::{ClusterFacts, Family, NodeFacts, Page, PodFacts};
 
 use crate::Variant;
 
@@ -32,6 +32,24 @@ pub enum BookError {
         what: &'static str,
         /// Family.
         family: Family,
+    },
+    /// A proxy has no such page.
+    #[error("the proxy of {node} serves no {page} page that its subject names")]
+    NoPage {
+        /// Node.
+        node: String,
+        /// Page.
+        page: Page,
+    },
+    /// The address of a page cannot be read.
+    #[error("the {page} page of {node} has the address `{url}`; write http://IP:PORT/PATH")]
+    PageAddress {
+        /// Node.
+        node: String,
+        /// Page.
+        page: Page,
+        /// Address.
+        url: String,
     },
     /// Nobody made the pod.
     #[error("the book has no pod for endpoint {key}")]

@@ -342,6 +342,7 @@ impl Checker<'_> {
                 | ChangeText::Endpoint(_)
                 | ChangeText::Service(_)
                 | ChangeText::Slices(_)
+                | ChangeText::Slice(_)
                 | ChangeText::Proxy(_) => {}
             }
         }
@@ -376,6 +377,11 @@ impl Checker<'_> {
             let letter = service.starts_with(|c: char| c.is_ascii_lowercase());
             if !is_name(service) || !letter || service == "unallocated" || service.len() > 40 {
                 self.wrong(text.place, format!("`{service}` cannot name a Service"));
+            }
+        }
+        for (slice, text) in &body.world.slices {
+            if !is_name(slice) || slice.len() > 40 {
+                self.wrong(text.place, format!("`{slice}` cannot name a slice"));
             }
         }
         for (service, endpoints) in &body.world.endpoints {

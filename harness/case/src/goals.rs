@@ -1,7 +1,7 @@
 //! Destinations: what a target of a row stands for.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use touchstone_spec::api::{Service, ServicePort};
 use touchstone_spec::{Family, FrontendKind, Protocol};
@@ -24,6 +24,8 @@ pub(crate) struct Goal {
     pub(crate) via: Option<String>,
     /// Service and name of its port, where the port is one of the Service's.
     pub(crate) service: Option<(String, String)>,
+    /// For a page: where the node itself finds it, and its path.
+    pub(crate) page: Option<(SocketAddr, String)>,
     pub(crate) text: String,
 }
 
@@ -73,11 +75,19 @@ impl Scene<'_, '_> {
                     owner: None,
                     via: node.clone(),
                     service: None,
+                    page: None,
                     text: format!("unallocated clusterIP:{number}/{protocol}"),
                 }])
             }
             Target::Loopback { service, address, port } => {
                 self.loopback(service, *address, port.as_ref(), place, family)
+            }
+            Target::Page { page, node } => {
+                let nodes = match node {
+                    Some(node) => vec![node.clone()],
+                    None => self.nodes.to_vec(),
+                };
+                nodes.into_iter().map(|node| self.page(*page, node, place, family)).collect()
             }
             Target::Node { node, port, protocol } => {
                 self.known_node(node, place)?;
@@ -95,6 +105,7 @@ impl Scene<'_, '_> {
                     owner: Some(node.clone()),
                     via: None,
                     service: None,
+                    page: None,
                     text: format!("node@{node}:{port}/{protocol}"),
                 }])
             }
@@ -134,6 +145,7 @@ impl Scene<'_, '_> {
             protocol,
             owner: None,
             via: None,
+            page: None,
             text: match &name {
                 Some(name) if several => format!("{service} nodePort@{written}:{name}"),
                 Some(_) => format!("{service} nodePort@{written}"),
@@ -182,6 +194,7 @@ impl Scene<'_, '_> {
                 owner: on_node.then(|| node.clone()),
                 via: Some(node.clone()).filter(|_| !on_node),
                 service: Some((service.to_owned(), port.clone())),
+                page: None,
                 text: match ports.len() {
                     1 => format!("{service} endpoint/{name}"),
                     _ => format!("{service} endpoint/{name}:{port}"),
@@ -261,6 +274,7 @@ impl Scene<'_, '_> {
                     owner: owner.clone(),
                     via: node.filter(|_| !of_node).map(str::to_owned),
                     service: name.clone().map(|name| (service.to_owned(), name)),
+                    page: None,
                     text,
                 });
             }
@@ -283,6 +297,7 @@ impl Scene<'_, '_> {
             | FrontendKind::LoadBalancer
             | FrontendKind::HealthCheck
             | FrontendKind::Direct
+            | FrontendKind::Page
             | FrontendKind::Address => Some(port.port),
         };
         let latest = || versions.iter().rev();
@@ -354,6 +369,7 @@ pub(crate) fn addresses(service: &Service, kind: FrontendKind, family: Family) -
         FrontendKind::NodePort
         | FrontendKind::HealthCheck
         | FrontendKind::Direct
+        | FrontendKind::Page
         | FrontendKind::Address => Vec::new(),
     }
 }

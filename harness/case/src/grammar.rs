@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use touchstone_spec::{FrontendKind, OutcomeKind, Protocol};
+use touchstone_spec::{FrontendKind, OutcomeKind, Page, Protocol};
 
 /// What a string should have been.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,8 @@ pub(crate) enum Target {
     Unallocated { node: Option<String>, port: Option<PortRef> },
     /// A node port on a loopback address; without an address the usual one of the family.
     Loopback { service: String, address: Option<Ipv4Addr>, port: Option<PortRef> },
+    /// A page that the proxy of a node, or of every node, serves about itself.
+    Page { page: Page, node: Option<String> },
     /// A node's own address.
     Node { node: String, port: u16, protocol: Option<Protocol> },
 }
@@ -116,6 +118,19 @@ impl Target {
                 PortRef::Number(..) | PortRef::Name(_) => {
                     expected("a node's own address is written `node@n2:80/tcp`")
                 }
+            };
+        }
+        if let Some(rest) = text.strip_prefix("proxy ") {
+            let (word, node) = match rest.split_once('@') {
+                Some((word, node)) if is_name(node) => (word, Some(node.to_owned())),
+                Some((_, node)) => return expected(format!("`{node}` is not a name of a node")),
+                None => (rest, None),
+            };
+            return match Page::ALL.into_iter().find(|page| page.to_string() == word) {
+                Some(page) => Ok(Target::Page { page, node }),
+                None => expected(format!(
+                    "`{word}` is not a page of a proxy: healthz, livez, mode or metrics"
+                )),
             };
         }
         let Some((service, rest)) = text.split_once(' ') else {
@@ -298,6 +313,22 @@ pub(crate) fn rate(text: &str) -> Result<u32, Expected> {
     }
 }
 
+/// Reads `500B`, `64kB`, `2MB`, of at most `most` bytes.
+pub(crate) fn size(text: &str, most: u32) -> Result<u32, Expected> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "B" => 1,
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        _ => return expected("a size is written `500B`, `64kB` or `2MB`"),
+    };
+    match number.parse::<u32>().ok().and_then(|number| number.checked_mul(unit)) {
+        Some(size) if (1..=most).contains(&size) => Ok(size),
+        Some(_) | None => expected(format!("a size is at least 1 B and at most {most} B")),
+    }
+}
+
 /// Reads `300ms`, `5s`, `2m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, Expected> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -381,6 +412,9 @@ mod tests {
         check("web clusterIP[0]", "error: only externalIP and loadBalancer take an index");
         check("web clusterIP:80/quic", "error: `quic` is not a protocol");
         check("node@n2", "error: a node's own address needs a port");
+        check("proxy healthz@n1", "Page { page: Healthz, node: Some(\"n1\") }");
+        check("proxy metrics", "Page { page: Metrics, node: None }");
+        check("proxy health@n1", "error: `health` is not a page of a proxy");
     }
 
     #[test]
@@ -400,6 +434,10 @@ mod tests {
         assert_eq!(rate("200/s"), Ok(200));
         for bad in ["5", "s", "-5s", "5h", "1.5s"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(size("64kB", 100_000), Ok(64_000));
+        for bad in ["64", "0B", "kB", "1GB", "2MB"] {
+            assert!(size(bad, 100_000).is_err(), "{bad}");
         }
         assert!(rate("0/s").is_err() && rate("200").is_err());
     }

@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use touchstone_spec::{
-    Allowed, ClientKind, Expectation, Features, Flow, FrontendKind, OutcomeKind, Reason, World,
+    Allowed, ClientKind, Condition, Expectation, Features, Flow, FrontendKind, Look, OutcomeKind,
+    Reason, World,
 };
 
 use crate::{CaseError, Names, Variant, compile, planned_book};
@@ -23,6 +24,30 @@ pub struct Pin {
     pub sticky: Option<bool>,
     /// How connections spread over the endpoints, where the row says so.
     pub spread: Option<Spread>,
+    /// What the answer of an HTTP server shows, where the row says so.
+    pub shows: Shows,
+}
+
+/// What the answer of an HTTP server must show.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Shows {
+    /// Status code, where the row has `shows`.
+    pub status: Option<u16>,
+    /// Parts to look for.
+    pub looks: Vec<Look>,
+    /// What they must be, by their names.
+    pub conditions: BTreeMap<String, Condition>,
+    /// Numbers that must have grown since an earlier step.
+    pub growth: BTreeMap<String, Growth>,
+}
+
+/// By how much a number must have grown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Growth {
+    /// By more than nothing.
+    Somehow,
+    /// By exactly so much.
+    By(u32),
 }
 
 /// The outcomes that a pin allows.
@@ -73,6 +98,10 @@ impl Pin {
         world: &World,
         expectation: &Expectation,
     ) -> Option<String> {
+        if flow.frontend == FrontendKind::Page {
+            // No model: the row alone says what must be met.
+            return None;
+        }
         if let PinnedOutcome::Any = self.outcome {
             return (!expectation.open)
                 .then(|| "the model has an answer, so `is: any` hides it".to_owned());
@@ -203,6 +232,9 @@ impl Pin {
             Some(Spread::Even) => text.push_str("; spread even"),
             None => {}
         }
+        if !self.shows.looks.is_empty() {
+            text.push_str(&format!("; {}", self.shows.words()));
+        }
         text
     }
 }
@@ -314,7 +346,7 @@ fn describe(expectation: &Expectation, names: &Names) -> String {
                 let sources: Vec<String> = sources.into_iter().collect();
                 format!("reached {who} as {}", sources.join(" or "))
             }
-            Allowed::Http { status, local_endpoints } => {
+            Allowed::Http { status, local_endpoints, shows: _ } => {
                 format!("http {status} ({local_endpoints} local endpoints)")
             }
             Allowed::Refused => "refused".to_owned(),

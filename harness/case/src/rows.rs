@@ -79,8 +79,9 @@ impl Scene<'_, '_> {
             if text.family.is_some_and(|only| only != *family) {
                 continue;
             }
-            for (flow, goal) in self.flows(&text.from, &text.to, *family)? {
+            for (mut flow, goal) in self.flows(&text.from, &text.to, *family)? {
                 let pin = self.pin(text, *place, &goal, *family)?;
+                self.ask(&mut flow, text, &pin.shows)?;
                 let words = format!("{}: {}", flow.text, pin.words());
                 let why = text.why.clone();
                 rows.push(Row { flow, pin, line: place.line, text: words, why });
@@ -106,15 +107,20 @@ impl Scene<'_, '_> {
         goal: &Goal,
         family: Family,
     ) -> Result<Pin, CaseError> {
-        let outcome = match (&text.reaches, &text.is) {
-            (Some(words), None) => {
+        let shows = self.shows(text.shows.as_ref())?;
+        let outcome = match (&text.reaches, &text.is, shows.status) {
+            (Some(words), None, None) => {
                 PinnedOutcome::Reaches(self.reaches(words, place, goal, family)?)
             }
-            (None, Some(words)) => self.kinds(words, place)?,
-            (Some(_) | None, Some(_) | None) => {
+            (None, Some(words), None) => self.kinds(words, place)?,
+            (None, None, Some(status)) => PinnedOutcome::Kinds {
+                kinds: BTreeSet::from([OutcomeKind::Http]),
+                http: BTreeSet::from([status]),
+            },
+            (Some(_) | None, Some(_) | None, Some(_) | None) => {
                 return Err(self
                     .context
-                    .wrong(place, "a row has exactly one of `reaches` and `is`"));
+                    .wrong(place, "a row has exactly one of `reaches`, `is` and `shows`"));
             }
         };
         let source = match &text.source {
@@ -132,7 +138,11 @@ impl Scene<'_, '_> {
                 }
             }
         };
-        Ok(Pin { outcome, source, sticky: text.sticky, spread: text.spread })
+        if goal.page.is_some() && !matches!(outcome, PinnedOutcome::Kinds { .. }) {
+            let message = "a page of a proxy is pinned by `shows` or by kinds of outcomes";
+            return Err(self.context.wrong(place, message));
+        }
+        Ok(Pin { outcome, source, sticky: text.sticky, spread: text.spread, shows })
     }
 
     fn kinds(&self, words: &Words, place: Place) -> Result<PinnedOutcome, CaseError> {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use touchstone_spec::{Client, ClientKind, Family, Flow, FrontendKind, NEIGHBOUR, PodFacts};
+use touchstone_spec::{Asked, Client, ClientKind, Family, Flow, FrontendKind, NEIGHBOUR, PodFacts};
 
 use crate::goals::Goal;
 use crate::grammar::Vantage;
@@ -177,12 +177,17 @@ fn entering(text: &str, node: &str) -> String {
 }
 
 fn flow(client: Client, via: Option<String>, goal: &Goal, text: String) -> Flow {
+    // What is bound to the loopback of a node is found there by the node alone.
+    let own = goal.owner.is_some() && client.node == goal.owner;
+    let at_home = goal.page.as_ref().filter(|_| own && client.kind == ClientKind::Node);
     Flow {
         client,
         via,
-        to: SocketAddr::new(goal.address, goal.port),
+        to: at_home.map_or(SocketAddr::new(goal.address, goal.port), |(home, _)| *home),
         protocol: goal.protocol,
         frontend: goal.kind,
+        size: 0,
+        http: goal.page.as_ref().map(|(_, path)| Asked { path: path.clone(), looks: Vec::new() }),
         text,
     }
 }

@@ -24,7 +24,7 @@ use crate::{doctor, failed, lab};
 pub(crate) const HARNESS_ARGUMENT: &str = "__harness";
 
 /// What the lab can do beyond any cluster, by the names that cases use in `needs: lab`.
-const LAB_PROVIDES: [&str; 1] = ["restart"];
+const LAB_PROVIDES: [&str; 2] = ["restart", "pages"];
 
 /// Exit code of a second Ctrl-C.
 const INTERRUPTED: i32 = 130;

@@ -1,16 +1,16 @@
 //! From a claim and its endpoints to the set of allowed outcomes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use touchstone_spec::api::{Service, SessionAffinity, TrafficPolicy};
 use touchstone_spec::{
-    Allowed, ClientKind, Expectation, Family, Features, Flow, LocalDetector, Node, OutcomeKind,
-    Reason, World,
+    Allowed, ClientKind, Expectation, Family, Features, Flow, FrontendKind, LocalDetector, Node,
+    OutcomeKind, Reason, World,
 };
 
 use crate::claim::{Claim, ClaimKind, claim, has_node_port};
-use crate::endpoints::{backends, choose, reason};
+use crate::endpoints::{Backend, address, backends, choose, reason};
 use crate::node_ports::{Takes, takes};
 use crate::path::{detection, entry, is_local_pod, is_own_node, kept_source, node_addresses};
 use crate::{balancer, firewall, network};
@@ -20,6 +20,10 @@ const DETECT: &str = "KubeProxyConfiguration detectLocalMode";
 const PROXY: &str = "v1.Service: virtual IPs and service proxies";
 
 pub(crate) fn answer(world: &World, flow: &Flow, features: &Features) -> Expectation {
+    if flow.frontend == FrontendKind::Page {
+        let reasons = vec![reason("what a proxy says about itself is no part of the API", PROXY)];
+        return Expectation { open: true, reasons, ..Expectation::default() };
+    }
     if let Some(choices) = balancer::choices(world, flow, features) {
         return balancer::any_of(&choices, |flow| answer(world, flow, features));
     }
@@ -291,10 +295,19 @@ fn claimed(
             PROXY,
         ));
     }
+    let lost = lost_hairpin(flow, &choice.addresses, &all, features);
+    if lost {
+        reasons.push(reason(
+            "the client may be chosen as its own endpoint, and its slice does not name its node: \
+             only a proxy that goes by addresses sends such a packet back",
+            "v1.EndpointSlice nodeName; differs between implementations",
+        ));
+    }
     let allowed = choice
         .addresses
         .iter()
         .map(|endpoint| Allowed::Reached { endpoint: *endpoint, sources: sources(*endpoint) })
+        .chain(lost.then_some(Allowed::Dropped))
         .collect();
     let sticky = service.spec.session_affinity == Some(SessionAffinity::ClientIP);
     if sticky {
@@ -302,21 +315,6 @@ fn claimed(
             "sessionAffinity ClientIP: one client address keeps to one endpoint",
             "v1.Service sessionAffinity",
         ));
-    }
-    let mut allowed: BTreeSet<Allowed> = allowed;
-    let mut cover = !sticky;
-    if flow.client.kind == ClientKind::Pod
-        && !features.has("hairpin-without-node-name")
-        && let Some(own) = all.iter().find(|b| b.address.ip() == flow.client.address)
-        && choice.addresses.contains(&own.address)
-        && own.node != flow.client.node.as_deref()
-    {
-        reasons.push(reason(
-            "the slice does not place the client on its node: it may not reach itself",
-            "EndpointSlice endpoints[].nodeName; adjudication 0020",
-        ));
-        allowed.insert(Allowed::Dropped);
-        cover = false;
     }
     let foreign_pod = flow.client.kind == ClientKind::Pod
         && flow.client.node.as_deref() != Some(node.name.as_str());
@@ -331,7 +329,7 @@ fn claimed(
             "not settled by the API",
         ));
     }
-    Expectation { allowed, cover, sticky, open, reasons }
+    Expectation { allowed, cover: !sticky && !lost, sticky, open, reasons }
 }
 
 /// Why traffic to a cluster IP is masqueraded or not, where that is not as in most clusters.
@@ -352,13 +350,35 @@ fn cluster_ip_masquerade(world: &World, local_pod: bool) -> Option<Reason> {
     Some(reason(&format!("{text} ({})", detection(detector)), DETECT))
 }
 
+/// Whether packets of a pod to itself may be lost, since nothing but its address tells that it
+/// runs on the node.
+fn lost_hairpin(
+    flow: &Flow,
+    chosen: &[SocketAddr],
+    all: &[Backend<'_>],
+    features: &Features,
+) -> bool {
+    let itself = |address: SocketAddr| {
+        flow.client.kind == ClientKind::Pod && address.ip() == flow.client.address
+    };
+    !features.has("hairpin-without-node-name")
+        && all
+            .iter()
+            .filter(|backend| chosen.contains(&backend.address) && itself(backend.address))
+            .any(|backend| backend.node != flow.client.node.as_deref())
+}
+
 /// A health-check node port: 200 with the number of ready endpoints on the node, or 503.
 ///
 /// Spec: `v1.Service healthCheckNodePort`; terminating endpoints do not count (KEP-1669).
 fn health_check(world: &World, flow: &Flow, claim: &Claim<'_>, node: &Node) -> Expectation {
     let count = ready_on(world, claim.service, node, flow.family());
     one(
-        Allowed::Http { status: if count > 0 { 200 } else { 503 }, local_endpoints: count },
+        Allowed::Http {
+            status: if count > 0 { 200 } else { 503 },
+            local_endpoints: count,
+            shows: BTreeMap::new(),
+        },
         reason(
             &format!("{count} ready endpoints on {}", node.name),
             "v1.Service healthCheckNodePort",
@@ -472,7 +492,7 @@ fn is_endpoint(world: &World, to: SocketAddr) -> bool {
     world.slices.iter().any(|slice| {
         slice.ports.iter().any(|port| port.port == Some(to.port()))
             && slice.endpoints.iter().any(|endpoint| {
-                endpoint.addresses.iter().any(|a| a.parse::<IpAddr>().ok() == Some(to.ip()))
+                endpoint.addresses.iter().any(|text| address(text) == Some(to.ip()))
             })
     })
 }

@@ -150,9 +150,11 @@ impl State {
                 };
                 Outcome::Reached { endpoint: *endpoint, source, resent: 0 }
             }
-            Allowed::Http { status, local_endpoints } => {
-                Outcome::Http { status: *status, local_endpoints: Some(*local_endpoints) }
-            }
+            Allowed::Http { status, local_endpoints, shows: _ } => Outcome::Http {
+                status: *status,
+                local_endpoints: Some(*local_endpoints),
+                shown: BTreeMap::new(),
+            },
             Allowed::Refused => Outcome::Refused(Refusal::Reset),
             Allowed::Dropped if self.defect == Some(Defect::RefusesInsteadOfDrops) => {
                 Outcome::Refused(Refusal::Reset)

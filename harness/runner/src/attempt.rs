@@ -16,6 +16,7 @@ use crate::emit::Emitter;
 use crate::evidence::{Whose, failures, record};
 use crate::markers::{Marker, marker};
 use crate::run::Person;
+use crate::shown::Shown;
 use crate::step::{Ground, StepOutcome, removal, run_step};
 
 /// What an attempt is about.
@@ -188,6 +189,7 @@ impl Attempt<'_> {
             });
         };
         let mut before = None;
+        let mut shown = Shown::default();
         for (number, (step, marker)) in (1..).zip(script.steps.iter().zip(markers)) {
             let whose = Whose {
                 subject: self.subject,
@@ -196,7 +198,8 @@ impl Attempt<'_> {
                 step: number,
                 began: millis(began),
             };
-            let outcome = run_step(self.ground, before, step, marker, &waiting).await?;
+            let outcome = run_step(self.ground, before, step, marker, &shown, &waiting).await?;
+            shown.remember(&outcome.cells);
             self.tell(&whose, &outcome);
             gathered.take(&outcome);
             gathered

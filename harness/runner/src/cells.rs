@@ -12,6 +12,7 @@ use touchstone_spec::{
 use touchstone_verdict::{CellTally, Wrong};
 
 use crate::sampling::{ChoiceKey, Sampling, choice};
+use crate::shown::Shown;
 
 /// How long silence must last to count as such, and how long a first look waits.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -220,11 +221,13 @@ pub(crate) fn cells(
     worlds: &Worlds,
     features: &Features,
     sampling: Sampling,
+    shown: &Shown,
 ) -> Vec<Cell> {
     let mut cells = Vec::new();
     for row in &step.rows {
         let mut cell = Cell::new(row.flow.clone(), Role::Pinned, worlds, features);
         cell.line = Some(row.line);
+        shown.expect(&row.flow, &row.pin, &mut cell.expectation);
         cell.pin = Some(row.pin.clone());
         cells.push(cell);
     }
@@ -261,6 +264,7 @@ fn controls(cells: &[Cell]) -> Vec<Flow> {
             let known = controls.iter().any(|known| {
                 known.to == *endpoint
                     && known.protocol == cell.flow.protocol
+                    && known.size == cell.flow.size
                     && known.client.place == client.place
             });
             // A pod that calls its own address never leaves its namespace: no control.
@@ -271,6 +275,8 @@ fn controls(cells: &[Cell]) -> Vec<Flow> {
                     to: *endpoint,
                     protocol: cell.flow.protocol,
                     frontend: FrontendKind::Direct,
+                    size: cell.flow.size,
+                    http: None,
                     text: format!("control: {} → {endpoint}", client.place),
                 });
             }

@@ -14,6 +14,7 @@ mod pace;
 mod plan;
 mod run;
 mod sampling;
+mod shown;
 mod step;
 mod traffic;
 

@@ -87,6 +87,8 @@ pub(crate) fn marker(
                 to: SocketAddr::new(ip, CLIENT_PORT),
                 protocol: Protocol::Tcp,
                 frontend: FrontendKind::ClusterIp,
+                size: 0,
+                http: None,
                 text: format!("pod@{} → marker of step {step}", node.name),
             })
         }));

@@ -68,12 +68,7 @@ pub(crate) fn excuse(
     if let Some(feature) = lacking {
         return Some(Excuse::LacksFeature(feature));
     }
-    let of_host = variant.host_needs();
-    variant
-        .lab_needs()
-        .iter()
-        .map(String::as_str)
-        .chain(of_host)
-        .find(|need| !provided.contains(*need))
-        .map(|need| Excuse::HostLacks(need.to_owned()))
+    let of_host = variant.host_needs().into_iter().map(str::to_owned);
+    let mut needs = variant.lab_needs().into_iter().chain(of_host);
+    needs.find(|need| !provided.contains(need)).map(Excuse::HostLacks)
 }

@@ -18,12 +18,16 @@ use crate::cells::{Cell, Role, Worlds, cells, marker_cells};
 use crate::markers::Marker;
 use crate::pace::{HOLD, POLL, POLL_ALONE, pace};
 use crate::sampling::{ChoiceKey, Sampling};
+use crate::shown::Shown;
 use crate::traffic::{Stream, TrafficResult};
 
 /// Probes in flight at a time on one cluster that expect an answer.
 const BUSY: usize = 24;
 /// Probes in flight at a time on one cluster that expect silence: they cost nothing but time.
 const SILENT: usize = 256;
+/// Probes in flight at a time on one cluster that send many bytes: more would fill the queues of
+/// the lab's own links and sockets.
+const BULKY: usize = 2;
 /// Samples with which settling looks at a cell before it is judged.
 const GLANCES: u64 = 1;
 /// Connections per endpoint of a cell whose spread is judged.
@@ -42,6 +46,7 @@ pub(crate) struct Ground {
     ready: Ready,
     busy: Arc<Semaphore>,
     silent: Arc<Semaphore>,
+    bulky: Arc<Semaphore>,
 }
 
 impl Ground {
@@ -60,12 +65,14 @@ impl Ground {
             alone,
             busy: Arc::new(Semaphore::new(BUSY)),
             silent: Arc::new(Semaphore::new(SILENT)),
+            bulky: Arc::new(Semaphore::new(BULKY)),
         }
     }
 
     async fn probe(&self, cell: &Cell, wait: Duration) -> Observation {
         let room = if cell.patience() > Cell::glance() { &self.busy } else { &self.silent };
         // The semaphores are never closed.
+        let _bulky = if cell.flow.size > 0 { Some(self.bulky.acquire().await) } else { None };
         let _permit = room.acquire().await;
         self.cluster.probe(&cell.flow, wait).await
     }
@@ -91,6 +98,7 @@ pub(crate) async fn run_step(
     before: Option<&ScriptStep>,
     step: &ScriptStep,
     marker: &Marker,
+    shown: &Shown,
     waiting: &(dyn Fn(String) + Send + Sync),
 ) -> Result<StepOutcome, ClusterError> {
     let worlds = Worlds::around(before.map(|step| &step.world), step);
@@ -98,7 +106,7 @@ pub(crate) async fn run_step(
     for change in &marker.changes {
         marked.after.apply(change);
     }
-    let mut all = cells(step, &worlds, &ground.features, ground.sampling);
+    let mut all = cells(step, &worlds, &ground.features, ground.sampling, shown);
     let judged_from = all.len();
     all.extend(marker_cells(&marker.flows, &marked, &ground.features));
 
@@ -530,7 +538,7 @@ pub(crate) fn removal(steps: &[ScriptStep], markers: &[Marker]) -> Vec<Change> {
                 let meta = &service.metadata;
                 services.insert((meta.namespace.clone(), meta.name.clone()));
             }
-            Change::ApplySlice(slice) => {
+            Change::ApplySlice(slice) | Change::ApplyRawSlice(slice) => {
                 let meta = &slice.metadata;
                 slices.insert((meta.namespace.clone(), meta.name.clone()));
             }

@@ -68,7 +68,7 @@ impl Stream {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let began = Instant::now();
         let flows = traffic.flows.len().max(1) as u32;
-        let interval = Duration::from_secs(1) * flows / traffic.per_second.max(1);
+        let interval = traffic.every;
         let mut tasks: Vec<JoinHandle<()>> = traffic
             .flows
             .iter()
@@ -110,7 +110,8 @@ impl Stream {
             tasks,
             seen,
         };
-        let mut tick = tokio::time::interval(interval.max(Duration::from_millis(5)));
+        let look = interval.clamp(Duration::from_millis(5), Duration::from_millis(200));
+        let mut tick = tokio::time::interval(look);
         while stream.lock().started < WARM_UP * flows && began.elapsed() < WARM_UP_LIMIT {
             tick.tick().await;
         }

@@ -34,6 +34,8 @@ pub enum Change {
     },
     /// Create or replace an EndpointSlice.
     ApplySlice(EndpointSlice),
+    /// The same as it is, past the API server's defaulting and validation.
+    ApplyRawSlice(EndpointSlice),
     /// Delete an EndpointSlice.
     DeleteSlice {
         /// Namespace.

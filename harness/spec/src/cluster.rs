@@ -1,12 +1,13 @@
 //! What a case asks of a cluster, and what a cluster says of itself.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Family, NetworkWish, ProxySettings, ProxyWish};
+use crate::{Family, NetworkWish, Page, ProxySettings, ProxyWish};
 
 /// What a case asks of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -100,6 +101,9 @@ pub struct ClusterFacts {
     /// A host on the nodes' own segment, where one joins them: it asks who has a Service's address.
     #[serde(default)]
     pub neighbour: Option<ClientFacts>,
+    /// What the proxies call the way in which they forward, where they have a name for it.
+    #[serde(default)]
+    pub mode: Option<String>,
 }
 
 impl ClusterFacts {
@@ -126,6 +130,9 @@ pub struct NodeFacts {
     pub pod_cidrs: Vec<IpNet>,
     /// The client pod that stands on it for all cases.
     pub client: PodFacts,
+    /// Where its proxy serves pages about itself, as the node itself reaches them.
+    #[serde(default)]
+    pub pages: BTreeMap<Page, String>,
 }
 
 /// A pod.

@@ -161,6 +161,74 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         name: "flushes-udp-on-service-delete",
         promise: "forgets UDP flows to the cluster IP of a deleted Service",
     },
+    KnownFeature { name: "healthz", promise: "serves a page that says whether it is healthy" },
+    KnownFeature {
+        name: "healthz-json",
+        promise: "says in JSON since when it is up to date and whether its node takes traffic",
+    },
+    KnownFeature { name: "livez", promise: "serves a page that says whether it is alive" },
+    KnownFeature { name: "proxy-mode-page", promise: "serves a page that names its mode" },
+    KnownFeature { name: "metrics", promise: "serves metrics in the text format of Prometheus" },
+    KnownFeature {
+        name: "metrics-server-pages",
+        promise: "serves /healthz and /configz beside its metrics",
+    },
+    KnownFeature {
+        name: "metrics-on-loopback",
+        promise: "serves its metrics to its own node alone unless told otherwise",
+    },
+    KnownFeature {
+        name: "metrics-sync",
+        promise: "counts its syncs, queued changes and their times in kubeproxy_ metrics",
+    },
+    KnownFeature {
+        name: "metrics-health-pages",
+        promise: "counts the answers of its health pages in kubeproxy_ metrics",
+    },
+    KnownFeature {
+        name: "metrics-iptables-failures",
+        promise: "counts syncs of iptables rules that failed in kubeproxy_ metrics",
+    },
+    KnownFeature {
+        name: "metrics-nftables-failures",
+        promise: "counts syncs of nftables rules that failed in kubeproxy_ metrics",
+    },
+    KnownFeature {
+        name: "health-follows-sync",
+        promise: "calls itself unhealthy when a change waits for twice its sync period",
+    },
+    KnownFeature {
+        name: "metrics-partial-sync",
+        promise: "measures syncs that write only what changed apart from those that write all",
+    },
+    KnownFeature {
+        name: "health-check-body",
+        promise: "tells Service, local endpoints and its own health in the body of health checks",
+    },
+    KnownFeature {
+        name: "hairpin-without-node-name",
+        promise: "lets a pod reach itself through a Service even if its slice does not name its node",
+    },
+    KnownFeature {
+        name: "metrics-no-local-endpoints",
+        promise: "counts Services whose Local policy leaves them without endpoints on the node",
+    },
+    KnownFeature {
+        name: "metrics-network-programming",
+        promise: "measures the time from a changed endpoint to its rules",
+    },
+    KnownFeature {
+        name: "metrics-ip-family",
+        promise: "tells the address family of syncs in a label of its metrics",
+    },
+    KnownFeature {
+        name: "metrics-conntrack",
+        promise: "measures the cleaning of conntrack in kubeproxy_ metrics",
+    },
+    KnownFeature {
+        name: "metrics-iptables-rules",
+        promise: "counts its iptables rules in kubeproxy_ metrics",
+    },
     KnownFeature {
         name: "restartable",
         promise: "may be stopped and started again while its rules keep serving",

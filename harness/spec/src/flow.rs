@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Family, Protocol};
+use crate::{Asked, Family, Protocol};
 
 /// What kind of place a client stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,6 +48,8 @@ pub enum FrontendKind {
     HealthCheck,
     /// An endpoint itself, past the proxy: the control of a probe.
     Direct,
+    /// A page that a proxy serves about itself.
+    Page,
     /// Any other address and port.
     Address,
 }
@@ -61,6 +63,7 @@ impl fmt::Display for FrontendKind {
             FrontendKind::LoadBalancer => "loadBalancer",
             FrontendKind::HealthCheck => "healthCheck",
             FrontendKind::Direct => "endpoint",
+            FrontendKind::Page => "page",
             FrontendKind::Address => "address",
         })
     }
@@ -81,8 +84,18 @@ pub struct Flow {
     /// What kind of frontend `to` is meant to be; for probing (health checks speak HTTP) and for
     /// reports. The oracle reads the address only.
     pub frontend: FrontendKind,
+    /// Bytes that are sent and must come back; 0 for the ordinary question.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub size: u32,
+    /// What is asked where an HTTP server is expected; none for the ordinary question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<Asked>,
     /// How the flow is written in a case: `outside → web nodePort@n1`.
     pub text: String,
+}
+
+fn is_zero(size: &u32) -> bool {
+    *size == 0
 }
 
 impl Flow {
@@ -99,6 +112,8 @@ impl Flow {
             && self.via == other.via
             && self.to == other.to
             && self.protocol == other.protocol
+            && self.size == other.size
+            && self.http == other.http
     }
 }
 

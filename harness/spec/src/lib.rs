@@ -13,6 +13,7 @@ mod feature;
 mod flow;
 mod network;
 mod outcome;
+mod page;
 mod plan;
 mod proxy;
 mod settings;
@@ -27,6 +28,7 @@ pub use feature::{Feature, FeatureError, Features, KNOWN_FEATURES, KnownFeature}
 pub use flow::{Client, ClientKind, Flow, FrontendKind};
 pub use network::{BALANCER, NEIGHBOUR, NETWORK_NEEDS, SCTP_NEED};
 pub use outcome::{Observation, Outcome, OutcomeKind, Refusal};
+pub use page::{Asked, Condition, Look, Page, Selector};
 pub use proxy::{LOOPBACK_V4, LocalDetector, NodePortAddresses, ProxySettings, WishError};
 pub use settings::{
     DetectLocal, Firewall, IptablesBackend, LoadBalancers, NetworkWish, NodesJoined, PodsToNodes,

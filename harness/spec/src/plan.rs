@@ -7,10 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::{ClientFacts, ClusterFacts, ClusterShape, NodeFacts, PodFacts, ProxySettings};
+use crate::{ClientFacts, ClusterFacts, ClusterShape, NodeFacts, Page, PodFacts, ProxySettings};
 
 /// Number of the pod that stands on each node as a client for all cases.
 const CLIENT_POD: u16 = 10;
+/// Where the pages of proxies are in a plan; a cluster that runs says where they really are.
+const PAGES_PORT: u16 = 1;
 
 impl ClusterFacts {
     /// The facts of a cluster of this shape by the address plan.
@@ -37,6 +39,10 @@ impl ClusterFacts {
                 v6([0xfd00, 0x10, 0x244, i, 0, 0, 0, 0], 64),
             ],
             client: PodFacts::planned(name, i, CLIENT_POD),
+            pages: Page::ALL
+                .into_iter()
+                .map(|page| (page, format!("http://127.0.0.1:{PAGES_PORT}/{page}")))
+                .collect(),
         });
         let outside = (1..).zip(shape.outside_names()).map(|(k, name)| ClientFacts {
             name,
@@ -63,6 +69,7 @@ impl ClusterFacts {
                 v6([0x2001, 0xdb8, 0x19, 0, 0, 0, 0, 0], 64),
             ],
             node_ports: (30_000, 32_767),
+            mode: Some("planned".to_owned()),
             network: shape.network.clone(),
             balancer: None,
             neighbour: None,

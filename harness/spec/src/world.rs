@@ -48,7 +48,7 @@ impl World {
             Change::DeleteService { namespace, name } => self
                 .services
                 .retain(|s| s.metadata.namespace != *namespace || s.metadata.name != *name),
-            Change::ApplySlice(slice) => {
+            Change::ApplySlice(slice) | Change::ApplyRawSlice(slice) => {
                 let same = |old: &EndpointSlice| {
                     old.metadata.namespace == slice.metadata.namespace
                         && old.metadata.name == slice.metadata.name

@@ -135,6 +135,8 @@ fn check_templates(text: Text<'_>, subject: &SubjectFile) -> Checked {
         .chain(lab.env.values())
         .chain(lab.files.values())
         .chain(&lab.healthz)
+        .chain(&lab.livez)
+        .chain(&lab.mode)
         .chain(&lab.metrics)
         .chain(log)
         .chain(&lab.clean_up)

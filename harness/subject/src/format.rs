@@ -191,6 +191,10 @@ pub struct Lab {
     pub files: BTreeMap<String, Template>,
     /// Address that answers 200 when the program calls itself healthy; a hint, not readiness.
     pub healthz: Option<Template>,
+    /// Address that answers 200 while the program is alive, whatever becomes of its node.
+    pub livez: Option<Template>,
+    /// Address that names its mode.
+    pub mode: Option<Template>,
     /// Address of its metrics in the Prometheus text format.
     pub metrics: Option<Template>,
     /// Where it writes its log.

@@ -70,6 +70,10 @@ pub struct Launch {
     pub files: Vec<LaunchFile>,
     /// Address that answers 200 when the program calls itself healthy; a hint, not readiness.
     pub healthz: Option<String>,
+    /// Address that answers 200 while the program is alive.
+    pub livez: Option<String>,
+    /// Address that names its mode.
+    pub mode: Option<String>,
     /// Address of its metrics.
     pub metrics: Option<String>,
     /// Where its log is.
@@ -226,6 +230,8 @@ impl Launch {
             env,
             files,
             healthz: one("the healthz address", &lab.healthz)?,
+            livez: one("the livez address", &lab.livez)?,
+            mode: one("the address of the mode", &lab.mode)?,
             metrics: one("the metrics address", &lab.metrics)?,
             log,
             rules,

@@ -7,7 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, DeserializeSeed, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{EndpointText, EndpointsText, Patch, ServiceText, Yes};
+use super::{EndpointText, EndpointsText, Patch, ServiceText, SliceChange, Yes};
 use crate::At;
 
 /// A change; its first key says what is changed.
@@ -20,6 +20,8 @@ pub enum ChangeText {
     Service(Box<ServiceChange>),
     /// All slices of a Service.
     Slices(SlicesChange),
+    /// A slice that is written out.
+    Slice(Box<SliceChange>),
     /// A node.
     Node(NodeChange),
     /// A proxy.
@@ -121,7 +123,7 @@ pub struct ProxyChange {
     pub start: Option<Yes>,
 }
 
-const CHANGES: &[&str] = &["endpoint", "service", "slices", "node", "proxy"];
+const CHANGES: &[&str] = &["endpoint", "service", "slices", "slice", "node", "proxy"];
 
 impl<'de> Deserialize<'de> for ChangeText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -129,7 +131,7 @@ impl<'de> Deserialize<'de> for ChangeText {
         impl<'de> Visitor<'de> for FirstKey {
             type Value = ChangeText;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a change: endpoint, service, slices, node or proxy first")
+                f.write_str("a change: endpoint, service, slices, slice, node or proxy first")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ChangeText, A::Error> {
                 let Some(first) = map.next_key::<String>()? else {
@@ -145,6 +147,7 @@ impl<'de> Deserialize<'de> for ChangeText {
                         ServiceChange::deserialize(rest).map(Box::new).map(ChangeText::Service)
                     }
                     "slices" => SlicesChange::deserialize(rest).map(ChangeText::Slices),
+                    "slice" => SliceChange::deserialize(rest).map(Box::new).map(ChangeText::Slice),
                     "node" => NodeChange::deserialize(rest).map(ChangeText::Node),
                     "proxy" => ProxyChange::deserialize(rest).map(ChangeText::Proxy),
                     other => Err(de::Error::unknown_field(other, CHANGES)),

@@ -13,8 +13,8 @@ use touchstone_apiserver::ApiServer;
 use touchstone_probe::get_http;
 use touchstone_spec::api::{Service, ServiceType, TrafficPolicy};
 use touchstone_spec::{
-    Client, ClientFacts, ClientKind, ClusterFacts, Flow, FrontendKind, LoadBalancers, Observation,
-    Outcome, Protocol,
+    Asked, Client, ClientFacts, ClientKind, ClusterFacts, Flow, FrontendKind, LoadBalancers,
+    Observation, Outcome, Protocol,
 };
 
 use super::places::Places;
@@ -166,7 +166,8 @@ async fn healthy(sent: &Flow, to: SocketAddr, places: &Places) -> bool {
     let check =
         Flow { to, protocol: Protocol::Tcp, frontend: FrontendKind::HealthCheck, ..sent.clone() };
     let Ok(socket) = places.tcp(&check).await else { return false };
-    match get_http(socket, to, "/healthz", HEALTH_WAIT).await {
+    let asked = Asked { path: "/healthz".to_owned(), looks: Vec::new() };
+    match get_http(socket, to, &asked, HEALTH_WAIT).await {
         Observation::Saw(Outcome::Http { status, .. }) => status == HEALTHY,
         Observation::Saw(
             Outcome::Reached { .. }

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use touchstone_apiserver::{ApiServer, ServeHandle};
 use touchstone_netlab::{Filter, Topology};
-use touchstone_probe::{Connection, Server, UdpFlow, ask_tcp, ask_udp, connect_tcp, get_http};
+use touchstone_probe::{Connection, Server, UdpFlow, connect_tcp, echo_tcp, echo_udp, get_http};
 use touchstone_spec::{
-    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, NEIGHBOUR,
-    Observation, Outcome, PodFacts, PodWish, Protocol, ProxyAction, ServerWish,
+    Asked, CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind,
+    NEIGHBOUR, Observation, Outcome, PodFacts, PodWish, Protocol, ProxyAction, ServerWish,
 };
 
 use super::balancer::{Balanced, Balancer};
@@ -174,6 +174,7 @@ impl Cluster for LabCluster {
             Change::ApplyService(_)
             | Change::DeleteService { .. }
             | Change::ApplySlice(_)
+            | Change::ApplyRawSlice(_)
             | Change::DeleteSlice { .. }
             | Change::SetZone { .. } => objects::apply(&self.api, change),
         }
@@ -189,16 +190,20 @@ impl Cluster for LabCluster {
         };
         let since = Instant::now();
         let saw = match (flow.frontend, flow.protocol) {
-            (FrontendKind::HealthCheck, _) => match self.places.tcp(flow).await {
-                Ok(socket) => get_http(socket, flow.to, "/healthz", wait).await,
-                Err(why) => Observation::ProbeBroke(why),
-            },
+            (FrontendKind::HealthCheck | FrontendKind::Page, _) => {
+                let usual = Asked { path: "/healthz".to_owned(), looks: Vec::new() };
+                let asked = flow.http.as_ref().unwrap_or(&usual);
+                match self.places.tcp(flow).await {
+                    Ok(socket) => get_http(socket, flow.to, asked, wait).await,
+                    Err(why) => Observation::ProbeBroke(why),
+                }
+            }
             (_, Protocol::Tcp) => match self.places.tcp(flow).await {
-                Ok(socket) => ask_tcp(socket, flow.to, wait).await,
+                Ok(socket) => echo_tcp(socket, flow.to, flow.size, wait).await,
                 Err(why) => Observation::ProbeBroke(why),
             },
             (_, Protocol::Udp) => match self.places.udp(flow).await {
-                Ok(socket) => ask_udp(socket, flow.to, wait).await,
+                Ok(socket) => echo_udp(socket, flow.to, flow.size, wait).await,
                 Err(why) => Observation::ProbeBroke(why),
             },
             (_, Protocol::Sctp) => Observation::ProbeBroke("the lab has no SCTP clients".into()),
@@ -362,6 +367,8 @@ impl LabCluster {
             to: SocketAddr::new(to, CLIENT_PORT),
             protocol: Protocol::Tcp,
             frontend: FrontendKind::Direct,
+            size: 0,
+            http: None,
             text: format!("{} → {to}", from.place),
         };
         match self.probe(&flow, CONTROL_WAIT).await {

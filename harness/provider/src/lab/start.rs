@@ -17,7 +17,7 @@ use touchstone_spec::api::{
 };
 use touchstone_spec::{
     BALANCER, CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind,
-    LoadBalancers, NodesJoined, PodFacts, PodWish, Protocol, ProxySettings, ServerWish,
+    LoadBalancers, NodesJoined, Page, PodFacts, PodWish, Protocol, ProxySettings, ServerWish,
 };
 use touchstone_subject::{Launch, NodeFacts};
 
@@ -62,7 +62,7 @@ impl Provider for Lab {
             .map(|node| PodWish { key: format!("client of {node}"), node, addresses: 1 })
             .collect();
         let clients = tokio::task::block_in_place(|| places.take(&wishes))?;
-        let facts = facts(request, &topology, clients);
+        let mut facts = facts(request, &topology, clients);
         clock.lap("topology");
 
         let api = ApiServer::new(Config {
@@ -88,6 +88,7 @@ impl Provider for Lab {
         for proxy in proxies.values() {
             proxy.start()?;
         }
+        self.name_pages(&mut facts, &proxies);
         let configuration = proxies
             .iter()
             .map(|(node, proxy)| (node.clone(), configuration(proxy.launch())))
@@ -211,6 +212,25 @@ impl Lab {
             proxies.insert(node.name.clone(), proxy);
         }
         Ok(proxies)
+    }
+
+    /// Where the proxies serve pages about themselves. A node without a proxy keeps the planned
+    /// places, where nobody answers.
+    fn name_pages(&self, facts: &mut ClusterFacts, proxies: &BTreeMap<String, Arc<Proxy>>) {
+        facts.mode = Some(self.selection.mode.to_string());
+        for node in &mut facts.nodes {
+            let Some(proxy) = proxies.get(&node.name) else { continue };
+            let launch = proxy.launch();
+            node.pages = [
+                (Page::Healthz, &launch.healthz),
+                (Page::Livez, &launch.livez),
+                (Page::Mode, &launch.mode),
+                (Page::Metrics, &launch.metrics),
+            ]
+            .into_iter()
+            .filter_map(|(page, url)| Some((page, url.clone()?)))
+            .collect();
+        }
     }
 
     /// The file for the whole log of one proxy, if the run keeps them.
@@ -407,6 +427,8 @@ fn canary_flows(facts: &ClusterFacts, families: &[Family]) -> Vec<Flow> {
                 to: SocketAddr::new(ip, CLIENT_PORT),
                 protocol: Protocol::Tcp,
                 frontend: FrontendKind::ClusterIp,
+                size: 0,
+                http: None,
                 text: format!("the canary Service from {} over {family}", node.name),
             });
         }
