@@ -44,7 +44,7 @@ pub(crate) struct Cell {
     pub(crate) node: Option<String>,
     /// Whether an answer of before the change would be wrong now.
     pub(crate) changed: bool,
-    /// Whether a proxy that does not know its node's zone yet would answer differently.
+    /// Whether a proxy that has not heard of its node's zone yet would answer differently.
     pub(crate) needs_zone: bool,
     /// Samples that judge it.
     pub(crate) wanted: u64,
@@ -66,7 +66,7 @@ impl Cell {
             node: entry(&worlds.after, &flow).map(|node| node.name.clone()),
             changed: before.allowed != expectation.allowed,
             needs_zone: worlds
-                .zoneless
+                .unheard
                 .as_ref()
                 .is_some_and(|world| expect(world, &flow, features).allowed != expectation.allowed),
             line: None,
@@ -122,8 +122,10 @@ pub(crate) struct Worlds {
     /// Worlds that a proxy may see in between, since objects of different kinds reach it in any
     /// order.
     between: Vec<World>,
-    /// In a first step, the world as a proxy sees it that does not know its node's zone yet.
-    zoneless: Option<World>,
+    /// The world as a proxy sees it that has not heard of its node's zone: in a first step it knows
+    /// none, after a change of zones the one of before.
+    unheard: Option<World>,
+    first: bool,
 }
 
 /// Above this number of changes only their prefixes and suffixes are taken as in-between worlds.
@@ -165,13 +167,18 @@ impl Worlds {
                 world
             })
             .collect();
-        let zoneless = first.then(|| without_zones(&step.world));
-        Worlds { before, after: step.world.clone(), between, zoneless }
+        let moves = step.changes.iter().any(|change| matches!(change, Change::SetZone { .. }));
+        let unheard = if first {
+            Some(without_zones(&step.world))
+        } else {
+            moves.then(|| World { nodes: before.nodes.clone(), ..step.world.clone() })
+        };
+        Worlds { before, after: step.world.clone(), between, unheard, first }
     }
 
     /// Whether nothing of the case existed before.
     pub(crate) fn is_first(&self) -> bool {
-        self.zoneless.is_some()
+        self.first
     }
 
     /// Whether an answer is right before, after or between the changes: only its time is wrong.
@@ -191,7 +198,7 @@ impl Worlds {
             | Outcome::Reached { .. } => [&self.before, &self.after]
                 .into_iter()
                 .chain(&self.between)
-                .chain(&self.zoneless)
+                .chain(&self.unheard)
                 .map(|world| expect(world, flow, features))
                 .any(|answer| answer.admits(outcome) || between_silence(&answer, outcome)),
         }

@@ -28,10 +28,12 @@ use crate::step::{Ground, Ready};
 /// all its rules at once by iptables-nft failed at 85 endpoint ports. (Above 1,000 kube-proxy
 /// would sync in another way.)
 const SHARED_ENDPOINT_PORTS: usize = 56;
-/// Clusters among which the cases of one shape are divided.
-const SHARED_CLUSTERS: usize = 2;
+/// Clusters among which the cases of one shape are divided at most.
+const SHARED_CLUSTERS: usize = 3;
+/// Endpoint ports for which one more of them is worth its start.
+const PORTS_PER_CLUSTER: usize = 400;
 /// Clusters that live side by side with the shared one.
-const CLUSTERS_BESIDE: usize = 2;
+const CLUSTERS_BESIDE: usize = 6;
 /// Times that a shared cluster is started anew after its proxy ended unexpectedly.
 const NEW_CLUSTERS: usize = 2;
 
@@ -500,7 +502,11 @@ fn split(mut batch: Batch, seed: u64) -> Vec<Batch> {
         (std::cmp::Reverse(steps.len() + traffic), mixed(seed, &variant.id()))
     });
     let ports: usize = batch.variants.iter().map(|variant| weight(variant) as usize).sum();
-    let count = if ports > SHARED_ENDPOINT_PORTS { SHARED_CLUSTERS } else { 1 };
+    let count = if ports > SHARED_ENDPOINT_PORTS {
+        (1 + ports.div_ceil(PORTS_PER_CLUSTER)).min(SHARED_CLUSTERS)
+    } else {
+        1
+    };
     let mut parts: Vec<Batch> = (0..count)
         .map(|_| Batch { shape: batch.shape.clone(), alone: false, variants: Vec::new() })
         .collect();

@@ -30,6 +30,9 @@ const SILENT: usize = 256;
 const BULKY: usize = 2;
 /// Samples with which settling looks at a cell before it is judged.
 const GLANCES: u64 = 1;
+/// Looks at a cell that depends on a zone: with two endpoints, a proxy that has not heard of the
+/// zone is right in all of them once in a million.
+const ZONE_GLANCES: u64 = 20;
 /// Connections per endpoint of a cell whose spread is judged.
 const SPREAD_SAMPLES: u64 = 200;
 
@@ -114,6 +117,11 @@ pub(crate) async fn run_step(
         Some(traffic) => Some(Stream::start(ground, traffic, &worlds).await),
         None => None,
     };
+    if step.changes.iter().any(|change| matches!(change, Change::ApplyRawSlice(_))) {
+        // What is written as it is may keep a proxy from its first sync.
+        waiting("the cluster to be ready".into());
+        ground.ready.clone().await?;
+    }
     waiting("the changes to be made".into());
     let mut began = Instant::now();
     for change in step.changes.iter().chain(&marker.changes) {
@@ -304,7 +312,10 @@ impl Run<'_> {
     /// judged, since a proxy that is late with one endpoint must not be taken for settled.
     fn glances(&self, index: usize) -> u64 {
         let cell = &self.cells[index];
-        if (cell.changed && !self.worlds.is_first()) || cell.needs_zone {
+        if cell.needs_zone {
+            // Zones come by another watch than Services, so no marker tells that they have come.
+            cell.wanted.max(ZONE_GLANCES)
+        } else if cell.changed && !self.worlds.is_first() {
             cell.wanted
         } else {
             GLANCES.min(cell.wanted)
