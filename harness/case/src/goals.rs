@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use touchstone_spec::api::{Service, ServicePort};
-use touchstone_spec::{Family, FrontendKind, Protocol};
+use touchstone_spec::{Family, FrontendKind, Protocol, Question};
 
 use crate::grammar::{PortRef, Target};
 use crate::rows::Scene;
@@ -25,10 +25,12 @@ pub(crate) struct Goal {
     /// Service and name of its port, where the port is one of the Service's.
     pub(crate) service: Option<(String, String)>,
     pub(crate) text: String,
+    /// What is asked of the name server at `address` first.
+    pub(crate) question: Option<Question>,
 }
 
 /// A number with its protocol, and the name of the Service port that it is.
-type FoundPort = (u16, Protocol, Option<String>);
+pub(crate) type FoundPort = (u16, Protocol, Option<String>);
 
 impl Scene<'_, '_> {
     /// Destinations of a target in one family.
@@ -39,6 +41,9 @@ impl Scene<'_, '_> {
         family: Family,
     ) -> Result<Vec<Goal>, CaseError> {
         match target {
+            Target::Frontend { service, kind: FrontendKind::Name, port, .. } => {
+                self.named(service, port.as_ref(), place, family)
+            }
             Target::Frontend { service, kind, index, node, port } => {
                 if let Some(node) = node {
                     self.known_node(node, place)?;
@@ -74,6 +79,7 @@ impl Scene<'_, '_> {
                     via: node.clone(),
                     service: None,
                     text: format!("unallocated clusterIP:{number}/{protocol}"),
+                    question: None,
                 }])
             }
             Target::Node { node, port, protocol } => {
@@ -93,6 +99,7 @@ impl Scene<'_, '_> {
                     via: None,
                     service: None,
                     text: format!("node@{node}:{port}/{protocol}"),
+                    question: None,
                 }])
             }
         }
@@ -140,6 +147,7 @@ impl Scene<'_, '_> {
                     1 => format!("{service} endpoint/{name}"),
                     _ => format!("{service} endpoint/{name}:{port}"),
                 },
+                question: None,
             })
             .collect();
         if goals.is_empty() {
@@ -211,10 +219,24 @@ impl Scene<'_, '_> {
                     via: node.filter(|_| !of_node).map(str::to_owned),
                     service: name.clone().map(|name| (service.to_owned(), name)),
                     text,
+                    question: None,
                 });
             }
         }
         Ok(goals)
+    }
+
+    /// Ports by which clients know a Service.
+    pub(crate) fn ports_of(
+        &self,
+        service: &str,
+        port: Option<&PortRef>,
+        place: Place,
+    ) -> Result<Vec<FoundPort>, CaseError> {
+        let Some(versions) = self.history.get(service) else {
+            return Err(no_service(self.context.source, place, service, self.history));
+        };
+        self.frontend_ports(service, versions, FrontendKind::Name, port, place)
     }
 
     fn frontend_ports(
@@ -232,6 +254,7 @@ impl Scene<'_, '_> {
             | FrontendKind::LoadBalancer
             | FrontendKind::HealthCheck
             | FrontendKind::Direct
+            | FrontendKind::Name
             | FrontendKind::Address => Some(port.port),
         };
         let latest = || versions.iter().rev();
@@ -303,6 +326,7 @@ pub(crate) fn addresses(service: &Service, kind: FrontendKind, family: Family) -
         FrontendKind::NodePort
         | FrontendKind::HealthCheck
         | FrontendKind::Direct
+        | FrontendKind::Name
         | FrontendKind::Address => Vec::new(),
     }
 }

@@ -146,6 +146,7 @@ fn flow(client: Client, via: Option<String>, goal: &Goal, text: String) -> Flow 
         to: SocketAddr::new(goal.address, goal.port),
         protocol: goal.protocol,
         frontend: goal.kind,
+        question: goal.question.clone(),
         text,
     }
 }

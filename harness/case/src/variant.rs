@@ -9,8 +9,10 @@ use touchstone_spec::api::{IpMode, ServiceType, SessionAffinity, TrafficPolicy};
 use touchstone_spec::{ClusterShape, Family, Feature, FrontendKind, Level, PodWish, Protocol};
 
 use crate::Case;
-use crate::grammar::Target;
-use crate::text::{CaseFile, ChangeText, EndpointText, FamilyAxis, ServiceText, Words};
+use crate::grammar::{Target, transport};
+use crate::text::{
+    CaseFile, ChangeText, EndpointText, FamilyAxis, RowText, ServiceText, Words,
+};
 
 /// A case at one point of its axes: what is planned, run and judged.
 #[derive(Debug, Clone)]
@@ -107,6 +109,7 @@ impl Variant {
                 names.targets(words);
             }
             for row in &step.value.expect {
+                names.questions(&row.value);
                 names.outside_clients(&row.value.from, &row.value.to);
             }
             for change in &step.value.change {
@@ -283,6 +286,19 @@ impl Used {
         }
     }
 
+    /// Questions are packets to a Service port of the name server.
+    fn questions(&mut self, row: &RowText) {
+        if row.asks.is_some() {
+            let words = row.over.iter().flat_map(|over| &over.0).map(|word| word.value.as_str());
+            for over in words.filter_map(transport) {
+                self.protocol(over);
+            }
+            if row.over.is_none() {
+                self.protocol(Protocol::Udp);
+            }
+        }
+    }
+
     /// Proxies may leave packets to cluster IPs from outside the cluster alone.
     fn outside_clients(&mut self, from: &Words, to: &Words) {
         let outside = from.0.iter().any(|word| word.value.starts_with("outside"));
@@ -305,7 +321,10 @@ impl Used {
                     FrontendKind::ExternalIp => self.add("external-ips"),
                     FrontendKind::LoadBalancer => self.add("load-balancer"),
                     FrontendKind::HealthCheck => self.add("health-check-node-port"),
-                    FrontendKind::ClusterIp | FrontendKind::Direct | FrontendKind::Address => {}
+                    FrontendKind::ClusterIp
+                    | FrontendKind::Direct
+                    | FrontendKind::Name
+                    | FrontendKind::Address => {}
                 }
             }
         }

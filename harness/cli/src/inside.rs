@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::mpsc;
-use touchstone_case::{Library, Variant};
+use touchstone_case::{Library, NAME_SERVER, Variant};
 use touchstone_provider::lab::Lab;
 use touchstone_record::LogWriter;
 use touchstone_runner::{Emitter, RunSubject, Settings};
@@ -95,9 +95,14 @@ async fn run(job: &Job) -> Result<u8> {
                 without_proxy: job.defects.without_proxy.clone(),
                 sabotage: job.defects.sabotage.clone(),
                 logs: Some(job.out.join("logs")),
+                name_server: job.name_server.clone(),
                 person: None,
             }),
-            provided: LAB_PROVIDES.map(str::to_owned).into(),
+            provided: LAB_PROVIDES
+                .into_iter()
+                .chain(job.name_server.is_some().then_some(NAME_SERVER))
+                .map(str::to_owned)
+                .collect(),
             known: subject.known.clone(),
         });
     }

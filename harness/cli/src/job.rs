@@ -45,6 +45,7 @@ pub(crate) struct Job {
     pub(crate) pause: bool,
     pub(crate) keep: bool,
     pub(crate) user_namespace: bool,
+    pub(crate) name_server: Option<PathBuf>,
     pub(crate) defects: DefectJob,
     pub(crate) started: String,
 }
@@ -59,6 +60,7 @@ pub(crate) struct LabJob {
     pub(crate) token: String,
     pub(crate) state: PathBuf,
     pub(crate) kubeconfig: PathBuf,
+    pub(crate) name_server: Option<PathBuf>,
     pub(crate) defects: DefectJob,
 }
 

@@ -65,9 +65,14 @@ impl Attempt<'_> {
         {
             gathered.doubts.push(format!("the cluster's own network: {why}"));
         }
-        if let Some(why) = cluster.broken() {
+        if let Some(broken) = cluster.broken() {
             trouble = None;
-            gathered.doubts.push(why);
+            if broken.proxy {
+                gathered.doubts.push(broken.why);
+            } else {
+                let act = "the cluster broke";
+                trouble = Some(ClusterError::new(act, broken.why).into());
+            }
         }
         let verdict = decide(CaseFacts {
             level: self.variant.level(),

@@ -198,6 +198,7 @@ fn allowed(cell: &Cell, names: &Names) -> Vec<String> {
                 format!("http {status} ({local_endpoints} local endpoints)")
             }
             Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => allowed.kind().to_string(),
+            Allowed::Answered(answer) => answer.to_string(),
         });
     }
     if cell.expectation.sticky {
@@ -230,7 +231,8 @@ fn said(saw: &Observation, names: &Names) -> String {
             | Outcome::Dropped
             | Outcome::Unhandled
             | Outcome::Unreachable
-            | Outcome::Reset),
+            | Outcome::Reset
+            | Outcome::Answered(_)),
         ) => other.to_string(),
     }
 }
@@ -257,6 +259,7 @@ fn needles(cell: &Cell) -> Vec<String> {
         | FrontendKind::ExternalIp
         | FrontendKind::LoadBalancer
         | FrontendKind::Direct
+        | FrontendKind::Name
         | FrontendKind::Address => {
             needles.insert(cell.flow.to.ip().to_string());
         }

@@ -87,6 +87,7 @@ pub(crate) fn marker(
                 to: SocketAddr::new(ip, CLIENT_PORT),
                 protocol: Protocol::Tcp,
                 frontend: FrontendKind::ClusterIp,
+                question: None,
                 text: format!("pod@{} → marker of step {step}", node.name),
             })
         }));
@@ -110,6 +111,7 @@ fn answering(facts: &ClusterFacts, family: Family) -> Vec<Endpoint> {
                     terminating: Some(false),
                 },
                 hints: None,
+                hostname: None,
             })
         })
         .into_iter()

@@ -92,7 +92,8 @@ pub(crate) async fn run_step(
     for change in &marker.changes {
         marked.after.apply(change);
     }
-    let mut all = cells(step, &worlds, &ground.features, ground.sampling);
+    let dns = ground.cluster.facts().dns.clone();
+    let mut all = cells(step, &worlds, &ground.features, ground.sampling, dns.as_ref());
     let judged_from = all.len();
     all.extend(marker_cells(&marker.flows, &marked, &ground.features));
 

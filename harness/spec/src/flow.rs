@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Family, Protocol};
+use crate::{Family, Protocol, Question};
 
 /// What kind of place a client stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,6 +48,8 @@ pub enum FrontendKind {
     HealthCheck,
     /// An endpoint itself, past the proxy: the control of a probe.
     Direct,
+    /// The name server, or whatever it says a name stands for.
+    Name,
     /// Any other address and port.
     Address,
 }
@@ -61,6 +63,7 @@ impl fmt::Display for FrontendKind {
             FrontendKind::LoadBalancer => "loadBalancer",
             FrontendKind::HealthCheck => "healthCheck",
             FrontendKind::Direct => "endpoint",
+            FrontendKind::Name => "name",
             FrontendKind::Address => "address",
         })
     }
@@ -81,6 +84,10 @@ pub struct Flow {
     /// What kind of frontend `to` is meant to be; for probing (health checks speak HTTP) and for
     /// reports. The oracle reads the address only.
     pub frontend: FrontendKind,
+    /// What the client asks the name server at `to`; the flow then ends with the answer, or goes
+    /// on to an address that it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<Question>,
     /// How the flow is written in a case: `outside → web nodePort@n1`.
     pub text: String,
 }
@@ -99,11 +106,19 @@ impl Flow {
             && self.via == other.via
             && self.to == other.to
             && self.protocol == other.protocol
+            && self.question == other.question
     }
 }
 
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} {})", self.text, self.protocol, self.to)
+        match &self.question {
+            Some(Question { name, then: Some(port), .. }) => {
+                write!(f, "{} ({} {name} port {port}, asked {})", self.text, self.protocol, self.to)
+            }
+            Some(Question { then: None, .. }) | None => {
+                write!(f, "{} ({} {})", self.text, self.protocol, self.to)
+            }
+        }
     }
 }

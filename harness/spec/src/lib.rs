@@ -11,6 +11,7 @@ mod expectation;
 mod family;
 mod feature;
 mod flow;
+mod names;
 mod outcome;
 mod plan;
 mod settings;
@@ -23,6 +24,10 @@ pub use expectation::{Allowed, Expectation, Reason};
 pub use family::{Family, Protocol};
 pub use feature::{Feature, FeatureError, Features, KNOWN_FEATURES, KnownFeature};
 pub use flow::{Client, ClientKind, Flow, FrontendKind};
+pub use names::{
+    CLUSTER_DOMAIN, DNS_PORT, DnsFacts, NDOTS, NameAnswer, NameRecord, Question, RecordType,
+    SITE_NAMES, SiteName, SiteRecord,
+};
 pub use outcome::{Observation, Outcome, OutcomeKind, Refusal};
 pub use settings::{
     DetectLocal, Firewall, IptablesBackend, LoadBalancers, NetworkWish, NodesJoined, PodsToNodes,

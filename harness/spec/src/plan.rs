@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
-    ClientFacts, ClusterFacts, ClusterShape, LocalDetector, NodeFacts, NodePortAddresses, PodFacts,
+    ClientFacts, ClusterFacts, ClusterShape, DnsFacts, LocalDetector, NodeFacts, NodePortAddresses, PodFacts,
     ProxySettings,
 };
 
@@ -54,6 +54,7 @@ impl ClusterFacts {
                 node_port_addresses: NodePortAddresses::Default,
                 service_cidrs: service_cidrs.clone(),
             },
+            dns: shape.dns.then(|| DnsFacts::planned(&names, &service_cidrs)),
             service_cidrs,
             load_balancer_cidrs: vec![
                 v4(198, 18, 0, 0, 16),
@@ -65,6 +66,28 @@ impl ClusterFacts {
             ],
             node_ports: (30_000, 32_767),
         }
+    }
+}
+
+/// Host number of the name server's Service in the Service ranges.
+const DNS_HOST: u8 = 10;
+/// Number of the name server's planned pod: above those of cases.
+const DNS_POD: u16 = 250;
+
+impl DnsFacts {
+    /// By the address plan: the Service `kube-dns` has the tenth address of each Service range,
+    /// and its pod stands on the last node.
+    fn planned(nodes: &[String], service_cidrs: &[IpNet]) -> DnsFacts {
+        let service = service_cidrs
+            .iter()
+            .map(|range| match range.network() {
+                IpAddr::V4(ip) => IpAddr::V4((u32::from(ip) + u32::from(DNS_HOST)).into()),
+                IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) + u128::from(DNS_HOST)).into()),
+            })
+            .collect();
+        let number = nodes.len() as u16;
+        let server = nodes.last().map(|node| PodFacts::planned(node, number, DNS_POD));
+        DnsFacts { service, servers: server.into_iter().collect() }
     }
 }
 

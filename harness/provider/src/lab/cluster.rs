@@ -15,11 +15,12 @@ use touchstone_spec::{
     Outcome, PodFacts, PodWish, Protocol, ProxyAction, ServerWish,
 };
 
+use super::dns::NameServer;
 use super::objects;
 use super::places::Places;
 use super::proxy::Proxy;
 use super::rules;
-use crate::{Cluster, ClusterError, Kept, Servers};
+use crate::{Broken, Cluster, ClusterError, Kept, Servers};
 
 /// How long one control attempt may take.
 const CONTROL_WAIT: Duration = Duration::from_secs(3);
@@ -31,6 +32,8 @@ pub(super) struct LabCluster {
     pub(super) places: Arc<Places>,
     pub(super) topology: Arc<Topology>,
     pub(super) proxies: BTreeMap<String, Arc<Proxy>>,
+    /// The name server, where the shape asks for one.
+    pub(super) name_server: Option<NameServer>,
     /// Command that damages a node's rules once they are there, if the run asks for it.
     pub(super) sabotage: Option<String>,
     /// Listeners of the API server, and the client pods' servers.
@@ -85,7 +88,7 @@ impl LabCluster {
     }
 
     /// Tells silence of a proxy from silence of nobody: what nobody handled is in the sink.
-    fn judge_silence(&self, flow: &Flow, since: Instant, saw: Observation) -> Observation {
+    pub(super) fn judge_silence(&self, flow: &Flow, since: Instant, saw: Observation) -> Observation {
         let silent = matches!(saw, Observation::Saw(Outcome::Dropped));
         let filter = Filter {
             source: Some(flow.client.address),
@@ -144,26 +147,16 @@ impl Cluster for LabCluster {
     }
 
     async fn probe(&self, flow: &Flow, wait: Duration) -> Observation {
-        let since = Instant::now();
-        let saw = match (flow.frontend, flow.protocol) {
-            (FrontendKind::HealthCheck, _) => match self.places.tcp(flow).await {
-                Ok(socket) => get_http(socket, flow.to, "/healthz", wait).await,
-                Err(why) => Observation::ProbeBroke(why),
-            },
-            (_, Protocol::Tcp) => match self.places.tcp(flow).await {
-                Ok(socket) => ask_tcp(socket, flow.to, wait).await,
-                Err(why) => Observation::ProbeBroke(why),
-            },
-            (_, Protocol::Udp) => match self.places.udp(flow).await {
-                Ok(socket) => ask_udp(socket, flow.to, wait).await,
-                Err(why) => Observation::ProbeBroke(why),
-            },
-            (_, Protocol::Sctp) => Observation::ProbeBroke("the lab has no SCTP clients".into()),
-        };
-        self.judge_silence(flow, since, saw)
+        match &flow.question {
+            Some(question) => self.ask(flow, question, wait).await,
+            None => self.send(flow, wait).await,
+        }
     }
 
     async fn open(&self, flow: &Flow, wait: Duration) -> Result<Box<dyn Kept>, Observation> {
+        if flow.question.is_some() {
+            return Err(Observation::ProbeBroke("what a name leads to is not kept".to_owned()));
+        }
         match flow.protocol {
             Protocol::Tcp => {
                 let socket = self.places.tcp(flow).await.map_err(Observation::ProbeBroke)?;
@@ -228,8 +221,12 @@ impl Cluster for LabCluster {
         Ok(())
     }
 
-    fn broken(&self) -> Option<String> {
-        self.proxies.values().find_map(|proxy| proxy.died())
+    fn broken(&self) -> Option<Broken> {
+        let proxy = self.proxies.values().find_map(|proxy| proxy.died());
+        let server = || self.name_server.as_ref().and_then(NameServer::died);
+        proxy
+            .map(|why| Broken { why, proxy: true })
+            .or_else(|| server().map(|why| Broken { why, proxy: false }))
     }
 
     async fn sabotage(&self) -> Result<(), ClusterError> {
@@ -270,6 +267,11 @@ impl Cluster for LabCluster {
                 remarks.push(error.to_string());
             }
         }
+        if let Some(server) = &self.name_server
+            && let Err(error) = server.stop().await
+        {
+            remarks.push(error.to_string());
+        }
         let sink = self.topology.sink();
         if let Some(failure) = sink.failure() {
             remarks.push(format!("the sink stopped counting: {failure}"));
@@ -282,6 +284,27 @@ impl Cluster for LabCluster {
 }
 
 impl LabCluster {
+    /// Sends one attempt of a flow to its address.
+    pub(super) async fn send(&self, flow: &Flow, wait: Duration) -> Observation {
+        let since = Instant::now();
+        let saw = match (flow.frontend, flow.protocol) {
+            (FrontendKind::HealthCheck, _) => match self.places.tcp(flow).await {
+                Ok(socket) => get_http(socket, flow.to, "/healthz", wait).await,
+                Err(why) => Observation::ProbeBroke(why),
+            },
+            (_, Protocol::Tcp) => match self.places.tcp(flow).await {
+                Ok(socket) => ask_tcp(socket, flow.to, wait).await,
+                Err(why) => Observation::ProbeBroke(why),
+            },
+            (_, Protocol::Udp) => match self.places.udp(flow).await {
+                Ok(socket) => ask_udp(socket, flow.to, wait).await,
+                Err(why) => Observation::ProbeBroke(why),
+            },
+            (_, Protocol::Sctp) => Observation::ProbeBroke("the lab has no SCTP clients".into()),
+        };
+        self.judge_silence(flow, since, saw)
+    }
+
     /// One attempt from a client pod straight to another.
     async fn reach(&self, from: &PodFacts, to: IpAddr) -> Result<(), String> {
         let Some(address) = from.address(Family::of(to)) else { return Ok(()) };
@@ -296,6 +319,7 @@ impl LabCluster {
             to: SocketAddr::new(to, CLIENT_PORT),
             protocol: Protocol::Tcp,
             frontend: FrontendKind::Direct,
+            question: None,
             text: format!("{} → {to}", from.place),
         };
         match self.probe(&flow, CONTROL_WAIT).await {

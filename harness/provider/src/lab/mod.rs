@@ -4,6 +4,7 @@
 //! `touchstone_sys::spawn_contained` has started.
 
 mod cluster;
+mod dns;
 mod objects;
 mod places;
 mod proxy;
@@ -33,6 +34,8 @@ pub struct Lab {
     pub sabotage: Option<String>,
     /// Folder for the proxies' whole logs, one file per cluster and node.
     pub logs: Option<PathBuf>,
+    /// The name server's program; without it no cluster can have one.
+    pub name_server: Option<PathBuf>,
     /// One more listener of the first cluster's API server, for a person, with its token.
     pub person: Option<Person>,
 }

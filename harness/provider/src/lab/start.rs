@@ -16,19 +16,20 @@ use touchstone_spec::api::{
     ServiceSpec,
 };
 use touchstone_spec::{
-    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, Observation,
+    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, DnsFacts, Family, Flow, FrontendKind, Observation,
     Outcome, PodFacts, PodWish, Protocol, ServerWish,
 };
 use touchstone_subject::{Launch, NodeFacts};
 
 use super::cluster::LabCluster;
+use super::dns::{self, NameServer, is_answered};
 use super::places::Places;
 use super::proxy::Proxy;
 use super::{Lab, objects};
 use crate::{Cluster, ClusterError, ClusterRequest, Notice, Provider, Started};
 
 /// Port of the API server on the loopback of every node.
-const API_PORT: u16 = 6443;
+pub(super) const API_PORT: u16 = 6443;
 /// Limit of becoming ready.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at the canary.
@@ -65,7 +66,12 @@ impl Provider for Lab {
             .map(|node| PodWish { key: format!("client of {node}"), node, addresses: 1 })
             .collect();
         let clients = tokio::task::block_in_place(|| places.take(&wishes))?;
-        let facts = facts(request, &topology, clients);
+        let mut facts = facts(request, &topology, clients);
+        if let (Some(dns), Some(node)) = (&mut facts.dns, request.shape.node_names().pop()) {
+            let wish = PodWish { key: "name server".to_owned(), node, addresses: 1 };
+            dns.servers = tokio::task::block_in_place(|| places.take(&[wish]))?;
+        }
+        let facts = facts;
         clock.lap("topology");
 
         let api = ApiServer::new(Config {
@@ -89,6 +95,7 @@ impl Provider for Lab {
             .iter()
             .map(|(node, proxy)| (node.clone(), configuration(proxy.launch())))
             .collect();
+        let name_server = self.name_server(request, &facts, &places, &api)?;
         let remarks = remarks(&topology);
         let cluster = LabCluster {
             facts,
@@ -96,14 +103,19 @@ impl Provider for Lab {
             places,
             topology,
             proxies,
+            name_server,
             sabotage: self.sabotage.clone(),
             _serving: Mutex::new(serving),
             _answering: Mutex::new(answering),
         };
         clock.lap("proxy");
         self.canary(&cluster).await?;
-        cluster.api.set_lies(self.lies.clone());
         clock.lap("canary");
+        if let Some(dns) = &cluster.facts.dns {
+            self.first_answers(&cluster, dns).await?;
+            clock.lap("names");
+        }
+        cluster.api.set_lies(self.lies_to_proxies(&cluster.facts));
         Ok(Started {
             cluster: Box::new(cluster),
             notices,
@@ -144,6 +156,113 @@ impl Lab {
             serving.push(handle);
         }
         Ok(serving)
+    }
+
+    /// The lies, told to nobody but proxies where a name server listens too: what it says is no
+    /// proxy's doing.
+    fn lies_to_proxies(&self, facts: &ClusterFacts) -> Vec<Lie> {
+        let told_to_all = |lie: &Lie| lie.watcher.is_none() && facts.dns.is_some();
+        let each = |lie: &Lie| -> Vec<Lie> {
+            let nodes = facts.nodes.iter().map(|node| Some(node.name.clone()));
+            nodes.map(|watcher| Lie { watcher, ..lie.clone() }).collect()
+        };
+        self.lies
+            .iter()
+            .flat_map(|lie| if told_to_all(lie) { each(lie) } else { vec![lie.clone()] })
+            .collect()
+    }
+
+    /// The name server, where the shape asks for one.
+    fn name_server(
+        &self,
+        request: &ClusterRequest,
+        facts: &ClusterFacts,
+        places: &Places,
+        api: &ApiServer,
+    ) -> Result<Option<NameServer>, ClusterError> {
+        let Some(dns) = &facts.dns else { return Ok(None) };
+        let lacking = |why: &str| ClusterError::new("failed to start a name server", why);
+        let program = self.name_server.as_ref().ok_or_else(|| {
+            lacking("its program was not found; `touchstone subject fetch coredns` gets it")
+        })?;
+        let pod = dns.servers.first().ok_or_else(|| lacking("it has no pod"))?;
+        let subject = &self.selection;
+        let log = self.logs.as_ref().map(|folder| {
+            folder.join(format!(
+                "{}-{}-{}-coredns.log",
+                subject.subject.name, subject.mode, request.name
+            ))
+        });
+        NameServer::start(program, pod, places, api, log.as_ref()).map(Some)
+    }
+
+    /// Waits until the name server answers: first by itself, which is the lab's affair, then
+    /// through its Service from every node in every family that the proxy has.
+    async fn first_answers(
+        &self,
+        cluster: &LabCluster,
+        dns: &DnsFacts,
+    ) -> Result<(), ClusterError> {
+        let families = self.families();
+        for change in dns::objects(dns, &families) {
+            cluster.change(&change).await?;
+        }
+        let nodes = || {
+            cluster.facts.nodes.iter().filter(|node| !self.without_proxy.contains(&node.name))
+        };
+        let of_servers = |server: &PodFacts| server.addresses.clone();
+        let own: Vec<IpAddr> = dns.servers.iter().flat_map(of_servers).collect();
+        let direct = cluster.facts.nodes.first().into_iter();
+        let direct: Vec<Flow> = direct
+            .flat_map(|node| own.iter().filter_map(|ip| dns::first_question(node, *ip)))
+            .collect();
+        let services: Vec<IpAddr> =
+            families.iter().filter_map(|family| dns.address(*family)).collect();
+        let through: Vec<Flow> = nodes()
+            .flat_map(|node| services.iter().filter_map(|ip| dns::first_question(node, *ip)))
+            .collect();
+        if let Err(late) = self.answered(cluster, direct).await {
+            let mut why = late;
+            for line in cluster.name_server.iter().flat_map(NameServer::last_lines) {
+                why.push_str(&format!("\n  {line}"));
+            }
+            cluster.close().await;
+            return Err(ClusterError::new("the name server did not become ready", why));
+        }
+        match self.answered(cluster, through).await {
+            Ok(()) => Ok(()),
+            Err(late) => Err(not_ready(cluster, &late).await),
+        }
+    }
+
+    /// Asks until each of the questions was answered with records once.
+    async fn answered(
+        &self,
+        cluster: &LabCluster,
+        mut waiting: Vec<Flow>,
+    ) -> Result<(), String> {
+        let began = Instant::now();
+        let mut tick = tokio::time::interval(CANARY_INTERVAL);
+        while !waiting.is_empty() {
+            tick.tick().await;
+            let looks = waiting.iter().map(|flow| cluster.probe(flow, CANARY_WAIT));
+            let seen = futures::future::join_all(looks).await;
+            let last = seen.iter().find(|saw| !is_answered(saw)).map(said);
+            let mut answered = seen.iter().map(is_answered).collect::<Vec<_>>().into_iter();
+            waiting.retain(|_| !answered.next().unwrap_or(false));
+            if let Some(died) = cluster.broken() {
+                return Err(died.why);
+            }
+            if let (Some(first), true) = (waiting.first(), began.elapsed() > READY_LIMIT) {
+                return Err(format!(
+                    "{} gives no answer within {} s (last seen: {})",
+                    first.text,
+                    READY_LIMIT.as_secs(),
+                    last.unwrap_or_else(|| "nothing".to_owned())
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn create_nodes(
@@ -237,7 +356,7 @@ impl Lab {
             waiting.retain(|_| !answered.next().unwrap_or(false));
             let first = waiting.first().map(|flow| flow.text.clone()).unwrap_or_default();
             if let Some(died) = cluster.broken() {
-                return Err(not_ready(cluster, &died).await);
+                return Err(not_ready(cluster, &died.why).await);
             }
             if began.elapsed() > READY_LIMIT && !waiting.is_empty() {
                 let why = format!(
@@ -432,6 +551,7 @@ fn canary_flows(facts: &ClusterFacts, families: &[Family]) -> Vec<Flow> {
                 to: SocketAddr::new(ip, CLIENT_PORT),
                 protocol: Protocol::Tcp,
                 frontend: FrontendKind::ClusterIp,
+                question: None,
                 text: format!("the canary Service from {} over {family}", node.name),
             });
         }

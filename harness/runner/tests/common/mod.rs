@@ -34,7 +34,7 @@ pub(crate) fn run_on_sim(
         record: record(),
         features: Arc::new(features.clone()),
         provider: Arc::new(Sim { features, defect }),
-        provided: BTreeSet::from(["restart".to_owned()]),
+        provided: BTreeSet::from(["restart".to_owned(), "dns".to_owned()]),
         known: BTreeMap::new(),
     };
     let settings = Settings { jobs: 8, seed: 1, person: Arc::new(Nobody) };
