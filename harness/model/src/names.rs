@@ -25,7 +25,8 @@ const NIBBLES: usize = 32;
 /// What a name server may say about one name and type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Found {
-    Records(BTreeSet<NameRecord>),
+    /// What an endpoint without hostname is called nobody knows, so equal records count.
+    Records(Vec<NameRecord>),
     /// The name exists, without such a record.
     Nothing,
     /// There is no such name.
@@ -146,11 +147,16 @@ fn ask(
     types: &BTreeSet<RecordType>,
     reasons: &mut Vec<Reason>,
 ) -> Found {
-    let mut records = BTreeSet::new();
+    let mut records = Vec::new();
     let mut without = Vec::new();
     for kind in types {
         match resolve(world, name, *kind, LONGEST_CHAIN, reasons) {
-            Found::Records(more) => records.extend(more),
+            // An alias is told for both types.
+            Found::Records(more) => {
+                let new = more.into_iter().filter(|record| !records.contains(record));
+                let new: Vec<NameRecord> = new.collect();
+                records.extend(new);
+            }
             other @ (Found::Nothing | Found::Missing | Found::Either) => without.push(other),
         }
     }
@@ -255,7 +261,7 @@ fn of_kind(all: BTreeSet<NameRecord>, kind: RecordType) -> Found {
         NameRecord::Service { .. } => kind == RecordType::Srv,
         NameRecord::Pointer(_) => kind == RecordType::Ptr,
     };
-    let records: BTreeSet<NameRecord> = all.into_iter().filter(fits).collect();
+    let records: Vec<NameRecord> = all.into_iter().filter(fits).collect();
     match (records.is_empty(), kind) {
         (false, _) => Found::Records(records),
         (true, RecordType::Srv | RecordType::Ptr) => Found::Either,
@@ -276,7 +282,7 @@ fn alias(
         &format!("{} is an alias of {target}", service.key()),
         "DNS spec 1.1.0, 2.5",
     ));
-    let mut records = BTreeSet::from([NameRecord::Alias(target.clone())]);
+    let mut records = vec![NameRecord::Alias(target.clone())];
     if kind.family().is_some() && aliases > 0 {
         match resolve(world, &target, kind, aliases - 1, reasons) {
             Found::Records(more) => records.extend(more),
@@ -312,7 +318,7 @@ fn of_port(
         return Found::Missing;
     };
     let of = name_of(service);
-    let mut records = BTreeSet::new();
+    let mut records = Vec::new();
     if is_headless(service) {
         for (slice, endpoint) in ready(world, service) {
             let numbers = slice.ports.iter().filter(|p| {
@@ -320,7 +326,11 @@ fn of_port(
             });
             for number in numbers.filter_map(|p| p.port) {
                 let target = format!("{}.{of}", host(endpoint));
-                records.insert(NameRecord::Service { target, port: number });
+                let record = NameRecord::Service { target, port: number };
+                // One hostname of both families is one record.
+                if host(endpoint) == "*" || !records.contains(&record) {
+                    records.push(record);
+                }
             }
         }
         reasons.push(reason(
@@ -329,7 +339,7 @@ fn of_port(
             "DNS spec 1.1.0, 2.4.2",
         ));
     } else {
-        records.insert(NameRecord::Service { target: of, port: found.port });
+        records.push(NameRecord::Service { target: of, port: found.port });
         reasons.push(reason("a named port has a record with its number", "DNS spec 1.1.0, 2.3.2"));
     }
     match kind {
@@ -373,10 +383,10 @@ fn pointer(world: &World, address: IpAddr, reasons: &mut Vec<Reason>) -> Found {
             &format!("{address} is a cluster IP of {}", owner.key()),
             "DNS spec 1.1.0, 2.3.3",
         ));
-        return Found::Records(BTreeSet::from([NameRecord::Pointer(name_of(owner))]));
+        return Found::Records(vec![NameRecord::Pointer(name_of(owner))]);
     }
     let headless = world.services.iter().filter(|service| is_headless(service));
-    let records: BTreeSet<NameRecord> = headless
+    let records: Vec<NameRecord> = headless
         .flat_map(|service| {
             ready(world, service)
                 .filter(|(_, endpoint)| address_of(endpoint) == Some(address))
@@ -398,7 +408,7 @@ fn pointer(world: &World, address: IpAddr, reasons: &mut Vec<Reason>) -> Found {
 /// A name of the site.
 fn site(name: &str, kind: RecordType) -> Found {
     let known = |name: &str| SITE_NAMES.iter().find(|known| known.name == name);
-    let mut records = BTreeSet::new();
+    let mut records = Vec::new();
     let mut at = known(name);
     if at.is_none() {
         return Found::Missing;
@@ -406,15 +416,14 @@ fn site(name: &str, kind: RecordType) -> Found {
     while let Some(site) = at {
         match site.is {
             SiteRecord::Host(v4, v6) => {
-                match kind.family() {
-                    Some(Family::V4) => records.insert(NameRecord::Address(v4.into())),
-                    Some(Family::V6) => records.insert(NameRecord::Address(v6.into())),
-                    None => false,
-                };
+                records.extend(kind.family().map(|family| match family {
+                    Family::V4 => NameRecord::Address(v4.into()),
+                    Family::V6 => NameRecord::Address(v6.into()),
+                }));
                 break;
             }
             SiteRecord::AliasOf(other) => {
-                records.insert(NameRecord::Alias(other.to_owned()));
+                records.push(NameRecord::Alias(other.to_owned()));
                 at = if kind.family().is_some() { known(other) } else { None };
             }
         }

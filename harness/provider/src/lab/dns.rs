@@ -41,6 +41,9 @@ const WATCHER: &str = "kube-dns";
 const SITE_PORT: u16 = 5300;
 /// Lines of its log that are kept for evidence.
 const KEPT_LINES: usize = 50;
+/// How long a question that only leads to a connection may take: that the connection must be
+/// silent says nothing about the question.
+const LOOKUP_WAIT: Duration = Duration::from_secs(3);
 /// How long it may take to end when it is stopped.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -328,6 +331,7 @@ impl LabCluster {
     pub(super) async fn ask(&self, flow: &Flow, question: &Question, wait: Duration) -> Observation {
         let over = if question.then.is_some() { Protocol::Udp } else { flow.protocol };
         let lookup = Flow { protocol: over, question: None, ..flow.clone() };
+        let patience = if question.then.is_some() { wait.max(LOOKUP_WAIT) } else { wait };
         let mut findings = Findings::default();
         let mut found = None;
         for name in search_names(question) {
@@ -335,13 +339,13 @@ impl LabCluster {
             let saw = match over {
                 Protocol::Udp => match self.places.udp(&lookup).await {
                     Ok(socket) => {
-                        ask_names_udp(socket, flow.to, &name, &question.types, wait).await
+                        ask_names_udp(socket, flow.to, &name, &question.types, patience).await
                     }
                     Err(why) => Observation::ProbeBroke(why),
                 },
                 Protocol::Tcp => match self.places.tcp(&lookup).await {
                     Ok(socket) => {
-                        ask_names_tcp(socket, flow.to, &name, &question.types, wait).await
+                        ask_names_tcp(socket, flow.to, &name, &question.types, patience).await
                     }
                     Err(why) => Observation::ProbeBroke(why),
                 },
