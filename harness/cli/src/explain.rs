@@ -120,6 +120,7 @@ fn words(expectation: &Expectation, names: &Names) -> String {
             format!("http {status} with {local_endpoints} local endpoints")
         }
         Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => allowed.kind().to_string(),
+        Allowed::Answered(answer) => answer.to_string(),
     });
     let mut text = each.collect::<Vec<_>>().join(", or ");
     if expectation.sticky {

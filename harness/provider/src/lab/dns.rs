@@ -202,29 +202,22 @@ fn keep_lines(output: Box<dyn Read + Send>, state: &Mutex<State>) {
 /// exist. Nothing is cached, so that an answer is as new as the API server's.
 pub(super) fn corefile() -> String {
     let mut site = String::new();
-    let mut template = |kind: &str, name: &str, lines: &[String]| {
+    let mut template = |kind: &str, name: &str, answer: String| {
         let pattern = name.replace('.', "\\.");
-        let _ = writeln!(site, "    template IN {kind} {{\n        match \"^{pattern}$\"");
-        for line in lines {
-            let _ = writeln!(site, "        answer \"{line}\"");
-        }
-        let _ = writeln!(site, "        fallthrough\n    }}");
+        let _ = writeln!(
+            site,
+            "    template IN {kind} {{\n        match \"^{pattern}$\"\n        answer \"{name} 5 IN \
+             {answer}\"\n        fallthrough\n    }}"
+        );
     };
     for known in SITE_NAMES {
-        let (alias, host) = match known.is {
-            SiteRecord::Host(..) => (None, Some(known)),
-            SiteRecord::AliasOf(other) => {
-                (Some(other), SITE_NAMES.iter().find(|host| host.name == other))
+        match known.is {
+            SiteRecord::Host(v4, v6) => {
+                template("A", known.name, format!("A {v4}"));
+                template("AAAA", known.name, format!("AAAA {v6}"));
             }
-        };
-        let alias = alias.map(|other| format!("{} 5 IN CNAME {other}", known.name));
-        if let Some((name, SiteRecord::Host(v4, v6))) = host.map(|host| (host.name, host.is)) {
-            let with = |line: String| alias.iter().cloned().chain([line]).collect::<Vec<_>>();
-            template("A", known.name, &with(format!("{name} 5 IN A {v4}")));
-            template("AAAA", known.name, &with(format!("{name} 5 IN AAAA {v6}")));
-        }
-        if let Some(line) = alias {
-            template("CNAME", known.name, &[line]);
+            // The plugin itself goes on to the host.
+            SiteRecord::AliasOf(other) => template("ANY", known.name, format!("CNAME {other}")),
         }
     }
     format!(
