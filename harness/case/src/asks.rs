@@ -252,9 +252,8 @@ impl Scene<'_, '_> {
     ) -> Result<Vec<NameRecord>, CaseError> {
         let is = |kind| question.types.contains(&kind);
         if word.contains(' ') {
-            let target = Target::parse(word).map_err(|Expected(what)| {
-                self.context.wrong(place, what)
-            })?;
+            let target =
+                Target::parse(word).map_err(|Expected(what)| self.context.wrong(place, what))?;
             return if is(RecordType::Srv) || is(RecordType::Ptr) {
                 self.name_of_endpoint(&target, is(RecordType::Srv), place)
             } else {
@@ -279,7 +278,8 @@ impl Scene<'_, '_> {
             let Some((target, Ok(port))) =
                 word.rsplit_once(':').map(|(target, port)| (target, port.parse::<u16>()))
             else {
-                let message = "an answer to SRV is a name and a port, `web.$ns.svc.cluster.local:80`";
+                let message =
+                    "an answer to SRV is a name and a port, `web.$ns.svc.cluster.local:80`";
                 return Err(self.context.wrong(place, message));
             };
             return Ok(vec![NameRecord::Service { target: absolute(target), port }]);
@@ -324,9 +324,8 @@ impl Scene<'_, '_> {
             let error = self.context.wrong(place, "only an endpoint has a name of its own here");
             return Err(error.help("write the name: `web.$ns.svc.cluster.local`"));
         };
-        let hostname = self.state.find(service, endpoint).and_then(|text| {
-            text.value.hostname.get().cloned()
-        });
+        let hostname =
+            self.state.find(service, endpoint).and_then(|text| text.value.hostname.get().cloned());
         let host = hostname.as_deref().unwrap_or("*");
         let namespace = &self.context.namespace;
         let name = format!("{host}.{service}.{namespace}.svc.{CLUSTER_DOMAIN}.");

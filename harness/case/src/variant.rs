@@ -10,9 +10,7 @@ use touchstone_spec::{ClusterShape, Family, Feature, FrontendKind, Level, PodWis
 
 use crate::Case;
 use crate::grammar::{Target, transport};
-use crate::text::{
-    CaseFile, ChangeText, EndpointText, FamilyAxis, RowText, ServiceText, Words,
-};
+use crate::text::{CaseFile, ChangeText, EndpointText, FamilyAxis, RowText, ServiceText, Words};
 
 /// A case at one point of its axes: what is planned, run and judged.
 #[derive(Debug, Clone)]

@@ -9,8 +9,8 @@ use touchstone_case::Variant;
 use touchstone_record::SubjectRecord;
 use touchstone_spec::{Feature, Features};
 use touchstone_subject::{
-    COREDNS, Cache, Catalog, ModeName, Program, Release, ResolveError, Resolved, Selection, Selector,
-    SelectorError, obtain, resolve,
+    COREDNS, Cache, Catalog, ModeName, Program, Release, ResolveError, Resolved, Selection,
+    Selector, SelectorError, obtain, resolve,
 };
 
 use crate::args::{Fetch, Subjects};
@@ -188,9 +188,9 @@ pub(crate) fn fetch(fetch: &Fetch) -> Result<u8, Failed> {
         None => (fetch.subject.as_str(), None),
     };
     let tool: Option<fn(Release) -> Program> = match name {
-        "kubectl" => Some(|release| {
-            Program::kubernetes("kubectl", release, &["version", "--client"])
-        }),
+        "kubectl" => {
+            Some(|release| Program::kubernetes("kubectl", release, &["version", "--client"]))
+        }
         "coredns" => Some(Program::coredns),
         _ => None,
     };

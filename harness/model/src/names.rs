@@ -171,7 +171,11 @@ fn resolve(
     reasons: &mut Vec<Reason>,
 ) -> Found {
     if let Some(address) = reverse(name) {
-        return if kind == RecordType::Ptr { pointer(world, address, reasons) } else { Found::Either };
+        return if kind == RecordType::Ptr {
+            pointer(world, address, reasons)
+        } else {
+            Found::Either
+        };
     }
     let domain = format!(".{CLUSTER_DOMAIN}.");
     let Some(inside) = name.strip_suffix(&domain) else {
@@ -278,10 +282,8 @@ fn alias(
     reasons: &mut Vec<Reason>,
 ) -> Found {
     let target = absolute(service.spec.external_name.as_deref().unwrap_or_default());
-    reasons.push(reason(
-        &format!("{} is an alias of {target}", service.key()),
-        "DNS spec 1.1.0, 2.5",
-    ));
+    reasons
+        .push(reason(&format!("{} is an alias of {target}", service.key()), "DNS spec 1.1.0, 2.5"));
     let mut records = vec![NameRecord::Alias(target.clone())];
     if kind.family().is_some() && aliases > 0 {
         match resolve(world, &target, kind, aliases - 1, reasons) {
@@ -321,9 +323,10 @@ fn of_port(
     let mut records = Vec::new();
     if is_headless(service) {
         for (slice, endpoint) in ready(world, service) {
-            let numbers = slice.ports.iter().filter(|p| {
-                p.name.as_deref() == Some(port) && p.protocol == found.transport()
-            });
+            let numbers = slice
+                .ports
+                .iter()
+                .filter(|p| p.name.as_deref() == Some(port) && p.protocol == found.transport());
             for number in numbers.filter_map(|p| p.port) {
                 let target = format!("{}.{of}", host(endpoint));
                 let record = NameRecord::Service { target, port: number };
@@ -475,7 +478,8 @@ fn absolute(name: &str) -> String {
 /// The address whose name is asked for by a name such as `4.3.2.1.in-addr.arpa.`.
 fn reverse(name: &str) -> Option<IpAddr> {
     if let Some(digits) = name.strip_suffix(".in-addr.arpa.") {
-        let parts: Vec<u8> = digits.split('.').rev().map(str::parse).collect::<Result<_, _>>().ok()?;
+        let parts: Vec<u8> =
+            digits.split('.').rev().map(str::parse).collect::<Result<_, _>>().ok()?;
         return <[u8; 4]>::try_from(parts).ok().map(|octets| Ipv4Addr::from(octets).into());
     }
     let digits = name.strip_suffix(".ip6.arpa.")?;

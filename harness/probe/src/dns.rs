@@ -15,9 +15,7 @@ use socket2::Socket;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
-use touchstone_spec::{
-    NDOTS, NameAnswer, NameRecord, Observation, Outcome, Question, RecordType,
-};
+use touchstone_spec::{NDOTS, NameAnswer, NameRecord, Observation, Outcome, Question, RecordType};
 
 use crate::errors::{broke, failed};
 use crate::tcp::establish;
@@ -201,9 +199,10 @@ impl Asked {
             && message.metadata.op_code == OpCode::Query;
         let kind = self.questions.iter().find(|(kind, (id, _))| {
             *id == message.metadata.id
-                && message.queries.iter().any(|query| {
-                    query.query_type() == wire(**kind) && *query.name() == self.name
-                })
+                && message
+                    .queries
+                    .iter()
+                    .any(|query| query.query_type() == wire(**kind) && *query.name() == self.name)
         });
         if let (true, Some((kind, _))) = (ours, kind) {
             let answer = meaning(&message);

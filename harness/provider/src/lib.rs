@@ -6,7 +6,7 @@ mod cluster;
 pub mod lab;
 mod sim;
 
-pub use cluster::{Broken, 
-    Cluster, ClusterError, ClusterRequest, Kept, Notice, Provider, Servers, Started,
+pub use cluster::{
+    Broken, Cluster, ClusterError, ClusterRequest, Kept, Notice, Provider, Servers, Started,
 };
 pub use sim::{Defect, Sim};

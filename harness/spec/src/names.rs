@@ -168,9 +168,9 @@ impl NameRecord {
     #[must_use]
     pub fn admits(&self, seen: &NameRecord) -> bool {
         let fits = |want: &str, got: &str| match want.strip_prefix("*.") {
-            Some(rest) => got.split_once('.').is_some_and(|(label, got)| {
-                !label.is_empty() && label != "*" && got == rest
-            }),
+            Some(rest) => got
+                .split_once('.')
+                .is_some_and(|(label, got)| !label.is_empty() && label != "*" && got == rest),
             None => want == got,
         };
         match (self, seen) {
@@ -282,9 +282,9 @@ impl NameAnswer {
                 .iter()
                 .filter_map(|record| match record {
                     NameRecord::Address(ip) => Some(*ip),
-                    NameRecord::Alias(_)
-                    | NameRecord::Service { .. }
-                    | NameRecord::Pointer(_) => None,
+                    NameRecord::Alias(_) | NameRecord::Service { .. } | NameRecord::Pointer(_) => {
+                        None
+                    }
                 })
                 .filter(|ip| Family::of(*ip) == family)
                 .collect(),

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
-    ClientFacts, ClusterFacts, ClusterShape, DnsFacts, LocalDetector, NodeFacts, NodePortAddresses, PodFacts,
-    ProxySettings,
+    ClientFacts, ClusterFacts, ClusterShape, DnsFacts, LocalDetector, NodeFacts, NodePortAddresses,
+    PodFacts, ProxySettings,
 };
 
 /// Number of the pod that stands on each node as a client for all cases.

@@ -88,7 +88,12 @@ impl LabCluster {
     }
 
     /// Tells silence of a proxy from silence of nobody: what nobody handled is in the sink.
-    pub(super) fn judge_silence(&self, flow: &Flow, since: Instant, saw: Observation) -> Observation {
+    pub(super) fn judge_silence(
+        &self,
+        flow: &Flow,
+        since: Instant,
+        saw: Observation,
+    ) -> Observation {
         let silent = matches!(saw, Observation::Saw(Outcome::Dropped));
         let filter = Filter {
             source: Some(flow.client.address),

@@ -78,16 +78,18 @@ impl NameServer {
         log: Option<&PathBuf>,
     ) -> Result<NameServer, ClusterError> {
         let failed = |why: String| {
-            ClusterError::new(format!("failed to start {} in {}", program.display(), pod.place), why)
+            ClusterError::new(
+                format!("failed to start {} in {}", program.display(), pod.place),
+                why,
+            )
         };
         let held = places.hold(&pod.place).ok_or_else(|| failed("no such place".to_owned()))?;
         let namespace = held.namespace().ok_or_else(|| failed("it is gone".to_owned()))?;
         let api_address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), API_PORT);
         let listener =
             namespace.tcp_listener(api_address).map_err(|error| failed(error.to_string()))?;
-        let serving = api
-            .serve(listener, WATCHER, None)
-            .map_err(|error| failed(error.to_string()))?;
+        let serving =
+            api.serve(listener, WATCHER, None).map_err(|error| failed(error.to_string()))?;
         let mut command = Command::new(program);
         command
             .args(["-conf", "stdin"])
@@ -321,7 +323,12 @@ pub(super) fn is_answered(saw: &Observation) -> bool {
 
 impl LabCluster {
     /// Asks a name server, and goes on to an address that it names where the question says so.
-    pub(super) async fn ask(&self, flow: &Flow, question: &Question, wait: Duration) -> Observation {
+    pub(super) async fn ask(
+        &self,
+        flow: &Flow,
+        question: &Question,
+        wait: Duration,
+    ) -> Observation {
         let over = if question.then.is_some() { Protocol::Udp } else { flow.protocol };
         let lookup = Flow { protocol: over, question: None, ..flow.clone() };
         let patience = if question.then.is_some() { wait.max(LOOKUP_WAIT) } else { wait };

@@ -16,8 +16,8 @@ use touchstone_spec::api::{
     ServiceSpec,
 };
 use touchstone_spec::{
-    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, DnsFacts, Family, Flow, FrontendKind, Observation,
-    Outcome, PodFacts, PodWish, Protocol, ServerWish,
+    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, DnsFacts, Family, Flow, FrontendKind,
+    Observation, Outcome, PodFacts, PodWish, Protocol, ServerWish,
 };
 use touchstone_subject::{Launch, NodeFacts};
 
@@ -207,9 +207,8 @@ impl Lab {
         for change in dns::objects(dns, &families) {
             cluster.change(&change).await?;
         }
-        let nodes = || {
-            cluster.facts.nodes.iter().filter(|node| !self.without_proxy.contains(&node.name))
-        };
+        let nodes =
+            || cluster.facts.nodes.iter().filter(|node| !self.without_proxy.contains(&node.name));
         let of_servers = |server: &PodFacts| server.addresses.clone();
         let own: Vec<IpAddr> = dns.servers.iter().flat_map(of_servers).collect();
         let direct = cluster.facts.nodes.first().into_iter();
@@ -236,11 +235,7 @@ impl Lab {
     }
 
     /// Asks until each of the questions was answered with records once.
-    async fn answered(
-        &self,
-        cluster: &LabCluster,
-        mut waiting: Vec<Flow>,
-    ) -> Result<(), String> {
+    async fn answered(&self, cluster: &LabCluster, mut waiting: Vec<Flow>) -> Result<(), String> {
         let began = Instant::now();
         let mut tick = tokio::time::interval(CANARY_INTERVAL);
         while !waiting.is_empty() {
