@@ -44,6 +44,9 @@ pub(crate) fn answer(
 ) -> Expectation {
     let mut reasons = Vec::new();
     let found = search(world, question, &mut reasons);
+    let mut told = BTreeSet::new();
+    // Both address types have the same reasons.
+    reasons.retain(|reason| told.insert(reason.clone()));
     let answers: BTreeSet<NameAnswer> = match found {
         Found::Records(records) => BTreeSet::from([NameAnswer::records(records)]),
         Found::Nothing => BTreeSet::from([NameAnswer::Nothing]),
