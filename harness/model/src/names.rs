@@ -589,7 +589,11 @@ mod tests {
             .iter()
             .map(|allowed| match allowed {
                 Allowed::Answered(answer) => answer.to_string(),
-                other => other.kind().to_string(),
+                Allowed::Reached { .. }
+                | Allowed::Http { .. }
+                | Allowed::Refused
+                | Allowed::Dropped
+                | Allowed::Unhandled => allowed.kind().to_string(),
             })
             .collect();
         words.join(" or ")
