@@ -30,7 +30,7 @@ mod watch;
 mod write;
 
 pub use allocate::Family;
-pub use lies::{FieldPath, FieldPathError, How, Lie};
+pub use lies::{FieldPath, FieldPathError, How, Lie, Untellable, known_fields};
 pub use log::{Event, Request};
 pub use serve::ServeHandle;
 pub use server::{ApiServer, Config};

@@ -2,6 +2,9 @@
 //!
 //! A lie turns a working proxy into one that ignores a field, to prove that a case would notice.
 
+mod known;
+
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -10,6 +13,8 @@ use serde_json::{Map, Value};
 use crate::allocate::Family;
 use crate::fields;
 
+pub use known::{Untellable, known_fields};
+
 /// A field altered for a watcher, in everything sent to it: objects, lists and watch events.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lie {
@@ -17,6 +22,10 @@ pub struct Lie {
     pub watcher: Option<String>,
     /// The kind lied about, as objects name it (`Service`).
     pub kind: String,
+    /// Namespaces whose objects are told of truly.
+    pub spared: BTreeSet<String>,
+    /// End of the name of the namespaces lied about; `None` lies about objects everywhere.
+    pub within: Option<String>,
     /// What is altered.
     pub how: How,
 }
@@ -110,8 +119,14 @@ impl Lie {
         self.kind == kind && self.watcher.as_deref().is_none_or(|it| it == watcher)
     }
 
-    /// Alters an object.
+    /// Alters an object, if the lie is about it.
     pub(crate) fn tell(&self, object: &mut Value) {
+        let namespace = fields::text(object, "metadata.namespace");
+        let spared = self.spared.contains(namespace);
+        let elsewhere = |end: &String| !namespace.ends_with(end.as_str());
+        if spared || self.within.as_ref().is_some_and(elsewhere) {
+            return;
+        }
         match &self.how {
             How::Hide(path) => hide(object, &path.0),
             How::Set(path, value) => set(object, &path.0, value),
@@ -209,7 +224,13 @@ mod tests {
 
     fn check(object: Value, how: How, told: Value) {
         let shown = format!("{how:?}");
-        let lie = Lie { watcher: None, kind: "Service".to_owned(), how };
+        let lie = Lie {
+            watcher: None,
+            kind: "Service".to_owned(),
+            spared: BTreeSet::new(),
+            within: None,
+            how,
+        };
         let mut heard = object;
         lie.tell(&mut heard);
         assert_eq!(heard, told, "{shown}");
@@ -259,6 +280,22 @@ mod tests {
             How::Set(path("l[*].c.r"), none),
             json!({"l": [{"c": {"r": "None"}}, {"c": {"r": "None"}}]}),
         );
+    }
+
+    #[test]
+    fn only_within_a_namespace() {
+        let lie = Lie {
+            spared: BTreeSet::new(),
+            watcher: None,
+            kind: "Service".to_owned(),
+            within: Some("-udp-basic".to_owned()),
+            how: How::Hide(path("spec.type")),
+        };
+        for (namespace, left) in [("t1-udp-basic", false), ("t1-udp-other", true), ("", true)] {
+            let mut object = json!({"metadata": {"namespace": namespace}, "spec": {"type": "x"}});
+            lie.tell(&mut object);
+            assert_eq!(object["spec"].get("type").is_some(), left, "{namespace}");
+        }
     }
 
     #[test]

@@ -66,7 +66,9 @@ impl Asked {
                 Target::Frontend { .. }
                 | Target::Direct { .. }
                 | Target::Unallocated { .. }
+                | Target::Loopback { .. }
                 | Target::Node { .. } => wrong("an address has no port: `web clusterIP PTR`"),
+                Target::Page { .. } => wrong("a page has no name"),
             };
         }
         if is_pointer && !what.ends_with(".arpa.") {
@@ -163,6 +165,7 @@ impl Scene<'_, '_> {
             owner: None,
             via: None,
             service: None,
+            page: None,
             text: format!("name {shown} {shown_types}{by}"),
             question: Some(Question { name, types, search, then: None }),
         })
@@ -189,6 +192,7 @@ impl Scene<'_, '_> {
                 protocol,
                 owner: None,
                 via: None,
+                page: None,
                 text: match (&name, several) {
                     (Some(name), true) if !name.is_empty() => format!("{service} name:{name}"),
                     (Some(_) | None, true) => format!("{service} name:{number}/{protocol}"),

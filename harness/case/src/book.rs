@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
-use touchstone_spec::{ClusterFacts, Family, NodeFacts, PodFacts};
+use touchstone_spec::{ClusterFacts, Family, NodeFacts, Page, PodFacts};
 
 use crate::Variant;
 
@@ -32,6 +32,24 @@ pub enum BookError {
         what: &'static str,
         /// Family.
         family: Family,
+    },
+    /// A proxy has no such page.
+    #[error("the proxy of {node} serves no {page} page that its subject names")]
+    NoPage {
+        /// Node.
+        node: String,
+        /// Page.
+        page: Page,
+    },
+    /// The address of a page cannot be read.
+    #[error("the {page} page of {node} has the address `{url}`; write http://IP:PORT/PATH")]
+    PageAddress {
+        /// Node.
+        node: String,
+        /// Page.
+        page: Page,
+        /// Address.
+        url: String,
     },
     /// Nobody made the pod.
     #[error("the book has no pod for endpoint {key}")]
@@ -124,6 +142,12 @@ impl Allocator {
     }
 }
 
+/// How the names of the namespaces of a case's variants end.
+#[must_use]
+pub fn namespace_end(case: &str) -> String {
+    format!("-{}", case.replace('/', "-"))
+}
+
 /// A cluster's facts, the pods made for one variant, and what was allocated for it.
 #[derive(Debug)]
 pub struct Book {
@@ -184,8 +208,8 @@ impl Book {
 
     /// The namespace of a variant: unique in a run, a valid DNS label.
     pub(crate) fn namespace(&self, variant: &Variant) -> String {
-        let id = variant.case().id().as_str().replace('/', "-");
-        let name: String = format!("t{}-{id}", self.number).chars().take(63).collect();
+        let end = namespace_end(variant.case().id().as_str());
+        let name: String = format!("t{}{end}", self.number).chars().take(63).collect();
         name.trim_end_matches('-').to_owned()
     }
 
@@ -194,11 +218,25 @@ impl Book {
     }
 
     pub(crate) fn node_address(&self, name: &str, family: Family) -> Result<IpAddr, BookError> {
+        self.nth_node_address(name, family, 0)
+    }
+
+    /// A node's InternalIP of a family, number 0, or one of its further addresses.
+    pub(crate) fn nth_node_address(
+        &self,
+        name: &str,
+        family: Family,
+        number: usize,
+    ) -> Result<IpAddr, BookError> {
+        let place = match number {
+            0 => name.to_owned(),
+            _ => format!("{name}[{number}]"),
+        };
         self.node(name)
             .and_then(|(_, node)| {
-                node.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
+                node.addresses.iter().copied().filter(|ip| Family::of(*ip) == family).nth(number)
             })
-            .ok_or_else(|| BookError::NoAddress { place: name.to_owned(), family })
+            .ok_or(BookError::NoAddress { place, family })
     }
 
     pub(crate) fn pod(&self, key: &str) -> Result<&PodFacts, BookError> {
@@ -295,7 +333,7 @@ pub fn planned_book(variant: &Variant) -> Book {
             let index = facts.nodes.iter().position(|node| node.name == wish.node);
             let node = index.and_then(|index| u16::try_from(index + 1).ok()).unwrap_or(0);
             let number = next.entry(wish.node.clone()).or_insert(FIRST_POD);
-            let pod = PodFacts::planned(&wish.node, node, *number);
+            let pod = PodFacts::planned(&wish.node, node, *number).within(&facts.network);
             *number += 1;
             (wish.key, pod)
         })

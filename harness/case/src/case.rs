@@ -4,11 +4,11 @@ use std::borrow::Borrow;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use touchstone_spec::{ClusterShape, Feature, KNOWN_FEATURES, Level};
+use touchstone_spec::{ClusterShape, Feature, KNOWN_FEATURES, Level, PodsToNodes};
 
 use crate::error::Source;
 use crate::grammar::is_name;
-use crate::text::{CaseFile, NeedsText, StepText};
+use crate::text::{CaseFile, ChangeText, NeedsText, StepText};
 use crate::{Behaviour, CaseError, CaseErrors, Place};
 
 /// What only the lab can do, by the words of `needs.lab`.
@@ -19,6 +19,11 @@ pub const NAME_SERVER: &str = "dns";
 const MAX_PODS_PER_NODE: usize = 240;
 /// Nodes and outside clients; the planned addresses end there.
 const MAX_NODES: usize = 14;
+
+/// Addresses of a node besides its InternalIP, per family; the address plan ends there.
+const MAX_FURTHER_ADDRESSES: u8 = 100;
+/// MTUs of links between nodes: IPv6 needs the least, and links begin with the most.
+const MTUS: std::ops::RangeInclusive<u32> = 1_280..=65_535;
 
 /// The id of a case: its path below `cases/`, without the extension.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,6 +98,7 @@ impl Case {
         let mut checker = Checker { source: &source, errors: Vec::new() };
         checker.head(&body);
         let needs = checker.needs(&body.needs);
+        checker.network(&body);
         checker.steps(&body);
         checker.names(&body);
         let errors = checker.errors;
@@ -270,7 +276,12 @@ impl Checker<'_> {
             }
             shape.outside = outside.value;
         }
-        shape.proxy = text.proxy.clone();
+        if let Some(proxy) = &text.proxy {
+            if let Err(error) = proxy.value.check(&shape.node_names()) {
+                self.wrong(proxy.place, error.to_string());
+            }
+            shape.proxy.clone_from(&proxy.value);
+        }
         shape.network = text.network.clone();
         shape.dns = text.dns;
         let mut features = BTreeSet::new();
@@ -306,6 +317,43 @@ impl Checker<'_> {
         Needs { shape, features, lab, alone: text.alone }
     }
 
+    /// Whether the network that the case asks for can be, and is one in which its steps make sense.
+    fn network(&mut self, body: &CaseFile) {
+        let (network, place) = (&body.needs.network, body.about.place);
+        if let Some(only) = network.only
+            && body.axes.family.iter().any(|axis| axis.families() != [only])
+        {
+            self.wrong(place, format!("nodes have {only} only, so `axes.family` is [{only}]"));
+        }
+        if network.more_node_addresses.is_some_and(|more| more > MAX_FURTHER_ADDRESSES) {
+            let message = format!("a node has at most {MAX_FURTHER_ADDRESSES} further addresses");
+            self.wrong(place, message);
+        }
+        if network.mtu.is_some_and(|mtu| !MTUS.contains(&mtu)) {
+            let message = format!("an MTU is {} to {} bytes", MTUS.start(), MTUS.end());
+            self.wrong(place, message);
+        }
+        let owners: BTreeSet<_> = network.firewall.iter().collect();
+        if owners.len() != network.firewall.len() {
+            self.wrong(place, "`firewall` has the same owner twice");
+        }
+        let nobody = owners.is_empty() && network.pods_to_nodes != Some(PodsToNodes::Masqueraded);
+        for change in body.steps.iter().flat_map(|step| &step.value.change) {
+            match &change.value {
+                ChangeText::Node(node) if node.firewall.is_some() && nobody => self.wrong(
+                    change.place,
+                    "nobody has rules to reload: write `needs: { network: { firewall: […] } }`",
+                ),
+                ChangeText::Node(_)
+                | ChangeText::Endpoint(_)
+                | ChangeText::Service(_)
+                | ChangeText::Slices(_)
+                | ChangeText::Slice(_)
+                | ChangeText::Proxy(_) => {}
+            }
+        }
+    }
+
     fn steps(&mut self, body: &CaseFile) {
         let Some((first, later)) = body.steps.split_first() else {
             self.wrong(body.about.place, "`steps` is empty: a case has at least one step");
@@ -335,6 +383,11 @@ impl Checker<'_> {
             let letter = service.starts_with(|c: char| c.is_ascii_lowercase());
             if !is_name(service) || !letter || service == "unallocated" || service.len() > 40 {
                 self.wrong(text.place, format!("`{service}` cannot name a Service"));
+            }
+        }
+        for (slice, text) in &body.world.slices {
+            if !is_name(slice) || slice.len() > 40 {
+                self.wrong(text.place, format!("`{slice}` cannot name a slice"));
             }
         }
         for (service, endpoints) in &body.world.endpoints {

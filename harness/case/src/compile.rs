@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use touchstone_spec::api::{EndpointSlice, Meta};
 use touchstone_spec::{Family, FrontendKind, Node, World};
 
 use crate::goals::addresses;
@@ -12,9 +13,10 @@ use crate::matrix::matrix;
 use crate::objects::{Context, Objects};
 use crate::rows::{History, Scene};
 use crate::state::{Applied, State};
-use crate::text::{StepText, TrafficText};
+use crate::text::{SlicesBy, StepText, TrafficText};
 use crate::{
-    At, Book, CaseError, Change, Keep, Names, Script, ScriptStep, ServerWish, Traffic, Variant,
+    At, Book, CaseError, Change, Keep, Names, Place, Row, Script, ScriptStep, ServerWish, Traffic,
+    Variant,
 };
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -56,6 +58,8 @@ struct Compiler<'a> {
     history: History,
     servers: BTreeSet<ServerWish>,
     names: Names,
+    /// Metrics that rows have read so far, by flow.
+    read: BTreeSet<(String, String)>,
     errors: Vec<CaseError>,
 }
 
@@ -84,6 +88,7 @@ impl<'a> Compiler<'a> {
             history: History::new(),
             servers: BTreeSet::new(),
             names: Names::default(),
+            read: BTreeSet::new(),
             errors: Vec::new(),
         }
     }
@@ -122,11 +127,16 @@ impl<'a> Compiler<'a> {
         };
         let mut rows = Vec::new();
         for row in &text.expect {
-            match scene.row(row) {
+            let grown = scene.row(row).and_then(|more| {
+                grows(&scene, row.place, &more, &self.read)?;
+                Ok(more)
+            });
+            match grown {
                 Ok(more) => rows.extend(more),
                 Err(error) => self.errors.push(error),
             }
         }
+        self.read.extend(rows.iter().flat_map(parts));
         let flows = match (self.matrix, text.matrix) {
             (Matrix::Add, Some(true) | None) => {
                 matrix(&mut scene, &rows, &features).map_err(|error| error.at(*place))?
@@ -185,7 +195,7 @@ impl<'a> Compiler<'a> {
     /// Appends what turns the objects of before into those of the state.
     fn write(&mut self, changes: &mut Vec<Change>) -> Result<(), CaseError> {
         let objects = self.context.objects(&self.state)?;
-        difference(&self.objects, &objects, changes);
+        difference(&self.objects, &objects, self.state.slices_by, changes);
         for (name, service) in &objects.services {
             let versions = self.history.entry(name.clone()).or_default();
             if versions.last() != Some(service) {
@@ -214,8 +224,17 @@ impl<'a> Compiler<'a> {
                 })
                 .collect(),
             services: self.objects.services.values().cloned().collect(),
-            slices: self.objects.slices.values().cloned().collect(),
+            slices: self
+                .objects
+                .slices
+                .values()
+                .chain(self.objects.raw.values())
+                .cloned()
+                .collect(),
             proxy: self.context.book.facts.proxy.clone(),
+            network: self.context.book.facts.network.clone(),
+            outside: self.context.book.facts.outside.clone(),
+            balancer: self.context.book.facts.balancer.clone(),
         }
     }
 
@@ -279,7 +298,7 @@ impl<'a> Compiler<'a> {
             let client = format!("pod@{}", node.name);
             names.extend(node.client.addresses.iter().map(|ip| (*ip, client.clone())));
         }
-        for client in &facts.outside {
+        for client in facts.outside.iter().chain(&facts.balancer).chain(&facts.neighbour) {
             names.extend(client.addresses.iter().flatten().map(|ip| (*ip, client.name.clone())));
         }
         for (key, pod) in &self.context.book.pods {
@@ -289,35 +308,83 @@ impl<'a> Compiler<'a> {
     }
 }
 
+/// The parts of HTTP answers that a row looks at.
+fn parts(row: &Row) -> impl Iterator<Item = (String, String)> {
+    row.pin.shows.conditions.keys().map(|part| (row.flow.text.clone(), part.clone()))
+}
+
+/// What grows must have been read in an earlier step.
+fn grows(
+    scene: &Scene<'_, '_>,
+    place: Place,
+    rows: &[Row],
+    read: &BTreeSet<(String, String)>,
+) -> Result<(), CaseError> {
+    for row in rows {
+        for part in row.pin.shows.growth.keys() {
+            if !read.contains(&(row.flow.text.clone(), part.clone())) {
+                let message = format!("nothing to grow from: no earlier step reads {part}");
+                let help = format!(
+                    "give an earlier step a row from and to the same places, with \
+                                    `{part}` and `atLeast: 0`"
+                );
+                return Err(scene.context.wrong(place, message).help(help));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn traffic(scene: &mut Scene<'_, '_>, text: &At<TrafficText>) -> Result<Traffic, CaseError> {
     let At { value: text, place } = text;
-    let per_second = rate(&text.rate.value)
-        .map_err(|Expected(what)| scene.context.wrong(text.rate.place, what))?;
+    let flows = scene.all_flows(&text.from, &text.to)?;
+    let every = match (&text.rate, &text.idle, text.keep) {
+        (Some(At { value, place }), None, _) => {
+            let per_second =
+                rate(value).map_err(|Expected(what)| scene.context.wrong(*place, what))?;
+            let flows = u32::try_from(flows.len()).unwrap_or(u32::MAX).max(1);
+            Duration::from_secs(1) * flows / per_second.max(1)
+        }
+        (None, Some(At { value, place }), Some(_)) => {
+            duration(value).map_err(|Expected(what)| scene.context.wrong(*place, what))?
+        }
+        (Some(_) | None, Some(_) | None, Some(_) | None) => {
+            let message = "traffic has `rate`, or `keep: connection` and `idle`";
+            return Err(scene.context.wrong(*place, message));
+        }
+    };
+    if let Some(page) = flows.iter().find(|flow| flow.frontend == FrontendKind::Page) {
+        return Err(scene.context.wrong(*place, format!("no traffic goes to a page: {page}")));
+    }
     Ok(Traffic {
-        flows: scene.all_flows(&text.from, &text.to)?,
-        per_second,
+        flows,
+        every,
         budget: text.budget,
         keep: text.keep.map_or(Keep::Nothing, |_| Keep::Connection),
         line: place.line,
     })
 }
 
-/// Changes from one set of objects to another, as controllers order them: a deleted Service goes
-/// before its slices, a new one comes before them, and new slices come before old ones go.
-fn difference(before: &Objects, after: &Objects, changes: &mut Vec<Change>) {
-    let mut gone: Vec<_> =
-        before.slices.iter().filter(|(name, _)| !after.slices.contains_key(*name)).collect();
-    for (name, service) in &before.services {
-        if after.services.contains_key(name) {
-            continue;
-        }
-        let namespace = service.metadata.namespace.clone();
-        changes.push(Change::DeleteService { namespace, name: name.clone() });
-        gone.retain(|(slice, object)| {
-            let orphan = object.service_key() == Some(service.key());
+/// Changes from one set of objects to another.
+///
+/// As controllers order them: a deleted Service goes before its slices, a new one comes before
+/// them, and new slices come before old ones go. By hand it is the other way round: slices come
+/// before their Services and go before them. Slices that are written out come after those of
+/// controllers and go last.
+fn difference(before: &Objects, after: &Objects, by: SlicesBy, changes: &mut Vec<Change>) {
+    let mut gone: Vec<&EndpointSlice> = missing(&before.slices, &after.slices);
+    if by == SlicesBy::Hand {
+        changes.extend(gone.drain(..).map(delete_slice));
+        changes.extend(missing(&before.raw, &after.raw).into_iter().map(delete_slice));
+        new_slices(before, after, changes);
+    }
+    for service in missing(&before.services, &after.services) {
+        let Meta { namespace, name, .. } = service.metadata.clone();
+        changes.push(Change::DeleteService { namespace, name });
+        gone.retain(|slice| {
+            let orphan = slice.service_key() == Some(service.key());
             if orphan {
-                let namespace = object.metadata.namespace.clone();
-                changes.push(Change::DeleteSlice { namespace, name: (*slice).clone() });
+                changes.push(delete_slice(slice));
             }
             !orphan
         });
@@ -327,13 +394,31 @@ fn difference(before: &Objects, after: &Objects, changes: &mut Vec<Change>) {
             changes.push(Change::ApplyService(service.clone()));
         }
     }
+    if by == SlicesBy::Controller {
+        new_slices(before, after, changes);
+        changes.extend(gone.into_iter().map(delete_slice));
+        changes.extend(missing(&before.raw, &after.raw).into_iter().map(delete_slice));
+    }
+}
+
+fn missing<'a, T>(before: &'a BTreeMap<String, T>, after: &BTreeMap<String, T>) -> Vec<&'a T> {
+    before.iter().filter(|(name, _)| !after.contains_key(*name)).map(|(_, object)| object).collect()
+}
+
+fn new_slices(before: &Objects, after: &Objects, changes: &mut Vec<Change>) {
     for (name, slice) in &after.slices {
         if before.slices.get(name) != Some(slice) {
             changes.push(Change::ApplySlice(slice.clone()));
         }
     }
-    for (name, slice) in gone {
-        let namespace = slice.metadata.namespace.clone();
-        changes.push(Change::DeleteSlice { namespace, name: name.clone() });
+    for (name, slice) in &after.raw {
+        if before.raw.get(name) != Some(slice) {
+            changes.push(Change::ApplyRawSlice(slice.clone()));
+        }
     }
+}
+
+fn delete_slice(slice: &EndpointSlice) -> Change {
+    let Meta { namespace, name, .. } = slice.metadata.clone();
+    Change::DeleteSlice { namespace, name }
 }

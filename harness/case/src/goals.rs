@@ -1,7 +1,7 @@
 //! Destinations: what a target of a row stands for.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use touchstone_spec::api::{Service, ServicePort};
 use touchstone_spec::{Family, FrontendKind, Protocol, Question};
@@ -24,6 +24,8 @@ pub(crate) struct Goal {
     pub(crate) via: Option<String>,
     /// Service and name of its port, where the port is one of the Service's.
     pub(crate) service: Option<(String, String)>,
+    /// For a page: where the node itself finds it, and its path.
+    pub(crate) page: Option<(SocketAddr, String)>,
     pub(crate) text: String,
     /// What is asked of the name server at `address` first.
     pub(crate) question: Option<Question>,
@@ -78,9 +80,20 @@ impl Scene<'_, '_> {
                     owner: None,
                     via: node.clone(),
                     service: None,
+                    page: None,
                     text: format!("unallocated clusterIP:{number}/{protocol}"),
                     question: None,
                 }])
+            }
+            Target::Loopback { service, address, port } => {
+                self.loopback(service, *address, port.as_ref(), place, family)
+            }
+            Target::Page { page, node } => {
+                let nodes = match node {
+                    Some(node) => vec![node.clone()],
+                    None => self.nodes.to_vec(),
+                };
+                nodes.into_iter().map(|node| self.page(*page, node, place, family)).collect()
             }
             Target::Node { node, port, protocol } => {
                 self.known_node(node, place)?;
@@ -98,11 +111,57 @@ impl Scene<'_, '_> {
                     owner: Some(node.clone()),
                     via: None,
                     service: None,
+                    page: None,
                     text: format!("node@{node}:{port}/{protocol}"),
                     question: None,
                 }])
             }
         }
+    }
+
+    /// A Service's node ports on a loopback address, of whichever node the client is.
+    fn loopback(
+        &mut self,
+        service: &str,
+        given: Option<Ipv4Addr>,
+        port: Option<&PortRef>,
+        place: Place,
+        family: Family,
+    ) -> Result<Vec<Goal>, CaseError> {
+        let address = match (family, given) {
+            (Family::V4, given) => given.unwrap_or(Ipv4Addr::LOCALHOST).into(),
+            (Family::V6, None) => Ipv6Addr::LOCALHOST.into(),
+            (Family::V6, Some(address)) => {
+                let message = format!("{address} is an IPv4 address, and the row is for IPv6 too");
+                return Err(self
+                    .context
+                    .wrong(place, message)
+                    .help("set `axes: { family: [v4] }`, or `family: v4` in the row"));
+            }
+        };
+        let Some(versions) = self.history.get(service) else {
+            return Err(no_service(self.context.source, place, service, self.history));
+        };
+        let ports = self.frontend_ports(service, versions, FrontendKind::NodePort, port, place)?;
+        let several = ports.len() > 1 || port.is_some();
+        let written = given.map_or_else(|| "loopback".to_owned(), |given| given.to_string());
+        let goals = ports.into_iter().map(|(number, protocol, name)| Goal {
+            kind: FrontendKind::NodePort,
+            address,
+            port: number,
+            protocol,
+            owner: None,
+            via: None,
+            page: None,
+            text: match &name {
+                Some(name) if several => format!("{service} nodePort@{written}:{name}"),
+                Some(_) => format!("{service} nodePort@{written}"),
+                None => format!("{service} nodePort@{written}:{number}/{protocol}"),
+            },
+            service: name.map(|name| (service.to_owned(), name)),
+            question: None,
+        });
+        Ok(goals.collect())
     }
 
     fn direct(
@@ -143,6 +202,7 @@ impl Scene<'_, '_> {
                 owner: on_node.then(|| node.clone()),
                 via: Some(node.clone()).filter(|_| !on_node),
                 service: Some((service.to_owned(), port.clone())),
+                page: None,
                 text: match ports.len() {
                     1 => format!("{service} endpoint/{name}"),
                     _ => format!("{service} endpoint/{name}:{port}"),
@@ -177,9 +237,14 @@ impl Scene<'_, '_> {
         if of_node {
             let all = self.nodes.iter().map(String::as_str);
             for node in node.map_or_else(|| all.collect(), |node| vec![node]) {
-                let address = self.context.book.node_address(node, family);
+                let number = index.unwrap_or(0);
+                let address = self.context.book.nth_node_address(node, family, number);
                 let address = address.map_err(self.context.lack(place))?;
-                places.push((address, Some(node.to_owned()), format!("{service} {kind}@{node}")));
+                let text = match index {
+                    None | Some(0) => format!("{service} {kind}@{node}"),
+                    Some(number) => format!("{service} {kind}@{node}[{number}]"),
+                };
+                places.push((address, Some(node.to_owned()), text));
             }
         } else {
             let all = versions
@@ -218,6 +283,7 @@ impl Scene<'_, '_> {
                     owner: owner.clone(),
                     via: node.filter(|_| !of_node).map(str::to_owned),
                     service: name.clone().map(|name| (service.to_owned(), name)),
+                    page: None,
                     text,
                     question: None,
                 });
@@ -255,6 +321,7 @@ impl Scene<'_, '_> {
             | FrontendKind::HealthCheck
             | FrontendKind::Direct
             | FrontendKind::Name
+            | FrontendKind::Page
             | FrontendKind::Address => Some(port.port),
         };
         let latest = || versions.iter().rev();
@@ -327,6 +394,7 @@ pub(crate) fn addresses(service: &Service, kind: FrontendKind, family: Family) -
         | FrontendKind::HealthCheck
         | FrontendKind::Direct
         | FrontendKind::Name
+        | FrontendKind::Page
         | FrontendKind::Address => Vec::new(),
     }
 }

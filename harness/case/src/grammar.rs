@@ -4,9 +4,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use touchstone_spec::{FrontendKind, OutcomeKind, Protocol};
+use touchstone_spec::{FrontendKind, OutcomeKind, Page, Protocol};
 
 /// What a string should have been.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,11 +26,14 @@ pub(crate) enum Vantage {
     Node(Option<String>),
     /// An outside client.
     Outside(String),
+    /// A host on the nodes' own segment.
+    Neighbour,
     /// The pod of an endpoint: Service, endpoint.
     Endpoint(String, String),
 }
 
-const VANTAGES: &str = "`pod@n1`, `pod`, `node@n1`, `node`, `outside`, `outside2` or `web/a`";
+const VANTAGES: &str =
+    "`pod@n1`, `pod`, `node@n1`, `node`, `outside`, `outside2`, `neighbour` or `web/a`";
 
 impl Vantage {
     pub(crate) fn parse(text: &str) -> Result<Vantage, Expected> {
@@ -49,6 +53,7 @@ impl Vantage {
         match kind {
             "pod" => Ok(Vantage::Pod(node)),
             "node" => Ok(Vantage::Node(node)),
+            "neighbour" if node.is_none() => Ok(Vantage::Neighbour),
             _ if is_outside(kind) => match node {
                 None => Ok(Vantage::Outside(kind.to_owned())),
                 Some(node) => expected(format!(
@@ -84,6 +89,10 @@ pub(crate) enum Target {
     Direct { service: String, endpoint: String, port: Option<PortRef> },
     /// An address of the Service range that nobody owns.
     Unallocated { node: Option<String>, port: Option<PortRef> },
+    /// A node port on a loopback address; without an address the usual one of the family.
+    Loopback { service: String, address: Option<Ipv4Addr>, port: Option<PortRef> },
+    /// A page that the proxy of a node, or of every node, serves about itself.
+    Page { page: Page, node: Option<String> },
     /// A node's own address.
     Node { node: String, port: u16, protocol: Option<Protocol> },
 }
@@ -112,6 +121,19 @@ impl Target {
                 }
             };
         }
+        if let Some(rest) = text.strip_prefix("proxy ") {
+            let (word, node) = match rest.split_once('@') {
+                Some((word, node)) if is_name(node) => (word, Some(node.to_owned())),
+                Some((_, node)) => return expected(format!("`{node}` is not a name of a node")),
+                None => (rest, None),
+            };
+            return match Page::ALL.into_iter().find(|page| page.to_string() == word) {
+                Some(page) => Ok(Target::Page { page, node }),
+                None => expected(format!(
+                    "`{word}` is not a page of a proxy: healthz, livez, mode or metrics"
+                )),
+            };
+        }
         let Some((service, rest)) = text.split_once(' ') else {
             return expected(
                 "a target is a Service and a frontend, `web clusterIP`, `web nodePort@n1:p`, \
@@ -131,18 +153,20 @@ impl Target {
             };
         }
         let (head, port) = split_port(rest)?;
+        if let Some(address) = head.strip_prefix("nodePort@").and_then(loopback) {
+            return Ok(Target::Loopback { service: service.to_owned(), address, port });
+        }
+        // A node's further address: `nodePort@n1[1]`.
+        let (head, address) = match head.split_once('@') {
+            Some((_, node)) if node.contains('[') => indexed(head)?,
+            Some(_) | None => (head, None),
+        };
         let (head, node) = match head.split_once('@') {
             Some((head, node)) if is_name(node) => (head, Some(node.to_owned())),
             Some((_, node)) => return expected(format!("`{node}` is not a name of a node")),
             None => (head, None),
         };
-        let (word, index) = match head.strip_suffix(']').and_then(|head| head.split_once('[')) {
-            Some((word, index)) => match index.parse::<usize>() {
-                Ok(index) => (word, Some(index)),
-                Err(_) => return expected("an index is a number from 0: `web externalIP[1]`"),
-            },
-            None => (head, None),
-        };
+        let (word, index) = indexed(head)?;
         let Some(kind) = FRONTENDS.iter().find(|(name, _)| *name == word).map(|(_, kind)| *kind)
         else {
             let near = crate::error::nearest(word, FRONTENDS.iter().map(|(name, _)| *name))
@@ -155,8 +179,16 @@ impl Target {
         };
         let many = matches!(kind, FrontendKind::ExternalIp | FrontendKind::LoadBalancer);
         if index.is_some() && !many {
-            return expected("only externalIP and loadBalancer take an index");
+            return expected(
+                "only externalIP and loadBalancer take an index; a node's further address is \
+                 written behind the node, `web nodePort@n1[1]`",
+            );
         }
+        let of_node = matches!(kind, FrontendKind::NodePort | FrontendKind::HealthCheck);
+        if address.is_some() && !of_node {
+            return expected("only nodePort and healthCheck take an index behind a node");
+        }
+        let index = index.or(address);
         if kind == FrontendKind::HealthCheck && port.is_some() {
             return expected("healthCheck has one port; leave the port out");
         }
@@ -171,6 +203,26 @@ impl Target {
             };
         }
         Ok(Target::Frontend { service: service.to_owned(), kind, index, node, port })
+    }
+}
+
+/// `loopback`, or an IPv4 address of the loopback.
+fn loopback(text: &str) -> Option<Option<Ipv4Addr>> {
+    match text.parse::<Ipv4Addr>() {
+        Ok(address) if address.is_loopback() => Some(Some(address)),
+        Ok(_) => None,
+        Err(_) => (text == "loopback").then_some(None),
+    }
+}
+
+/// A word and the index in brackets at its end.
+fn indexed(text: &str) -> Result<(&str, Option<usize>), Expected> {
+    match text.strip_suffix(']').and_then(|text| text.split_once('[')) {
+        Some((word, index)) => match index.parse::<usize>() {
+            Ok(index) => Ok((word, Some(index))),
+            Err(_) => expected("an index is a number from 0: `web externalIP[1]`"),
+        },
+        None => Ok((text, None)),
     }
 }
 
@@ -238,6 +290,7 @@ impl Kind {
 pub(crate) enum SourceWord {
     Client,
     Node(Option<String>),
+    Balancer,
     Any,
 }
 
@@ -246,10 +299,11 @@ impl SourceWord {
         match text {
             "client" => Ok(SourceWord::Client),
             "node" => Ok(SourceWord::Node(None)),
+            "balancer" => Ok(SourceWord::Balancer),
             "any" => Ok(SourceWord::Any),
             _ => match text.strip_prefix("node@") {
                 Some(node) if is_name(node) => Ok(SourceWord::Node(Some(node.to_owned()))),
-                Some(_) | None => expected("a source is client, node, node@n1 or any"),
+                Some(_) | None => expected("a source is client, node, node@n1, balancer or any"),
             },
         }
     }
@@ -269,6 +323,22 @@ pub(crate) fn rate(text: &str) -> Result<u32, Expected> {
     match text.strip_suffix("/s").map(str::parse::<u32>) {
         Some(Ok(rate)) if rate > 0 => Ok(rate),
         Some(_) | None => expected("a rate is written `200/s`"),
+    }
+}
+
+/// Reads `500B`, `64kB`, `2MB`, of at most `most` bytes.
+pub(crate) fn size(text: &str, most: u32) -> Result<u32, Expected> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "B" => 1,
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        _ => return expected("a size is written `500B`, `64kB` or `2MB`"),
+    };
+    match number.parse::<u32>().ok().and_then(|number| number.checked_mul(unit)) {
+        Some(size) if (1..=most).contains(&size) => Ok(size),
+        Some(_) | None => expected(format!("a size is at least 1 B and at most {most} B")),
     }
 }
 
@@ -325,6 +395,12 @@ mod tests {
             "kind: NodePort, index: None, node: Some(\"n1\"), port: Some(Name(\"p\"))",
         );
         check("web clusterIP:81/udp", "port: Some(Number(81, Some(Udp)))");
+        check(
+            "web nodePort@n1[1]:p",
+            "kind: NodePort, index: Some(1), node: Some(\"n1\"), port: Some(Name(\"p\"))",
+        );
+        check("web externalIP@n2[1]", "error: only nodePort and healthCheck take an index behind");
+        check("web nodePort[1]", "a node's further address is written behind the node");
         check("web externalIP[1]@n2", "kind: ExternalIp, index: Some(1), node: Some(\"n2\")");
         check(
             "web endpoint/a:p",
@@ -335,6 +411,13 @@ mod tests {
             "Unallocated { node: None, port: Some(Number(80, None)) }",
         );
         check("node@n2:80/tcp", "Node { node: \"n2\", port: 80, protocol: Some(Tcp) }");
+        check("web nodePort@loopback", "Loopback { service: \"web\", address: None, port: None }");
+        check(
+            "web nodePort@127.0.0.9:p",
+            "Loopback { service: \"web\", address: Some(127.0.0.9), port: Some(Name(\"p\")) }",
+        );
+        check("web nodePort@128.0.0.1", "error: `128.0.0.1` is not a name of a node");
+        check("web clusterIP@127.0.0.1", "error: `127.0.0.1` is not a name of a node");
         check("web clusterIp", "error: `clusterIp` is not a frontend");
         check("web clusterIp", "did you mean `clusterIP`?");
         check("web", "error: a target is a Service and a frontend");
@@ -342,6 +425,9 @@ mod tests {
         check("web clusterIP[0]", "error: only externalIP and loadBalancer take an index");
         check("web clusterIP:80/quic", "error: `quic` is not a protocol");
         check("node@n2", "error: a node's own address needs a port");
+        check("proxy healthz@n1", "Page { page: Healthz, node: Some(\"n1\") }");
+        check("proxy metrics", "Page { page: Metrics, node: None }");
+        check("proxy health@n1", "error: `health` is not a page of a proxy");
     }
 
     #[test]
@@ -361,6 +447,10 @@ mod tests {
         assert_eq!(rate("200/s"), Ok(200));
         for bad in ["5", "s", "-5s", "5h", "1.5s"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(size("64kB", 100_000), Ok(64_000));
+        for bad in ["64", "0B", "kB", "1GB", "2MB"] {
+            assert!(size(bad, 100_000).is_err(), "{bad}");
         }
         assert!(rate("0/s").is_err() && rate("200").is_err());
     }

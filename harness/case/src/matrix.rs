@@ -26,18 +26,15 @@ pub(crate) fn matrix(
         (FrontendKind::LoadBalancer, has("load-balancer")),
         (FrontendKind::HealthCheck, has("health-check-node-port")),
     ];
+    let further = usize::from(scene.context.book.facts.network.more_node_addresses.unwrap_or(0));
     let mut targets = Vec::new();
     for service in scene.history.keys() {
         for (kind, wanted) in kinds {
             if wanted {
-                let service = service.clone();
-                targets.push(Target::Frontend {
-                    service,
-                    kind,
-                    index: None,
-                    node: None,
-                    port: None,
-                });
+                for index in indexes(kind, further) {
+                    let service = service.clone();
+                    targets.push(Target::Frontend { service, kind, index, node: None, port: None });
+                }
             }
         }
     }
@@ -45,6 +42,9 @@ pub(crate) fn matrix(
         if has("source-ranges") { scene.outside.len() } else { scene.outside.len().min(1) };
     let mut vantages = vec![Vantage::Pod(None), Vantage::Node(None)];
     vantages.extend(scene.outside.iter().take(outside).cloned().map(Vantage::Outside));
+    if scene.context.book.facts.neighbour.is_some() {
+        vantages.push(Vantage::Neighbour);
+    }
     for (service, endpoints) in &scene.state.endpoints {
         for (name, text) in endpoints {
             let own = text.value.address.get().is_none();
@@ -70,6 +70,21 @@ pub(crate) fn matrix(
         }
     }
     Ok(flows)
+}
+
+/// Indexes of the targets of one kind: every address of a Service, and each address of the nodes.
+fn indexes(kind: FrontendKind, further: usize) -> Vec<Option<usize>> {
+    match kind {
+        FrontendKind::NodePort => std::iter::once(None).chain((1..=further).map(Some)).collect(),
+        FrontendKind::ClusterIp
+        | FrontendKind::ExternalIp
+        | FrontendKind::LoadBalancer
+        | FrontendKind::HealthCheck
+        | FrontendKind::Direct
+        | FrontendKind::Name
+        | FrontendKind::Page
+        | FrontendKind::Address => vec![None],
+    }
 }
 
 /// What makes two flows the same packets.

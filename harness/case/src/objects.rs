@@ -9,7 +9,7 @@ use touchstone_spec::api::{
     ServicePort, ServiceSpec, ServiceStatus, ServiceType, SessionAffinity, SessionAffinityConfig,
     TrafficPolicy,
 };
-use touchstone_spec::{Family, LocalDetector, Protocol};
+use touchstone_spec::{Family, Protocol};
 
 use crate::error::Source;
 use crate::slices::Ports;
@@ -37,6 +37,8 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Objects {
     pub(crate) services: BTreeMap<String, Service>,
     pub(crate) slices: BTreeMap<String, EndpointSlice>,
+    /// Slices that are stored as they are, without the API server's rules.
+    pub(crate) raw: BTreeMap<String, EndpointSlice>,
 }
 
 impl Context<'_> {
@@ -59,6 +61,15 @@ impl Context<'_> {
             }
             objects.services.insert(name.clone(), service);
         }
+        for (name, text) in &state.slices {
+            for slice in self.raw_slices(state, name, text)? {
+                if objects.slices.contains_key(&slice.metadata.name) {
+                    let message = format!("another slice has the name `{}`", slice.metadata.name);
+                    return Err(self.wrong(text.place, message));
+                }
+                objects.raw.insert(slice.metadata.name.clone(), slice);
+            }
+        }
         Ok(objects)
     }
 
@@ -68,10 +79,18 @@ impl Context<'_> {
         };
         let mut families = Vec::new();
         for word in words {
-            let family = match word.value.as_str() {
-                "IPv4" => Family::V4,
-                "IPv6" => Family::V6,
-                other => {
+            let family = match (word.value.as_str(), self.family) {
+                ("IPv4", _) => Family::V4,
+                ("IPv6", _) => Family::V6,
+                ("$other", FamilyAxis::V4) => {
+                    families.push(Family::V6);
+                    continue;
+                }
+                ("$other", FamilyAxis::V6) => {
+                    families.push(Family::V4);
+                    continue;
+                }
+                (other, FamilyAxis::V4 | FamilyAxis::V6 | FamilyAxis::Dual) => {
                     let error = self.wrong(word.place, format!("unknown family `{other}`"));
                     return Err(error.suggest(other, ["IPv4", "IPv6"]));
                 }
@@ -342,16 +361,7 @@ impl Context<'_> {
             return self.book.node(node).map(|(_, node)| hosts(&node.client.addresses));
         }
         if name == "pods" {
-            return Some(match &facts.proxy.detector {
-                LocalDetector::ClusterCidr(nets) => nets.clone(),
-                LocalDetector::None => facts
-                    .nodes
-                    .iter()
-                    .map(|node| &node.client)
-                    .chain(self.book.pods.values())
-                    .flat_map(|pod| pod.addresses.iter().copied().map(IpNet::from))
-                    .collect(),
-            });
+            return Some(facts.pod_cidrs.clone());
         }
         facts.outside.iter().find(|client| client.name == name).map(|client| client.cidrs.clone())
     }

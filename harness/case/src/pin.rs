@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use touchstone_spec::{
-    Allowed, ClientKind, Expectation, Features, Flow, NameAnswer, OutcomeKind, Reason, World,
+    Allowed, ClientKind, Condition, Expectation, Features, Flow, FrontendKind, Look, NameAnswer,
+    OutcomeKind, Reason, World,
 };
 
 use crate::{CaseError, Names, Variant, compile, planned_book};
@@ -23,6 +24,30 @@ pub struct Pin {
     pub sticky: Option<bool>,
     /// How connections spread over the endpoints, where the row says so.
     pub spread: Option<Spread>,
+    /// What the answer of an HTTP server shows, where the row says so.
+    pub shows: Shows,
+}
+
+/// What the answer of an HTTP server must show.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Shows {
+    /// Status code, where the row has `shows`.
+    pub status: Option<u16>,
+    /// Parts to look for.
+    pub looks: Vec<Look>,
+    /// What they must be, by their names.
+    pub conditions: BTreeMap<String, Condition>,
+    /// Numbers that must have grown since an earlier step.
+    pub growth: BTreeMap<String, Growth>,
+}
+
+/// By how much a number must have grown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Growth {
+    /// By more than nothing.
+    Somehow,
+    /// By exactly so much.
+    By(u32),
 }
 
 /// The outcomes that a pin allows.
@@ -54,6 +79,8 @@ pub enum PinnedSource {
     HandlingNode,
     /// Under any address of this node.
     Node(String),
+    /// Under an address of the load balancer.
+    Balancer,
 }
 
 /// How connections spread over endpoints.
@@ -73,6 +100,10 @@ impl Pin {
         world: &World,
         expectation: &Expectation,
     ) -> Option<String> {
+        if flow.frontend == FrontendKind::Page {
+            // No model: the row alone says what must be met.
+            return None;
+        }
         if let PinnedOutcome::Any = self.outcome {
             return (!expectation.open)
                 .then(|| "the model has an answer, so `is: any` hides it".to_owned());
@@ -86,6 +117,11 @@ impl Pin {
                 self.sticky.filter(|sticky| *sticky != expectation.sticky).map(|sticky| {
                     format!("the pin says sticky: {sticky}, the model {}", expectation.sticky)
                 })
+            })
+            .or_else(|| {
+                let uneven = self.spread == Some(Spread::Even) && expectation.sticky;
+                let why = "the pin says spread: even, the model that a client keeps its endpoint";
+                uneven.then(|| why.to_owned())
             })
     }
 
@@ -136,14 +172,30 @@ impl Pin {
             PinnedSource::Any => return None,
             PinnedSource::Client => match (flow.client.kind, &flow.client.node) {
                 (ClientKind::Node, Some(node)) => addresses_of(world, node),
+                // The node that a load balancer chooses decides which of its addresses it uses.
+                (ClientKind::Outside, None) if is_balanced(flow, world) => world
+                    .outside
+                    .iter()
+                    .filter(|client| client.name == flow.client.place)
+                    .flat_map(|client| client.addresses.iter().flatten().copied())
+                    .collect(),
                 (ClientKind::Node, None)
                 | (ClientKind::Pod | ClientKind::Outside, Some(_) | None) => {
                     BTreeSet::from([flow.client.address])
                 }
             },
+            PinnedSource::HandlingNode if is_balanced(flow, world) => {
+                world.nodes.iter().flat_map(|node| node.addresses.iter().copied()).collect()
+            }
             PinnedSource::HandlingNode => addresses_of(world, handling_node(flow, world)?),
             PinnedSource::Node(node) => addresses_of(world, node),
+            PinnedSource::Balancer => {
+                world.balancer.iter().flat_map(|b| b.addresses.iter().flatten().copied()).collect()
+            }
         };
+        if !expectation.kinds().contains(&OutcomeKind::Reached) {
+            return Some("the pin names a source, but nobody may answer".to_owned());
+        }
         let strange = expectation.allowed.iter().any(|allowed| match allowed {
             Allowed::Reached { sources, .. } => sources.is_empty() || !sources.is_subset(&pinned),
             Allowed::Http { .. }
@@ -183,6 +235,7 @@ impl Pin {
             PinnedSource::Client => text.push_str("; source client"),
             PinnedSource::HandlingNode => text.push_str("; source node"),
             PinnedSource::Node(node) => text.push_str(&format!("; source node@{node}")),
+            PinnedSource::Balancer => text.push_str("; source balancer"),
         }
         match self.sticky {
             Some(true) => text.push_str("; sticky"),
@@ -193,12 +246,23 @@ impl Pin {
             Some(Spread::Even) => text.push_str("; spread even"),
             None => {}
         }
+        if !self.shows.looks.is_empty() {
+            text.push_str(&format!("; {}", self.shows.words()));
+        }
         text
     }
 }
 
 fn addresses_of(world: &World, node: &str) -> BTreeSet<IpAddr> {
     world.node(node).map(|node| node.addresses.iter().copied().collect()).unwrap_or_default()
+}
+
+/// Whether a load balancer chooses the node by which a flow enters.
+fn is_balanced(flow: &Flow, world: &World) -> bool {
+    world.network.balancer_chooses()
+        && flow.client.kind == ClientKind::Outside
+        && flow.via.is_none()
+        && flow.frontend == FrontendKind::LoadBalancer
 }
 
 /// The node whose proxy sees the first packet: the owner of the address, else the node by which
@@ -296,7 +360,7 @@ fn describe(expectation: &Expectation, names: &Names) -> String {
                 let sources: Vec<String> = sources.into_iter().collect();
                 format!("reached {who} as {}", sources.join(" or "))
             }
-            Allowed::Http { status, local_endpoints } => {
+            Allowed::Http { status, local_endpoints, shows: _ } => {
                 format!("http {status} ({local_endpoints} local endpoints)")
             }
             Allowed::Refused => "refused".to_owned(),

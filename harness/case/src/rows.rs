@@ -12,7 +12,7 @@ use crate::grammar::{Expected, Kind, SourceWord, Target, Vantage, transport};
 use crate::objects::Context;
 use crate::state::{State, no_endpoint, no_service};
 use crate::text::{RowText, Words};
-use crate::{At, CaseError, Pin, PinnedOutcome, PinnedSource, Place, Row};
+use crate::{At, CaseError, Pin, PinnedOutcome, PinnedSource, Place, Row, Shows};
 
 /// Every version of every Service so far, the latest last: frontends that are gone keep their
 /// addresses, so that a case can say what must meet clients there.
@@ -95,8 +95,9 @@ impl Scene<'_, '_> {
             if text.family.is_some_and(|only| only != *family) {
                 continue;
             }
-            for (flow, goal) in self.flows_of(text, *place, *family)? {
+            for (mut flow, goal) in self.flows_of(text, *place, *family)? {
                 let pin = self.pin(text, *place, &goal, *family)?;
+                self.ask(&mut flow, text, &pin.shows)?;
                 let words = format!("{}: {}", flow.text, pin.words());
                 let why = text.why.clone();
                 rows.push(Row { flow, pin, line: place.line, text: words, why });
@@ -162,15 +163,21 @@ impl Scene<'_, '_> {
         if let Some(words) = &text.answers {
             return self.pinned_answer(text, words, goal, place);
         }
-        let outcome = match (&text.reaches, &text.is) {
-            (Some(words), None) => {
+        let shows = self.shows(text.shows.as_ref())?;
+        let outcome = match (&text.reaches, &text.is, shows.status) {
+            (Some(words), None, None) => {
                 PinnedOutcome::Reaches(self.reaches(words, place, goal, family)?)
             }
-            (None, Some(words)) => self.kinds(words, place)?,
-            (Some(_) | None, Some(_) | None) => {
-                return Err(self
-                    .context
-                    .wrong(place, "a row has exactly one of `reaches`, `is` and `answers`"));
+            (None, Some(words), None) => self.kinds(words, place)?,
+            (None, None, Some(status)) => PinnedOutcome::Kinds {
+                kinds: BTreeSet::from([OutcomeKind::Http]),
+                http: BTreeSet::from([status]),
+            },
+            (Some(_) | None, Some(_) | None, Some(_) | None) => {
+                return Err(self.context.wrong(
+                    place,
+                    "a row has exactly one of `reaches`, `is`, `shows` and `answers`",
+                ));
             }
         };
         let source = match &text.source {
@@ -179,6 +186,7 @@ impl Scene<'_, '_> {
                 match SourceWord::parse(value).map_err(|error| self.grammar(*place, error))? {
                     SourceWord::Any => PinnedSource::Any,
                     SourceWord::Client => PinnedSource::Client,
+                    SourceWord::Balancer => PinnedSource::Balancer,
                     SourceWord::Node(None) => PinnedSource::HandlingNode,
                     SourceWord::Node(Some(node)) => {
                         self.known_node(&node, *place)?;
@@ -187,7 +195,11 @@ impl Scene<'_, '_> {
                 }
             }
         };
-        Ok(Pin { outcome, source, sticky: text.sticky, spread: text.spread })
+        if goal.page.is_some() && !matches!(outcome, PinnedOutcome::Kinds { .. }) {
+            let message = "a page of a proxy is pinned by `shows` or by kinds of outcomes";
+            return Err(self.context.wrong(place, message));
+        }
+        Ok(Pin { outcome, source, sticky: text.sticky, spread: text.spread, shows })
     }
 
     /// The pin of a row with `answers`.
@@ -200,6 +212,7 @@ impl Scene<'_, '_> {
     ) -> Result<Pin, CaseError> {
         let alone = text.reaches.is_none()
             && text.is.is_none()
+            && text.shows.is_none()
             && text.source.is_none()
             && text.sticky.is_none()
             && text.spread.is_none();
@@ -214,6 +227,7 @@ impl Scene<'_, '_> {
             source: PinnedSource::Any,
             sticky: None,
             spread: None,
+            shows: Shows::default(),
         })
     }
 

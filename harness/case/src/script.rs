@@ -61,10 +61,10 @@ pub struct Row {
 /// Steady traffic during a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traffic {
-    /// Its flows, which share the rate.
+    /// Its flows.
     pub flows: Vec<Flow>,
-    /// Attempts (or, on a kept connection, messages) per second.
-    pub per_second: u32,
+    /// Time between two attempts (or, on a kept connection, messages) of one flow.
+    pub every: Duration,
     /// Number of attempts that may be lost.
     pub budget: u32,
     /// Whether every attempt is a client of its own.

@@ -1,4 +1,4 @@
-//! Endpoints and their slices, in the controller's manner.
+//! Endpoints and their slices, in the controller's manner or in that of a hand.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use touchstone_spec::{Family, Protocol};
 
 use crate::objects::{Context, target_port};
 use crate::state::{State, conditions, no_endpoint};
-use crate::text::{ConditionName, EndpointText, Patch, PortText, ServiceText};
+use crate::text::{ConditionName, EndpointText, Patch, PortText, ServiceText, SlicesBy};
 use crate::{At, CaseError};
 
 /// Label that says who manages a slice.
@@ -146,8 +146,14 @@ impl Context<'_> {
             if !crate::grammar::is_name(endpoint) {
                 return Err(self.wrong(text.place, format!("`{endpoint}` cannot name an endpoint")));
             }
+            let slice = match (&text.value.slice, state.slices_by) {
+                // Only slices that are written out have it.
+                (Patch::Remove, _) => continue,
+                (Patch::Keep | Patch::Set(_), SlicesBy::Hand) => endpoint.clone(),
+                (Patch::Keep, SlicesBy::Controller) => "1".to_owned(),
+                (Patch::Set(slice), SlicesBy::Controller) => slice.clone(),
+            };
             let ports = self.endpoint_ports(state, name, endpoint, text, ports)?;
-            let slice = text.value.slice.get().map_or("1", String::as_str).to_owned();
             let known = self.slice_numbers.entry((name.to_owned(), slice.clone())).or_default();
             let number = known.iter().position(|known| *known == ports).unwrap_or_else(|| {
                 known.push(ports.clone());
@@ -155,7 +161,8 @@ impl Context<'_> {
             });
             groups.entry((slice, number)).or_insert((ports, Vec::new())).1.push((endpoint, text));
         }
-        if groups.is_empty() {
+        let nobody = endpoints.is_empty() && state.slices_by == SlicesBy::Controller;
+        if nobody {
             groups.insert(("0".to_owned(), 0), (Vec::new(), Vec::new()));
         }
         let mut slices = Vec::new();
@@ -182,7 +189,10 @@ impl Context<'_> {
                                 chunk => format!("{base}-c{}", chunk + 1),
                             },
                             namespace: self.namespace.clone(),
-                            labels: slice_labels(service),
+                            labels: match state.slices_by {
+                                SlicesBy::Controller => slice_labels(service),
+                                SlicesBy::Hand => service_label(service),
+                            },
                             annotations: BTreeMap::new(),
                         },
                         address_type: family.api_name().to_owned(),
@@ -247,12 +257,19 @@ impl Context<'_> {
     }
 }
 
+/// What a slice that is written by hand must have at least.
+fn service_label(service: &Service) -> BTreeMap<String, String> {
+    BTreeMap::from([(SERVICE_NAME_LABEL.to_owned(), service.metadata.name.clone())])
+}
+
 fn slice_labels(service: &Service) -> BTreeMap<String, String> {
     let mut labels = service.metadata.labels.clone();
     labels.insert(SERVICE_NAME_LABEL.to_owned(), service.metadata.name.clone());
     labels.insert(MANAGED_BY_LABEL.to_owned(), MANAGER.to_owned());
     if service.spec.cluster_ip.as_deref() == Some("None") {
         labels.insert(HEADLESS_LABEL.to_owned(), String::new());
+    } else {
+        labels.remove(HEADLESS_LABEL);
     }
     labels
 }

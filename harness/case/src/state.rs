@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::error::Source;
 use crate::text::{
-    ChangeText, EndpointChange, EndpointText, EndpointsText, NodeChange, Patch, ProxyChange,
-    ServiceChange, ServiceText, SlicesChange, WorldText,
+    ChangeText, EndpointChange, EndpointText, EndpointsText, FirewallChange, NodeChange, Patch,
+    ProxyChange, ServiceChange, ServiceText, SliceChange, SliceText, SlicesBy, SlicesChange,
+    WorldText,
 };
 use crate::{At, CaseError, Change, Place, ProxyAction};
 
@@ -16,6 +17,10 @@ pub(crate) struct State {
     pub(crate) services: BTreeMap<String, At<ServiceText>>,
     /// Endpoints of Services that have slices.
     pub(crate) endpoints: BTreeMap<String, EndpointsText>,
+    /// Slices that are written out, by name.
+    pub(crate) slices: BTreeMap<String, At<SliceText>>,
+    /// Who writes the slices of `endpoints`.
+    pub(crate) slices_by: SlicesBy,
     /// Zones of nodes.
     pub(crate) zones: BTreeMap<String, Option<String>>,
 }
@@ -40,6 +45,8 @@ impl State {
                 .iter()
                 .map(|(service, endpoints)| (service.clone(), endpoints.value.clone()))
                 .collect(),
+            slices: world.slices.clone(),
+            slices_by: world.slices_by,
             zones,
         }
     }
@@ -64,9 +71,10 @@ impl State {
             ChangeText::Endpoint(text) => self.endpoint(source, change.place, text),
             ChangeText::Service(text) => self.service(source, change.place, text),
             ChangeText::Slices(text) => self.slices(source, text),
+            ChangeText::Slice(text) => self.slice(source, change.place, text),
             ChangeText::Node(text) => {
                 need_alone("a change of a node")?;
-                self.node(source, text)
+                self.node(source, change.place, text)
             }
             ChangeText::Proxy(text) => {
                 need_alone("stopping a proxy")?;
@@ -183,9 +191,64 @@ impl State {
         }
     }
 
-    fn node(&mut self, source: &Source, change: &NodeChange) -> Result<Applied, CaseError> {
+    fn slice(
+        &mut self,
+        source: &Source,
+        place: Place,
+        change: &SliceChange,
+    ) -> Result<Applied, CaseError> {
+        let At { value: name, place: at } = &change.slice;
+        let unknown = |slices| {
+            CaseError::new(source, *at, format!("there is no slice `{name}`"))
+                .suggest(name, crate::raw::names(slices))
+        };
+        match (&change.set, change.delete, &change.create) {
+            (Some(set), None, None) => match self.slices.get_mut(name) {
+                Some(text) => text.value.merge(set),
+                None => return Err(unknown(&self.slices)),
+            },
+            (None, Some(_), None) => {
+                if self.slices.remove(name).is_none() {
+                    return Err(unknown(&self.slices));
+                }
+            }
+            (None, None, Some(create)) => {
+                if !crate::grammar::is_name(name) {
+                    let message = format!("`{name}` cannot name a slice");
+                    return Err(CaseError::new(source, *at, message));
+                }
+                if self.slices.contains_key(name) {
+                    let message = format!("the slice `{name}` is there already");
+                    return Err(CaseError::new(source, *at, message));
+                }
+                self.slices.insert(name.clone(), At { value: create.clone(), place: *at });
+            }
+            (Some(_) | None, Some(_) | None, Some(_) | None) => {
+                return Err(one_of(source, place, "`set`, `delete` or `create`"));
+            }
+        }
+        Ok(Applied::Quietly)
+    }
+
+    fn node(
+        &mut self,
+        source: &Source,
+        at: Place,
+        change: &NodeChange,
+    ) -> Result<Applied, CaseError> {
         let At { value: node, place } = &change.node;
-        let zone = match &change.set.zone {
+        let set = match (&change.set, change.firewall) {
+            (Some(set), None) => set,
+            (None, Some(FirewallChange::Reload)) if self.zones.contains_key(node) => {
+                let change = Change::ReloadFirewall { node: node.clone() };
+                return Ok(Applied::Do(Box::new(change)));
+            }
+            (None, Some(FirewallChange::Reload)) => return Err(self.no_node(source, *place, node)),
+            (Some(_), Some(FirewallChange::Reload)) | (None, None) => {
+                return Err(one_of(source, at, "`set` or `firewall`"));
+            }
+        };
+        let zone = match &set.zone {
             Patch::Set(zone) => Some(zone.clone()),
             Patch::Remove => None,
             Patch::Keep => return Err(CaseError::new(source, *place, "`set` changes nothing")),

@@ -4,6 +4,8 @@
 
 mod change;
 mod parts;
+mod shows;
+mod slice;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,9 +18,15 @@ use touchstone_spec::{Family, Level, NetworkWish, Protocol, ProxyWish};
 use crate::{At, Spread};
 
 pub use change::{
-    ChangeText, EndpointChange, NodeChange, NodeText, ProxyChange, ServiceChange, SlicesChange,
+    ChangeText, EndpointChange, FirewallChange, NodeChange, NodeText, ProxyChange, ServiceChange,
+    SlicesChange,
 };
 pub use parts::{LoadBalancerText, Patch, Words, Yes};
+pub use shows::{Grows, ShowsText};
+pub use slice::{
+    ConditionsText, HintText, HintsText, SliceChange, SliceEndpointText, SlicePortText, SliceText,
+    SlicesBy,
+};
 
 /// A case file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -59,8 +67,8 @@ pub struct NeedsText {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside: Option<At<usize>>,
     /// How the proxies are configured; their own defaults when left out.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub proxy: ProxyWish,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<At<ProxyWish>>,
     /// What the network around them is like; as in the plain lab when left out.
     #[serde(default, skip_serializing_if = "is_default")]
     pub network: NetworkWish,
@@ -165,6 +173,12 @@ pub struct WorldText {
     /// an empty entry has an empty slice.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub endpoints: BTreeMap<String, At<EndpointsText>>,
+    /// Who writes the slices of these endpoints.
+    #[serde(rename = "slicesBy", default, skip_serializing_if = "is_default")]
+    pub slices_by: SlicesBy,
+    /// Slices written out, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slices: BTreeMap<String, At<SliceText>>,
 }
 
 /// Endpoints of one Service by name.
@@ -184,7 +198,8 @@ pub struct ServiceText {
     /// left out.
     #[serde(rename = "clusterIP", skip_serializing_if = "Patch::is_keep")]
     pub cluster_ip: Patch<At<String>>,
-    /// `IPv4`, `IPv6`; by the family axis when left out.
+    /// `IPv4`, `IPv6`, `$other` for the family that the variant is not about; by the family axis
+    /// when left out.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub ip_families: Patch<Vec<At<String>>>,
     /// By the family axis when left out.
@@ -351,7 +366,8 @@ pub struct EndpointText {
     /// Nodes in its hints.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub for_nodes: Patch<Vec<At<String>>>,
-    /// Which slice of its Service holds it; one slice for all when left out.
+    /// Which slice of its Service holds it; one slice for all when left out, none but those of
+    /// `world.slices` when null.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub slice: Patch<String>,
     /// Numbers of ports, by name, where they differ from the target ports; null for a port that
@@ -466,9 +482,18 @@ pub struct RowText {
     /// Exactly this is the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<Words>,
+    /// Bytes sent and echoed, `64kB`; over UDP more than fits into a packet is fragmented.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<At<String>>,
+    /// Path that is asked of a health check or a page; their usual one when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<At<String>>,
     /// Exactly these endpoints answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reaches: Option<Words>,
+    /// What the answer of a health check or a page shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shows: Option<At<ShowsText>>,
     /// Exactly these kinds of outcome are allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub is: Option<Words>,
@@ -497,8 +522,12 @@ pub struct TrafficText {
     pub from: Words,
     /// Targets.
     pub to: Words,
-    /// `200/s`.
-    pub rate: At<String>,
+    /// `200/s`; left out with `idle`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<At<String>>,
+    /// Silence between two messages of a kept connection, `2s`; instead of `rate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<At<String>>,
     /// Attempts that may be lost; none when left out.
     #[serde(default)]
     pub budget: u32,

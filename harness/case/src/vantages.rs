@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use touchstone_spec::{Client, ClientKind, Family, Flow, FrontendKind, PodFacts};
+use touchstone_spec::{Asked, Client, ClientKind, Family, Flow, FrontendKind, NEIGHBOUR, PodFacts};
 
 use crate::goals::Goal;
 use crate::grammar::Vantage;
@@ -25,6 +25,18 @@ impl Scene<'_, '_> {
         };
         match vantage {
             Vantage::Outside(name) => self.outside_flows(name, goal, place, family),
+            Vantage::Neighbour => {
+                let facts = self.context.book.facts.neighbour.as_ref();
+                let address =
+                    facts.and_then(|facts| facts.address(0, family)).ok_or_else(|| {
+                        self.context
+                            .wrong(place, "the nodes have no neighbour")
+                            .help("write `needs: { network: { nodesJoined: one-segment } }`")
+                    })?;
+                let (kind, place_name) = (ClientKind::Outside, NEIGHBOUR.to_owned());
+                let client = Client { kind, place: place_name, node: None, address };
+                Ok(vec![self.inside(client, NEIGHBOUR, goal, place)?])
+            }
             Vantage::Pod(node) => {
                 let mut flows = Vec::new();
                 for node in every(node) {
@@ -83,11 +95,23 @@ impl Scene<'_, '_> {
         goal: &Goal,
         place: Place,
     ) -> Result<Flow, CaseError> {
+        if client.kind != ClientKind::Node {
+            self.not_loopback(vantage, goal, place)?;
+        }
         if let (Some(via), true) = (&goal.via, goal.kind != FrontendKind::Direct) {
             let message = format!("only packets from outside enter by a node; {vantage} is inside");
             return Err(self.context.wrong(place, message).help(format!("leave out `@{via}`")));
         }
         Ok(flow(client, None, goal, format!("{vantage} → {}", goal.text)))
+    }
+
+    /// Packets to a loopback address never leave the network they are sent in.
+    fn not_loopback(&self, vantage: &str, goal: &Goal, place: Place) -> Result<(), CaseError> {
+        if !goal.address.is_loopback() {
+            return Ok(());
+        }
+        let message = format!("{} is a node's own loopback; {vantage} is no node", goal.text);
+        Err(self.context.wrong(place, message).help("write `from: node` or `from: node@n1`"))
     }
 
     fn outside_flows(
@@ -102,7 +126,20 @@ impl Scene<'_, '_> {
             let known = self.outside.iter().map(String::as_str);
             return Err(self.context.wrong(place, message).suggest(name, known));
         }
+        self.not_loopback(name, goal, place)?;
         let facts = self.context.book.facts.outside.iter().find(|client| client.name == name);
+        let chosen = goal.owner.is_none()
+            && goal.via.is_none()
+            && goal.kind == FrontendKind::LoadBalancer
+            && self.context.book.facts.network.balancer_chooses();
+        if chosen {
+            let address = facts.and_then(|facts| facts.address(0, family)).ok_or_else(|| {
+                self.context.wrong(place, format!("{name} has no {family} address"))
+            })?;
+            let client =
+                Client { kind: ClientKind::Outside, place: name.to_owned(), node: None, address };
+            return Ok(vec![flow(client, None, goal, format!("{name} → {}", goal.text))]);
+        }
         let entries: Vec<&String> = match goal.owner.as_ref().or(goal.via.as_ref()) {
             Some(node) => vec![node],
             None => self.nodes.iter().collect(),
@@ -140,13 +177,18 @@ fn entering(text: &str, node: &str) -> String {
 }
 
 fn flow(client: Client, via: Option<String>, goal: &Goal, text: String) -> Flow {
+    // What is bound to the loopback of a node is found there by the node alone.
+    let own = goal.owner.is_some() && client.node == goal.owner;
+    let at_home = goal.page.as_ref().filter(|_| own && client.kind == ClientKind::Node);
     Flow {
         client,
         via,
-        to: SocketAddr::new(goal.address, goal.port),
+        to: at_home.map_or(SocketAddr::new(goal.address, goal.port), |(home, _)| *home),
         protocol: goal.protocol,
         frontend: goal.kind,
         question: goal.question.clone(),
+        size: 0,
+        http: goal.page.as_ref().map(|(_, path)| Asked { path: path.clone(), looks: Vec::new() }),
         text,
     }
 }

@@ -6,11 +6,19 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use touchstone_spec::api::{IpMode, ServiceType, SessionAffinity, TrafficPolicy};
-use touchstone_spec::{ClusterShape, Family, Feature, FrontendKind, Level, PodWish, Protocol};
+use touchstone_spec::{
+    ClusterShape, DetectLocal, Family, Feature, FrontendKind, Level, Page, PodWish, Protocol,
+    ProxyWish, SCTP_NEED,
+};
 
-use crate::Case;
 use crate::grammar::{Target, transport};
-use crate::text::{CaseFile, ChangeText, EndpointText, FamilyAxis, RowText, ServiceText, Words};
+use crate::text::{
+    CaseFile, ChangeText, EndpointText, FamilyAxis, RowText, ServiceText, SliceEndpointText, Words,
+};
+use crate::{At, Case};
+
+/// The need of a case that looks into answers over HTTP: a model has none to look into.
+const PAGES: &str = "pages";
 
 /// A case at one point of its axes: what is planned, run and judged.
 #[derive(Debug, Clone)]
@@ -77,10 +85,31 @@ impl Variant {
         self.case.needs().alone
     }
 
-    /// What only the lab can do.
+    /// What not every cluster can do: what the file names, and `pages` where an HTTP answer is
+    /// looked into.
     #[must_use]
-    pub fn lab_needs(&self) -> &BTreeSet<String> {
-        &self.case.needs().lab
+    pub fn lab_needs(&self) -> BTreeSet<String> {
+        let mut needs = self.case.needs().lab.clone();
+        let rows = self.case.body().steps.iter().flat_map(|step| &step.value.expect);
+        let looks = |row: &RowText| {
+            let page =
+                |word: &At<String>| matches!(Target::parse(&word.value), Ok(Target::Page { .. }));
+            row.shows.is_some() || row.path.is_some() || row.to.0.iter().any(page)
+        };
+        if rows.map(|row| &row.value).any(looks) {
+            needs.insert(PAGES.to_owned());
+        }
+        needs
+    }
+
+    /// What the machine must have for the network that it asks for.
+    #[must_use]
+    pub fn host_needs(&self) -> BTreeSet<&'static str> {
+        let mut needs = self.case.needs().shape.network.needs();
+        if self.features().iter().any(|feature| feature.name() == "sctp") {
+            needs.insert(SCTP_NEED);
+        }
+        needs
     }
 
     /// Features that a subject must have: those that the file names, those of the axes, and those
@@ -95,11 +124,15 @@ impl Variant {
             });
         }
         let body = self.case.body();
+        names.proxy(&self.case.needs().shape.proxy);
         for text in service_texts(body) {
             names.service(text, self.protocol);
         }
         for (_, _, text) in endpoint_texts(body) {
             names.endpoint(text);
+        }
+        for text in raw_endpoints(body) {
+            names.raw_endpoint(text);
         }
         for step in &body.steps {
             let traffic = step.value.traffic.iter().map(|traffic| &traffic.value.to);
@@ -116,6 +149,7 @@ impl Variant {
                     ChangeText::Endpoint(_)
                     | ChangeText::Service(_)
                     | ChangeText::Slices(_)
+                    | ChangeText::Slice(_)
                     | ChangeText::Node(_) => {}
                 }
             }
@@ -185,6 +219,7 @@ fn service_texts(body: &CaseFile) -> impl Iterator<Item = &ServiceText> {
             ChangeText::Service(change) => vec![change.set.as_ref(), change.create.as_ref()],
             ChangeText::Endpoint(_)
             | ChangeText::Slices(_)
+            | ChangeText::Slice(_)
             | ChangeText::Node(_)
             | ChangeText::Proxy(_) => Vec::new(),
         }
@@ -220,10 +255,29 @@ fn endpoint_texts(body: &CaseFile) -> impl Iterator<Item = (&str, &str, &Endpoin
                 .flatten()
                 .map(|(name, text)| (change.service.value.as_str(), name.as_str(), &text.value))
                 .collect(),
-            ChangeText::Slices(_) | ChangeText::Node(_) | ChangeText::Proxy(_) => Vec::new(),
+            ChangeText::Slices(_)
+            | ChangeText::Slice(_)
+            | ChangeText::Node(_)
+            | ChangeText::Proxy(_) => Vec::new(),
         }
     });
     world.chain(changed)
+}
+
+/// Every endpoint of slices that are written out.
+fn raw_endpoints(body: &CaseFile) -> impl Iterator<Item = &SliceEndpointText> {
+    let changed = body.steps.iter().flat_map(|step| &step.value.change).flat_map(|change| {
+        match &change.value {
+            ChangeText::Slice(change) => vec![change.set.as_ref(), change.create.as_ref()],
+            ChangeText::Endpoint(_)
+            | ChangeText::Service(_)
+            | ChangeText::Slices(_)
+            | ChangeText::Node(_)
+            | ChangeText::Proxy(_) => Vec::new(),
+        }
+    });
+    let world = body.world.slices.values().map(|text| &text.value);
+    world.chain(changed.flatten()).flat_map(|text| text.endpoints.get().into_iter().flatten())
 }
 
 /// Names of features that a case uses.
@@ -241,6 +295,46 @@ impl Used {
             Protocol::Udp => "udp",
             Protocol::Sctp => "sctp",
         });
+    }
+
+    /// What a proxy must be able to be told.
+    fn proxy(&mut self, wish: &ProxyWish) {
+        let ProxyWish {
+            node_port_addresses,
+            detect_local,
+            masquerade_all,
+            localhost_node_ports,
+            sync_period,
+            min_sync_period,
+        } = wish;
+        if let Some(words) = node_port_addresses {
+            self.add("node-port-addresses");
+            let primary = words.iter().filter(|word| *word == "primary").count();
+            if primary > 0 {
+                self.add("node-port-addresses-primary");
+            }
+            let mixed = primary > 0 && primary < words.len();
+            if mixed || words.iter().any(|word| word == "localhost" || word == "all") {
+                self.add("node-port-address-words");
+            }
+        }
+        match detect_local {
+            Some(DetectLocal::ClusterCidr) => self.add("detect-local-cluster-cidr"),
+            Some(DetectLocal::NodeCidr) => self.add("detect-local-node-cidr"),
+            Some(DetectLocal::BridgeInterface) => self.add("detect-local-bridge"),
+            Some(DetectLocal::InterfaceNamePrefix) => self.add("detect-local-interface-prefix"),
+            Some(DetectLocal::None) => self.add("detect-local-none"),
+            None => {}
+        }
+        if masquerade_all.is_some() {
+            self.add("masquerade-all");
+        }
+        if localhost_node_ports.is_some() {
+            self.add("localhost-node-ports-switch");
+        }
+        if sync_period.is_some() || min_sync_period.is_some() {
+            self.add("sync-periods");
+        }
     }
 
     fn service(&mut self, text: &ServiceText, axis: Protocol) {
@@ -297,6 +391,18 @@ impl Used {
         }
     }
 
+    fn raw_endpoint(&mut self, text: &SliceEndpointText) {
+        if text.hints.as_ref().is_some_and(|hints| !hints.for_zones.is_empty()) {
+            self.add("zone-hints");
+        }
+        if text.hints.as_ref().is_some_and(|hints| !hints.for_nodes.is_empty()) {
+            self.add("node-hints");
+        }
+        if text.conditions.is_some_and(|conditions| conditions.terminating == Some(true)) {
+            self.add("terminating-endpoints");
+        }
+    }
+
     /// Proxies may leave packets to cluster IPs from outside the cluster alone.
     fn outside_clients(&mut self, from: &Words, to: &Words) {
         let outside = from.0.iter().any(|word| word.value.starts_with("outside"));
@@ -313,7 +419,27 @@ impl Used {
 
     fn targets(&mut self, words: &Words) {
         for word in &words.0 {
-            if let Ok(Target::Frontend { kind, .. }) = Target::parse(&word.value) {
+            let target = Target::parse(&word.value);
+            if let Ok(Target::Page { page, .. }) = target {
+                self.add(match page {
+                    Page::Healthz => "healthz",
+                    Page::Livez => "livez",
+                    Page::Mode => "proxy-mode-page",
+                    Page::Metrics => "metrics",
+                });
+            }
+            let kind = match target {
+                Ok(Target::Frontend { kind, .. }) => Some(kind),
+                Ok(Target::Loopback { .. }) => Some(FrontendKind::NodePort),
+                Ok(
+                    Target::Direct { .. }
+                    | Target::Unallocated { .. }
+                    | Target::Page { .. }
+                    | Target::Node { .. },
+                )
+                | Err(_) => None,
+            };
+            if let Some(kind) = kind {
                 match kind {
                     FrontendKind::NodePort => self.add("node-port"),
                     FrontendKind::ExternalIp => self.add("external-ips"),
@@ -322,6 +448,7 @@ impl Used {
                     FrontendKind::ClusterIp
                     | FrontendKind::Direct
                     | FrontendKind::Name
+                    | FrontendKind::Page
                     | FrontendKind::Address => {}
                 }
             }

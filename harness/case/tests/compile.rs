@@ -95,9 +95,11 @@ fn changes(changes: &[Change]) -> String {
             Change::ApplyService(object) => format!("apply {}", service(object)),
             Change::DeleteService { name, .. } => format!("delete service {name}"),
             Change::ApplySlice(object) => format!("apply {}", slice(object)),
+            Change::ApplyRawSlice(object) => format!("apply as it is {}", slice(object)),
             Change::DeleteSlice { name, .. } => format!("delete slice {name}"),
             Change::SetZone { node, zone } => format!("zone {node} {zone:?}"),
             Change::Proxy { node, action } => format!("proxy {node} {action:?}"),
+            Change::ReloadFirewall { node } => format!("reload the firewall of {node}"),
         })
         .collect();
     lines.join("\n")
@@ -132,7 +134,7 @@ fn the_local_policy_case() {
         "apply web-v4-1 [p:8000] 10.244.1.11@n1/z1 RSt 10.244.1.12@n1/z1 rST 10.244.2.11@n2/z1 RSt",
     );
     let traffic = script.steps[1].traffic.as_ref().expect("the second step has traffic");
-    assert_eq!((traffic.per_second, traffic.budget, traffic.flows.len()), (200, 0, 1));
+    assert_eq!((traffic.every.as_millis(), traffic.budget, traffic.flows.len()), (5, 0, 1));
     assert_eq!(script.steps[1].within.as_secs(), 30);
     // 3 client pods, 3 nodes, 3 endpoint pods and one client outside by 3 nodes to the cluster IP;
     // 3 + 3 + 3 + 1 clients to the node ports of 3 nodes; less the 3 flows of the rows.

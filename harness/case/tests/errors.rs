@@ -97,6 +97,28 @@ fn values_of_the_wrong_type() {
 }
 
 #[test]
+fn networks_that_cannot_be() {
+    let with = |network: &str, axes: &str| {
+        messages(&GOOD.replace(
+            "axes: { family: [v4] }",
+            &format!("needs: {{ alone: true, network: {network} }}\naxes: {{ family: {axes} }}"),
+        ))
+    };
+    assert_eq!(with("{ only: v4 }", "[v4]"), "fine");
+    let other = "nodes have v6 only, so `axes.family` is [v6]";
+    assert!(with("{ only: v6 }", "[v4]").contains(other));
+    assert!(with("{ mtu: 600 }", "[v4]").contains("an MTU is 1280 to 65535 bytes"));
+    let twice = "`firewall` has the same owner twice";
+    assert!(with("{ firewall: [policy, policy] }", "[v4]").contains(twice));
+    assert!(with("{ moreNodeAddresses: 101 }", "[v4]").contains("at most 100 further addresses"));
+    check_error(
+        "reaches: [a, b]",
+        "reaches: [a, b], source: balancr",
+        "x/y.yaml:12:66: a source is client, node, node@n1, balancer or any",
+    );
+}
+
+#[test]
 fn names_that_do_not_exist() {
     check_error(
         "b: { node: n2 }",
@@ -146,11 +168,11 @@ fn every_error_of_a_step_is_told_at_once() {
          - { from: pod, to: web clusterIP }",
     );
     let want = "\
-x/y.yaml:12:17: a vantage is `pod@n1`, `pod`, `node@n1`, `node`, `outside`, `outside2` or `web/a`
+x/y.yaml:12:17: a vantage is `pod@n1`, `pod`, `node@n1`, `node`, `outside`, `outside2`, `neighbour` or `web/a`
 x/y.yaml:13:26: `clusterIp` is not a frontend: clusterIP, nodePort, externalIP, loadBalancer, healthCheck, name or endpoint/NAME; did you mean `clusterIP`?
 x/y.yaml:14:29: no flow comes of it: the Service never had such a frontend; check the Service's type, its families and its addresses
 x/y.yaml:15:17: only packets from outside enter by a node; pod@n1 is inside; leave out `@n1`
-x/y.yaml:16:9: a row has exactly one of `reaches`, `is` and `answers`";
+x/y.yaml:16:9: a row has exactly one of `reaches`, `is`, `shows` and `answers`";
     assert_eq!(messages(&text), want);
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use touchstone_spec::Level;
 
 use crate::failed::Failed;
 
@@ -22,6 +23,8 @@ pub(crate) enum Command {
     List(List),
     /// Ask the oracle: what must happen, and why. Needs no lab.
     Explain(Explain),
+    /// Print the specification, and how far cases and saved runs cover it. Needs no lab.
+    Spec(Spec),
     /// Look for what is missing on this machine, and say how to mend it.
     Doctor(Doctor),
     /// Make the reports of a saved run again.
@@ -114,8 +117,9 @@ pub(crate) struct Run {
 #[command(next_help_heading = "Planted defects, to see that the suite notices")]
 pub(crate) struct Defects {
     /// Hide a field from the proxies, or set it: `Service:spec.externalTrafficPolicy`,
-    /// `Service:spec.sessionAffinity="None"`, `Service:clusterIP(v6)`.
-    #[arg(long = "lie", value_name = "KIND:PATH[=JSON]")]
+    /// `Service:spec.sessionAffinity="None"`, `Service:clusterIP(v6)`; with `udp/basic@` before
+    /// it only in the objects of that case.
+    #[arg(long = "lie", value_name = "[CASE@]KIND:PATH[=JSON]")]
     pub(crate) lies: Vec<String>,
     /// Start no proxy on this node.
     #[arg(long, value_name = "NODE")]
@@ -171,6 +175,71 @@ pub(crate) struct Explain {
     /// A folder with more case files.
     #[arg(long, value_name = "DIR")]
     pub(crate) cases: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Spec {
+    /// Ids of behaviours, or globs: `affinity-*`.
+    #[arg(value_name = "BEHAVIOUR")]
+    pub(crate) patterns: Vec<String>,
+    /// Only behaviours of this level. May be repeated.
+    #[arg(long = "level", value_enum, value_name = "LEVEL")]
+    pub(crate) levels: Vec<LevelName>,
+    /// How it is written.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// Show each behaviour with its cases and their verdicts in saved runs.
+    #[arg(long)]
+    pub(crate) coverage: bool,
+    /// The folder of a saved run. May be repeated [default: touchstone-out/latest].
+    #[arg(long = "run", value_name = "DIR", requires = "coverage")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// List behaviours that have neither a case nor a reason for having none; ends with 1 when a
+    /// must is among them.
+    #[arg(long, conflicts_with = "coverage")]
+    pub(crate) uncovered: bool,
+    /// List those with a reason too.
+    #[arg(long, requires = "uncovered")]
+    pub(crate) all: bool,
+    /// A folder with more case files.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cases: Vec<PathBuf>,
+}
+
+/// How the specification is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For a terminal.
+    Text,
+    /// Markdown.
+    Markdown,
+    /// JSON.
+    Json,
+}
+
+/// How binding a behaviour is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LevelName {
+    /// The API promises it, or every mode of the reference does it.
+    Must,
+    /// Users expect it.
+    Should,
+    /// A proxy may do it.
+    May,
+    /// Recorded, never judged.
+    Survey,
+}
+
+impl LevelName {
+    /// The level of that name.
+    pub(crate) fn level(self) -> Level {
+        match self {
+            LevelName::Must => Level::Must,
+            LevelName::Should => Level::Should,
+            LevelName::May => Level::May,
+            LevelName::Survey => Level::Survey,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Args)]

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use touchstone_netlab::{NodeShape, Shape, Topology};
+use touchstone_spec::NETWORK_NEEDS;
 use touchstone_sys::{Ended, Switch};
 
 use crate::args::Doctor;
@@ -26,6 +27,9 @@ const PROGRAMS: [(&str, &str, &str); 6] = [
         "`touchstone lab up` by hand; `touchstone subject fetch kubectl` gets one",
     ),
 ];
+
+/// Exit code of the trial when nothing is lacking but what single networks need.
+const WITHOUT_NETWORKS: u8 = 1;
 
 pub(crate) fn run(doctor: &Doctor) -> Result<u8, Failed> {
     let mut missing = 0;
@@ -67,6 +71,8 @@ pub(crate) fn run(doctor: &Doctor) -> Result<u8, Failed> {
 fn namespaces() -> u32 {
     match contained(&Order::Doctor, true) {
         Ok(Ended::Exited(0)) => 0,
+        // It has said what.
+        Ok(ended) if ended.code() == WITHOUT_NETWORKS => 1,
         Ok(ended) => {
             lacking(
                 "the lab's network",
@@ -87,7 +93,11 @@ fn namespaces() -> u32 {
 
 /// The trial inside: a small network, and the firewall tools in it.
 pub(crate) fn inside() -> u8 {
-    let shape = Shape { nodes: vec![NodeShape::new("n1")], outside: vec!["outside".to_owned()] };
+    let shape = Shape {
+        nodes: vec![NodeShape::new("n1")],
+        outside: vec!["outside".to_owned()],
+        ..Shape::default()
+    };
     let topology = match Topology::new(&shape) {
         Ok(topology) => topology,
         Err(error) => {
@@ -136,6 +146,11 @@ pub(crate) fn inside() -> u8 {
                 code = failed::HARNESS;
             }
         }
+    }
+    let wanted = NETWORK_NEEDS.into_iter().collect();
+    for (need, why) in touchstone_provider::lab::lacking(&wanted) {
+        lacking(&need, &why, "cases that ask for it with `needs.network`");
+        code = code.max(WITHOUT_NETWORKS);
     }
     code
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use touchstone_case::{Case, CaseError, Library, Names, Script, Variant, compile, planned_book};
 use touchstone_model::expect;
-use touchstone_spec::{Allowed, Expectation, Features, Flow, World};
+use touchstone_spec::{Allowed, Expectation, Features, Flow, FrontendKind, World};
 
 use crate::args::Explain;
 use crate::failed::Failed;
@@ -100,7 +100,18 @@ fn fits(explain: &Explain, flow: &Flow) -> bool {
 
 fn answer(world: &World, flow: &Flow, features: &Features, names: &Names) {
     let expectation = expect(world, flow, features);
-    say(&format!("      {} {}: {}", flow.protocol, flow.to, words(&expectation, names)));
+    let allowed = match flow.frontend {
+        FrontendKind::Page => "as the row says".to_owned(),
+        FrontendKind::ClusterIp
+        | FrontendKind::NodePort
+        | FrontendKind::ExternalIp
+        | FrontendKind::LoadBalancer
+        | FrontendKind::HealthCheck
+        | FrontendKind::Direct
+        | FrontendKind::Name
+        | FrontendKind::Address => words(&expectation, names),
+    };
+    say(&format!("      {} {}: {allowed}", flow.protocol, flow.to));
     for reason in &expectation.reasons {
         say(&format!("        because {reason}"));
     }
@@ -116,7 +127,7 @@ fn words(expectation: &Expectation, names: &Names) -> String {
             let sources: Vec<String> = sources.iter().map(ToString::to_string).collect();
             format!("reached {name} seeing {}", sources.join(" or "))
         }
-        Allowed::Http { status, local_endpoints } => {
+        Allowed::Http { status, local_endpoints, shows: _ } => {
             format!("http {status} with {local_endpoints} local endpoints")
         }
         Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => allowed.kind().to_string(),

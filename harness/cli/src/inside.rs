@@ -24,7 +24,7 @@ use crate::{doctor, failed, lab};
 pub(crate) const HARNESS_ARGUMENT: &str = "__harness";
 
 /// What the lab can do beyond any cluster, by the names that cases use in `needs: lab`.
-const LAB_PROVIDES: [&str; 1] = ["restart"];
+const LAB_PROVIDES: [&str; 2] = ["restart", "pages"];
 
 /// Exit code of a second Ctrl-C.
 const INTERRUPTED: i32 = 130;
@@ -80,6 +80,7 @@ async fn run(job: &Job) -> Result<u8> {
     let (tell, events) = mpsc::unbounded_channel();
     let emitter = Emitter::new(log, Some(tell));
     let live = Live::start(events, job.variants.len() * job.subjects.len());
+    let provided = provided(&variants, job.name_server.is_some());
     let mut subjects = Vec::new();
     for subject in &job.subjects {
         let (chosen, resolved) = subject.reopen()?;
@@ -98,11 +99,7 @@ async fn run(job: &Job) -> Result<u8> {
                 name_server: job.name_server.clone(),
                 person: None,
             }),
-            provided: LAB_PROVIDES
-                .into_iter()
-                .chain(job.name_server.is_some().then_some(NAME_SERVER))
-                .map(str::to_owned)
-                .collect(),
+            provided: provided.clone(),
             known: subject.known.clone(),
         });
     }
@@ -111,6 +108,15 @@ async fn run(job: &Job) -> Result<u8> {
     let code = drive(job, "lab", &variants, &subjects, &settings, &emitter).await;
     live.finish().await;
     code
+}
+
+/// What the lab can do on this machine for these cases.
+fn provided(variants: &[Variant], names: bool) -> BTreeSet<String> {
+    let wanted: BTreeSet<&str> = variants.iter().flat_map(Variant::host_needs).collect();
+    let lacking = touchstone_provider::lab::lacking(&wanted);
+    let has = wanted.into_iter().filter(|need| !lacking.contains_key(*need));
+    let names = names.then_some(NAME_SERVER);
+    LAB_PROVIDES.into_iter().chain(names).chain(has).map(str::to_owned).collect()
 }
 
 /// Runs a plan from its first event to its last, or to an interruption.

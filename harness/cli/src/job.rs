@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use touchstone_apiserver::{Family, How, Lie};
+use touchstone_case::namespace_end;
 use touchstone_record::SubjectRecord;
 use touchstone_spec::{ClusterShape, Level};
 use touchstone_subject::{Found, Resolved};
@@ -100,6 +101,20 @@ impl DefectJob {
         self.lies.iter().map(|text| lie(text)).collect()
     }
 
+    /// Refuses lies about cases that are not run: nothing would be lied about.
+    pub(crate) fn cases_run(&self, cases: &BTreeSet<&str>) -> Result<()> {
+        for text in &self.lies {
+            let case = text.split_once(':').and_then(|(head, _)| head.split_once('@'));
+            if let Some((case, _)) = case.filter(|(case, _)| !cases.contains(case)) {
+                return Err(anyhow!(
+                    "--lie {text}: {case} is not among the cases of this run; name it as \
+                     `touchstone list` does, without its axes"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses nodes that no cluster of the run has: nothing would be planted there.
     pub(crate) fn nodes_exist(&self, nodes: &BTreeSet<String>) -> Result<()> {
         match self.without_proxy.difference(nodes).next() {
@@ -112,11 +127,16 @@ impl DefectJob {
     }
 }
 
-/// `Service:spec.externalTrafficPolicy`, `Service:spec.type="ClusterIP"`, `Service:clusterIP(v6)`.
+/// `Service:spec.externalTrafficPolicy`, `Service:spec.type="ClusterIP"`, `Service:clusterIP(v6)`,
+/// or any of them about the objects of one case: `udp/basic@Service:spec.type`.
 fn lie(text: &str) -> Result<Lie> {
-    let (kind, rest) = text
-        .split_once(':')
-        .with_context(|| format!("--lie {text}: write KIND:PATH or KIND:PATH=JSON"))?;
+    let (head, rest) = text.split_once(':').with_context(|| {
+        format!("--lie {text}: write [CASE@]KIND:PATH or [CASE@]KIND:PATH=JSON")
+    })?;
+    let (case, kind) = match head.split_once('@') {
+        Some((case, kind)) => (Some(case), kind),
+        None => (None, head),
+    };
     let how = match rest {
         "clusterIP(v4)" => How::HideClusterIps(Family::V4),
         "clusterIP(v6)" => How::HideClusterIps(Family::V6),
@@ -129,7 +149,10 @@ fn lie(text: &str) -> Result<Lie> {
             ),
         },
     };
-    Ok(Lie { watcher: None, kind: kind.to_owned(), how })
+    let within = case.map(namespace_end);
+    let lie = Lie { watcher: None, kind: kind.to_owned(), spared: BTreeSet::new(), within, how };
+    lie.check().with_context(|| format!("--lie {text}"))?;
+    Ok(lie)
 }
 
 impl SubjectJob {

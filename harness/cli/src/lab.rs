@@ -1,6 +1,6 @@
 //! `touchstone lab`: a cluster for a person.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
@@ -77,6 +77,8 @@ fn up(up: &LabUp) -> Result<u8, Failed> {
     let nodes = job.shape.node_names().into_iter().collect();
     job.defects.nodes_exist(&nodes).map_err(Failed::usage)?;
     job.defects.lies().map_err(Failed::usage)?;
+    // A lab for a person runs no case.
+    job.defects.cases_run(&BTreeSet::new()).map_err(Failed::usage)?;
     let state = job.state.clone();
     let ended = contained_with(&Order::Lab(job), true, &[listener.as_fd()]);
     // Left over only where this process is killed as well; `lab shell` then passes them by.
@@ -106,6 +108,10 @@ pub(crate) async fn inside(job: &LabJob) -> Result<u8> {
     };
     let request = ClusterRequest { name: "lab".to_owned(), shape: job.shape.clone() };
     let started = provider.start(&request).await?;
+    if let Err(error) = started.cluster.ready().await {
+        started.cluster.close().await;
+        return Err(error.into());
+    }
     let places = places(&started.cluster.how_to_join());
     std::fs::write(&job.state, serde_json::to_vec(&places)?)
         .with_context(|| format!("failed to write {}", job.state.display()))?;

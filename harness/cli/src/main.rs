@@ -17,6 +17,7 @@ mod report;
 mod say;
 mod selection;
 mod sim;
+mod spec;
 mod subjects;
 
 use std::process::ExitCode;
@@ -73,6 +74,7 @@ fn dispatch(command: Command) -> Result<u8, Failed> {
         Command::Run(run) => outside::run(&run),
         Command::List(list) => list::run(&list),
         Command::Explain(explain) => explain::run(&explain),
+        Command::Spec(spec) => spec::run(&spec),
         Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Report(report) => report::run(&report),
         Command::Lab(lab) => lab::run(&lab),

@@ -33,6 +33,8 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
     pins_agree(&variants)?;
     let defects = DefectJob::from(&run.defects);
     defects.lies().map_err(Failed::usage)?;
+    let cases = variants.iter().map(|variant| variant.case().id().as_str()).collect();
+    defects.cases_run(&cases).map_err(Failed::usage)?;
     let nodes = variants.iter().flat_map(|variant| variant.shape().node_names()).collect();
     defects.nodes_exist(&nodes).map_err(Failed::usage)?;
     let started = OffsetDateTime::now_utc();

@@ -33,7 +33,7 @@ pub(crate) fn show(out: &Path) -> Result<u8, Failed> {
 }
 
 /// Columns of the terminal on standard output; none when it is no terminal.
-fn width() -> Option<usize> {
+pub(crate) fn width() -> Option<usize> {
     use std::io::IsTerminal;
     if !std::io::stdout().is_terminal() {
         return None;

@@ -10,7 +10,7 @@ use touchstone_case::{Library, NAME_SERVER, Variant};
 use touchstone_provider::Sim;
 use touchstone_record::{LogWriter, SubjectRecord};
 use touchstone_runner::{Emitter, RunSubject, Settings};
-use touchstone_spec::{Feature, Features, KNOWN_FEATURES};
+use touchstone_spec::{Feature, Features, KNOWN_FEATURES, NETWORK_NEEDS};
 
 use crate::failed::Failed;
 use crate::inside::drive;
@@ -52,7 +52,11 @@ pub(crate) fn run(job: &Job) -> Result<(), Failed> {
         features: Arc::new(features.clone()),
         provider: Arc::new(Sim { features, defect: None }),
         // Its name server answers from the model, as its proxies do.
-        provided: BTreeSet::from(["restart".to_owned(), NAME_SERVER.to_owned()]),
+        provided: ["restart", NAME_SERVER]
+            .into_iter()
+            .chain(NETWORK_NEEDS)
+            .map(str::to_owned)
+            .collect(),
         known: BTreeMap::new(),
     }];
     let runtime = tokio::runtime::Builder::new_multi_thread()

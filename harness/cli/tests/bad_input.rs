@@ -346,9 +346,38 @@ fn subjects() {
 fn arguments() {
     check_line(&["--jobs", "many"], USAGE, &["invalid value 'many' for '--jobs"]);
     check_line(&["--profil", "smoke"], USAGE, &["unexpected argument", "--profile"]);
-    check_line(&["--lie", "spec.type", ONE_CELL], USAGE, &["--lie spec.type: write KIND:PATH"]);
+    check_line(
+        &["--lie", "spec.type", ONE_CELL],
+        USAGE,
+        &["--lie spec.type: write [CASE@]KIND:PATH"],
+    );
     check_line(&["--lie", "Service:a..b", ONE_CELL], USAGE, &["failed to read field path"]);
     check_line(&["--lie", "Service:spec.type=x", ONE_CELL], USAGE, &["x is not JSON"]);
+    check_line(
+        &["--lie", "Serivce:spec.type", ONE_CELL],
+        USAGE,
+        &["--lie Serivce:spec.type: there is no kind Serivce", "did you mean Service?"],
+    );
+    check_line(
+        &["--lie", "Service:spec.sesionAffinity", ONE_CELL],
+        USAGE,
+        &["Service has no field spec.sesionAffinity", "did you mean spec.sessionAffinity?"],
+    );
+    check_line(
+        &["--lie", "Node:clusterIP(v4)", ONE_CELL],
+        USAGE,
+        &["a Node has no cluster addresses", "Service:clusterIP(v4)"],
+    );
+    check_line(
+        &["--lie", "cluster-ip/basics@Service:spec.type", ONE_CELL],
+        USAGE,
+        &["cluster-ip/basics is not among the cases of this run", "touchstone list"],
+    );
+    check_line(
+        &["--lie", "cluster-ip/basic@Node:metadata.labels", ONE_CELL],
+        USAGE,
+        &["a Node belongs to the whole cluster", "leave the case out"],
+    );
     check_line(
         &["--without-proxy", "n9", ONE_CELL],
         USAGE,

@@ -1,30 +1,56 @@
 //! From a claim and its endpoints to the set of allowed outcomes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use touchstone_spec::api::{SessionAffinity, TrafficPolicy};
+use touchstone_spec::api::{Service, SessionAffinity, TrafficPolicy};
 use touchstone_spec::{
-    Allowed, ClientKind, Expectation, Family, Features, Flow, Node, OutcomeKind, Reason, World,
+    Allowed, ClientKind, Expectation, Family, Features, Flow, FrontendKind, LocalDetector, Node,
+    OutcomeKind, Reason, World,
 };
 
-use crate::claim::{Claim, ClaimKind, claim};
-use crate::endpoints::{backends, choose, reason};
-use crate::path::{entry, is_local_pod, is_own_node, kept_source, node_addresses};
+use crate::claim::{Claim, ClaimKind, claim, has_node_port};
+use crate::endpoints::{Backend, address, backends, choose, reason};
+use crate::node_ports::{Takes, takes};
+use crate::path::{detection, entry, is_local_pod, is_own_node, kept_source, node_addresses};
+use crate::{balancer, firewall, network};
 
 const POLICY: &str = "v1.Service externalTrafficPolicy";
+const DETECT: &str = "KubeProxyConfiguration detectLocalMode";
 const PROXY: &str = "v1.Service: virtual IPs and service proxies";
 
 pub(crate) fn answer(world: &World, flow: &Flow, features: &Features) -> Expectation {
+    if flow.frontend == FrontendKind::Page {
+        let reasons = vec![reason("what a proxy says about itself is no part of the API", PROXY)];
+        return Expectation { open: true, reasons, ..Expectation::default() };
+    }
+    if let Some(choices) = balancer::choices(world, flow, features) {
+        return balancer::any_of(&choices, |flow| answer(world, flow, features));
+    }
+    let arriving = network::arriving(world, flow);
+    let expectation = handled(world, &arriving, features);
+    firewall::pass(world, &arriving, features, expectation)
+}
+
+/// The answer of the proxies, to a flow as it arrives where it is handled.
+fn handled(world: &World, flow: &Flow, features: &Features) -> Expectation {
     let Some(node) = entry(world, flow) else {
         if is_endpoint(world, flow.to) {
             return direct(world, flow);
         }
         return one(Allowed::Unhandled, reason("the packet enters no node", PROXY));
     };
-    let claims = claim(world, flow, node);
+    let claims = claim(world, flow, node, features);
     match claims.as_slice() {
         [] => unclaimed(world, flow, node, features),
+        [only] if !only.sure => {
+            // What the API does not promise and no feature settles: both are right.
+            let mut either = claimed(world, flow, only, node, features);
+            let neither = unclaimed(world, flow, node, features);
+            either.allowed.extend(neither.allowed);
+            either.reasons.extend(neither.reasons);
+            Expectation { cover: false, sticky: false, ..either }
+        }
         [only] => match (only.kind, only.port) {
             (ClaimKind::HealthCheck, _) | (_, None) => health_check(world, flow, only, node),
             (
@@ -72,6 +98,9 @@ fn unclaimed(world: &World, flow: &Flow, node: &Node, features: &Features) -> Ex
         return direct(world, flow);
     }
     if world.owner(ip).is_some() || ip.is_loopback() {
+        if let Some(answer) = outside_node_port_addresses(world, flow, node, features) {
+            return answer;
+        }
         return one(
             Allowed::Refused,
             reason(
@@ -83,7 +112,7 @@ fn unclaimed(world: &World, flow: &Flow, node: &Node, features: &Features) -> Ex
     let owned = world
         .services
         .iter()
-        .filter(|service| crate::claim::is_proxied(service))
+        .filter(|service| crate::claim::is_proxied(service, features))
         .any(|service| service.cluster_ip(flow.family()) == Some(ip));
     if owned {
         return narrowed(
@@ -104,6 +133,47 @@ fn unclaimed(world: &World, flow: &Flow, node: &Node, features: &Features) -> Ex
     one(Allowed::Unhandled, reason("no Service has this address", PROXY))
 }
 
+/// A node port on an address that does not accept node ports: nobody listens there.
+///
+/// A proxy may drop what the policy Local would drop on other addresses: nothing answers in any
+/// case.
+fn outside_node_port_addresses(
+    world: &World,
+    flow: &Flow,
+    node: &Node,
+    features: &Features,
+) -> Option<Expectation> {
+    let why = match takes(&world.proxy, node, flow.to.ip(), features) {
+        Takes::Yes => return None,
+        Takes::No(why) | Takes::Maybe(why) => why,
+    };
+    let proxied =
+        world.services.iter().filter(|service| crate::claim::is_proxied(service, features));
+    let (service, port) = proxied
+        .flat_map(|service| service.spec.ports.iter().map(move |port| (service, port)))
+        .find(|(service, port)| {
+            has_node_port(service, port, flow.to.port()) && port.transport() == flow.protocol
+        })?;
+    let mut answer = one(Allowed::Refused, why);
+    let local = service.spec.external_traffic_policy == Some(TrafficPolicy::Local);
+    let here = choose(&backends(world, service, port, flow.family()), TrafficPolicy::Local, node);
+    if local
+        && here.any_anywhere
+        && here.addresses.is_empty()
+        && !features.has("node-port-addresses-limit-drops")
+    {
+        answer.allowed.insert(Allowed::Dropped);
+        answer.reasons.push(reason(
+            &format!(
+                "no endpoint on {} under the policy Local: it may drop on any address",
+                node.name
+            ),
+            POLICY,
+        ));
+    }
+    Some(answer)
+}
+
 /// A destination that one Service port claims.
 fn claimed(
     world: &World,
@@ -117,7 +187,7 @@ fn claimed(
     };
     let service = claim.service;
     let own_node = is_own_node(flow, node);
-    let local_pod = is_local_pod(world, flow);
+    let local_pod = is_local_pod(world, flow, node);
     let all = backends(world, service, port, flow.family());
     let mut reasons = vec![claimed_by(flow, claim)];
 
@@ -125,7 +195,8 @@ fn claimed(
     let (policy, masquerade) = match claim.kind {
         ClaimKind::ClusterIp | ClaimKind::HealthCheck => {
             let policy = service.spec.internal_traffic_policy.unwrap_or_default();
-            let detects = world.proxy.detector != touchstone_spec::LocalDetector::None;
+            let detects = world.proxy.detector != LocalDetector::None;
+            reasons.extend(cluster_ip_masquerade(world, local_pod));
             (policy, world.proxy.masquerade_all || (detects && !local_pod))
         }
         ClaimKind::NodePort | ClaimKind::ExternalIp | ClaimKind::LoadBalancer => {
@@ -145,7 +216,19 @@ fn claimed(
                     ));
                     (TrafficPolicy::Cluster, false)
                 }
-                TrafficPolicy::Local => (TrafficPolicy::Local, false),
+                TrafficPolicy::Local => {
+                    if flow.client.kind == ClientKind::Pod {
+                        let by = detection(&world.proxy.detector);
+                        reasons.push(reason(
+                            &format!(
+                                "{} takes this pod for a client from outside ({by})",
+                                node.name
+                            ),
+                            DETECT,
+                        ));
+                    }
+                    (TrafficPolicy::Local, false)
+                }
             }
         }
     };
@@ -155,6 +238,13 @@ fn claimed(
         reasons.push(reason(
             "cluster IPs are for clients inside the cluster; what happens to packets from outside \
              is left to the proxy",
+            "v1.Service type ClusterIP",
+        ));
+        return Expectation { open: true, reasons, ..Expectation::default() };
+    }
+    if from_outside && !masquerade {
+        reasons.push(reason(
+            "replies to a client outside need not pass the node that translated the request",
             "v1.Service type ClusterIP",
         ));
         return Expectation { open: true, reasons, ..Expectation::default() };
@@ -191,7 +281,7 @@ fn claimed(
         if masquerade || hairpin {
             node_addresses(node, flow.family())
         } else {
-            kept_source(world, flow)
+            network::source_at(world, flow, endpoint.ip())
         }
     };
     reasons.push(if masquerade {
@@ -205,10 +295,19 @@ fn claimed(
             PROXY,
         ));
     }
+    let lost = lost_hairpin(flow, &choice.addresses, &all, features);
+    if lost {
+        reasons.push(reason(
+            "the client may be chosen as its own endpoint, and its slice does not name its node: \
+             only a proxy that goes by addresses sends such a packet back",
+            "v1.EndpointSlice nodeName; differs between implementations",
+        ));
+    }
     let allowed = choice
         .addresses
         .iter()
         .map(|endpoint| Allowed::Reached { endpoint: *endpoint, sources: sources(*endpoint) })
+        .chain(lost.then_some(Allowed::Dropped))
         .collect();
     let sticky = service.spec.session_affinity == Some(SessionAffinity::ClientIP);
     if sticky {
@@ -230,37 +329,78 @@ fn claimed(
             "not settled by the API",
         ));
     }
-    Expectation { allowed, cover: !sticky, sticky, open, reasons }
+    Expectation { allowed, cover: !sticky && !lost, sticky, open, reasons }
+}
+
+/// Why traffic to a cluster IP is masqueraded or not, where that is not as in most clusters.
+fn cluster_ip_masquerade(world: &World, local_pod: bool) -> Option<Reason> {
+    let detector = &world.proxy.detector;
+    if world.proxy.masquerade_all {
+        return Some(reason(
+            "masqueradeAll: everybody's traffic to cluster IPs is masqueraded",
+            "KubeProxyConfiguration masqueradeAll",
+        ));
+    }
+    let text = match (detector, local_pod) {
+        (LocalDetector::ClusterCidr(_), _) => return None,
+        (LocalDetector::None, _) => "traffic to cluster IPs is not masqueraded",
+        (_, true) => "the client is a pod of the node",
+        (_, false) => "the client is no pod of the node",
+    };
+    Some(reason(&format!("{text} ({})", detection(detector)), DETECT))
+}
+
+/// Whether packets of a pod to itself may be lost, since nothing but its address tells that it
+/// runs on the node.
+fn lost_hairpin(
+    flow: &Flow,
+    chosen: &[SocketAddr],
+    all: &[Backend<'_>],
+    features: &Features,
+) -> bool {
+    let itself = |address: SocketAddr| {
+        flow.client.kind == ClientKind::Pod && address.ip() == flow.client.address
+    };
+    !features.has("hairpin-without-node-name")
+        && all
+            .iter()
+            .filter(|backend| chosen.contains(&backend.address) && itself(backend.address))
+            .any(|backend| backend.node != flow.client.node.as_deref())
 }
 
 /// A health-check node port: 200 with the number of ready endpoints on the node, or 503.
 ///
 /// Spec: `v1.Service healthCheckNodePort`; terminating endpoints do not count (KEP-1669).
 fn health_check(world: &World, flow: &Flow, claim: &Claim<'_>, node: &Node) -> Expectation {
-    let local: BTreeSet<IpAddr> = Family::BOTH
-        .into_iter()
-        .filter(|family| claim.service.cluster_ip(*family).is_some())
-        .flat_map(|family| {
-            claim
-                .service
-                .spec
-                .ports
-                .iter()
-                .flat_map(move |port| backends(world, claim.service, port, family))
-        })
-        .filter(|backend| backend.node == Some(node.name.as_str()))
-        .filter(|backend| backend.conditions.is_ready())
-        .map(|backend| backend.address.ip())
-        .filter(|ip| Family::of(*ip) == flow.family())
-        .collect();
-    let count = local.len() as u64;
+    let count = ready_on(world, claim.service, node, flow.family());
     one(
-        Allowed::Http { status: if count > 0 { 200 } else { 503 }, local_endpoints: count },
+        Allowed::Http {
+            status: if count > 0 { 200 } else { 503 },
+            local_endpoints: count,
+            shows: BTreeMap::new(),
+        },
         reason(
             &format!("{count} ready endpoints on {}", node.name),
             "v1.Service healthCheckNodePort",
         ),
     )
+}
+
+/// How many endpoints of a Service on a node are ready.
+pub(crate) fn ready_on(world: &World, service: &Service, node: &Node, of: Family) -> u64 {
+    let local: BTreeSet<IpAddr> = Family::BOTH
+        .into_iter()
+        .filter(|family| service.cluster_ip(*family).is_some())
+        .flat_map(|family| {
+            let ports = service.spec.ports.iter();
+            ports.flat_map(move |port| backends(world, service, port, family))
+        })
+        .filter(|backend| backend.node == Some(node.name.as_str()))
+        .filter(|backend| backend.conditions.is_ready())
+        .map(|backend| backend.address.ip())
+        .filter(|ip| Family::of(*ip) == of)
+        .collect();
+    local.len() as u64
 }
 
 /// Whether a client may use the load balancer.
@@ -352,7 +492,7 @@ pub(crate) fn is_endpoint(world: &World, to: SocketAddr) -> bool {
     world.slices.iter().any(|slice| {
         slice.ports.iter().any(|port| port.port == Some(to.port()))
             && slice.endpoints.iter().any(|endpoint| {
-                endpoint.addresses.iter().any(|a| a.parse::<IpAddr>().ok() == Some(to.ip()))
+                endpoint.addresses.iter().any(|text| address(text) == Some(to.ip()))
             })
     })
 }

@@ -41,7 +41,8 @@ impl Backend<'_> {
 /// Service, whose address type is the family's, and whose ports have the name and protocol.
 ///
 /// Spec: EndpointSlice API (`addresses` beyond the first are not used by proxies; a port without
-/// a name or number does not count). Where an address occurs twice, the entry that is not
+/// a name or number does not count, nor does an address of another family than the slice's).
+/// Where an address occurs twice, the entry that is not
 /// terminating wins.
 #[must_use]
 pub fn backends<'w>(
@@ -71,8 +72,8 @@ pub fn backends<'w>(
             .filter(|number| *number != 0);
         for number in numbers {
             for endpoint in &slice.endpoints {
-                let Some(ip) = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok())
-                else {
+                let ip = endpoint.addresses.first().and_then(|text| address(text));
+                let Some(ip) = ip.filter(|ip| Family::of(*ip) == family) else {
                     continue;
                 };
                 let address = SocketAddr::new(ip, number);
@@ -90,6 +91,20 @@ pub fn backends<'w>(
         }
     }
     found.into_values().collect()
+}
+
+/// The address that a slice means: leading zeros of IPv4 addresses are decimal, as in the days
+/// when the API server still let them in.
+pub(crate) fn address(text: &str) -> Option<IpAddr> {
+    let octet = |part: &str| {
+        let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        part.parse::<u8>().ok().filter(|_| digits)
+    };
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Some(ip);
+    }
+    let octets: Vec<u8> = text.split('.').map(octet).collect::<Option<_>>()?;
+    <[u8; 4]>::try_from(octets).ok().map(IpAddr::from)
 }
 
 /// The endpoints one packet may go to.
@@ -201,4 +216,19 @@ fn hinted<'b, 'w>(
 
 pub(crate) fn reason(text: &str, source: &str) -> Reason {
     Reason { text: text.to_owned(), source: source.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leading_zeros_are_decimal() {
+        let show = |text: &str| address(text).map(|ip| ip.to_string());
+        assert_eq!(show("010.001.000.012").as_deref(), Some("10.1.0.12"));
+        assert_eq!(show("fd00:0000::000a").as_deref(), Some("fd00::a"));
+        for bad in ["10.1.0", "10.1.0.256", "10.1.0.+1", "10.1.0.1.2", "web.example", ""] {
+            assert_eq!(show(bad), None, "{bad}");
+        }
+    }
 }

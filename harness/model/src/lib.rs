@@ -5,9 +5,13 @@
 //! of them by declaring features.
 
 mod answer;
+mod balancer;
 mod claim;
 mod endpoints;
+mod firewall;
 mod names;
+mod network;
+mod node_ports;
 mod path;
 
 pub use claim::{Claim, ClaimKind, claim};

@@ -23,14 +23,36 @@ pub fn entry<'w>(world: &'w World, flow: &Flow) -> Option<&'w Node> {
 
 /// Whether the proxy on `node` takes the flow's client for a pod of the cluster.
 ///
-/// Spec: `detectLocalMode`; with ranges, pods of other nodes count as well when their packets
-/// arrive with the pod's address.
-pub(crate) fn is_local_pod(world: &World, flow: &Flow) -> bool {
-    match &world.proxy.detector {
-        LocalDetector::None => false,
-        LocalDetector::ClusterCidr(ranges) => {
-            flow.client.kind == ClientKind::Pod
-                && ranges.iter().any(|range| range.contains(&flow.client.address))
+/// Spec: `detectLocalMode`; with the ranges of all pods, pods of other nodes count as well when
+/// their packets arrive with the pod's address. The other modes know pods of `node` only.
+pub(crate) fn is_local_pod(world: &World, flow: &Flow, node: &Node) -> bool {
+    let address = &flow.client.address;
+    let here = flow.client.node.as_deref() == Some(node.name.as_str());
+    flow.client.kind == ClientKind::Pod
+        && match &world.proxy.detector {
+            LocalDetector::None => false,
+            LocalDetector::ClusterCidr(ranges) => ranges.iter().any(|r| r.contains(address)),
+            LocalDetector::NodeCidr(ranges) => ranges
+                .get(&node.name)
+                .is_some_and(|ranges| ranges.iter().any(|range| range.contains(address))),
+            LocalDetector::BridgeInterface(behind) => {
+                here && behind.get(&node.name).is_some_and(|behind| behind.contains(address))
+            }
+            LocalDetector::InterfaceNamePrefix => here,
+        }
+}
+
+/// How a detector decides, in words.
+pub(crate) fn detection(detector: &LocalDetector) -> &'static str {
+    match detector {
+        LocalDetector::None => "nothing tells pods from other clients",
+        LocalDetector::ClusterCidr(_) => "detectLocalMode ClusterCIDR: by the ranges of all pods",
+        LocalDetector::NodeCidr(_) => "detectLocalMode NodeCIDR: by the node's own pod ranges",
+        LocalDetector::BridgeInterface(_) => {
+            "detectLocalMode BridgeInterface: by the one link behind which pods are"
+        }
+        LocalDetector::InterfaceNamePrefix => {
+            "detectLocalMode InterfaceNamePrefix: by the links of the node's pods"
         }
     }
 }

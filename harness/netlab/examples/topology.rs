@@ -36,6 +36,7 @@ fn measure() -> Result<String, Error> {
     let shape = Shape {
         nodes: ["n1", "n2", "n3"].map(NodeShape::new).into(),
         outside: vec!["outside".to_owned()],
+        ..Shape::default()
     };
     let start = Instant::now();
     let topology = Topology::new(&shape)?;

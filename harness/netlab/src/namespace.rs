@@ -58,6 +58,8 @@ pub(crate) struct Wanted {
     pub(crate) name: String,
     pub(crate) isolation: Isolation,
     pub(crate) role: Role,
+    /// Families that it has addresses of.
+    pub(crate) families: &'static [Family],
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -86,7 +88,8 @@ impl Namespace {
     ///
     /// The kernel refused a step, for lack of privilege as a rule.
     pub fn new(name: &str, isolation: Isolation, role: Role) -> Result<Self, Error> {
-        Starting::begin(Wanted { name: name.to_owned(), isolation, role })?.finish()
+        let families = &Family::BOTH;
+        Starting::begin(Wanted { name: name.to_owned(), isolation, role, families })?.finish()
     }
 
     /// Makes many at a time, each on its own thread.
@@ -181,6 +184,25 @@ impl Namespace {
     /// Begins to make changes; more namespaces can begin before the first finishes.
     pub(crate) fn begin_change(&self, changes: Vec<Change>) -> Result<Changing<'_>, Error> {
         Ok(Changing(self.begin(move || netlink::apply(&changes))?))
+    }
+
+    /// Switches off what links take off their senders, on every link that is there.
+    pub(crate) fn begin_no_offloads(&self) -> Result<Changing<'_>, Error> {
+        let job = || {
+            let names = nix::net::if_::if_nameindex().map_err(io::Error::from);
+            let names = names.map_err(|source| netlink::Failed {
+                act: "list the interfaces".to_owned(),
+                source,
+            })?;
+            for name in names.iter().map(|i| i.name().to_string_lossy()).filter(|n| n != "lo") {
+                touchstone_sys::switch_offloads_off(&name).map_err(|source| netlink::Failed {
+                    act: format!("switch the offloads of {name} off"),
+                    source,
+                })?;
+            }
+            Ok(())
+        };
+        Ok(Changing(self.begin(job)?))
     }
 
     /// Waits until interfaces of this namespace carry packets.
@@ -451,6 +473,9 @@ fn enter(wanted: &Wanted) -> Result<Ready, Error> {
         value: refused.value,
         source: refused.source,
     })?;
+    if !wanted.families.contains(&Family::V6) {
+        settings::no_ipv6().map_err(create("switch IPv6 off"))?;
+    }
     netlink::apply(&[Change::Up { index: netlink::LOOPBACK }])
         .map_err(|failed| create("set lo up")(failed.source))?;
     let network = std::fs::File::open("/proc/thread-self/ns/net")

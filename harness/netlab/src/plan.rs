@@ -3,7 +3,9 @@
 //! | what | IPv4 | IPv6 |
 //! | --- | --- | --- |
 //! | node i on its link | `172.18.i.2` | `fd00:172:18:i::2` |
+//! | its further address k | `172.18.i.(100+k)` | `fd00:172:18:i::(100+k)` |
 //! | fabric on that link | `172.18.i.1` | `fd00:172:18:i::1` |
+//! | a neighbour of the nodes, as a node's number 254 | `172.18.254.2` | `fd00:172:18:254::2` |
 //! | pods of node i | `10.244.i.0/24` | `fd00:10:244:i::/64` |
 //! | pod j of node i | `10.244.i.(10+j)` | `fd00:10:244:i::(10+j)` |
 //! | outside client k | `198.51.100.(16k)/28` | `2001:db8:64:k::/64` |
@@ -29,6 +31,15 @@ pub enum Family {
 impl Family {
     /// Both, IPv4 first.
     pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+    /// The families of a network with only one of them, or with both.
+    pub(crate) fn all_or(only: Option<Family>) -> &'static [Family] {
+        match only {
+            None => &Family::BOTH,
+            Some(Family::V4) => &[Family::V4],
+            Some(Family::V6) => &[Family::V6],
+        }
+    }
 
     /// The family of an address.
     pub fn of(address: IpAddr) -> Self {
@@ -114,6 +125,12 @@ pub const MAX_OUTSIDE: usize = 15;
 /// How many pods a node can have at a time.
 pub const MAX_PODS: usize = 200;
 
+/// How many further addresses of each family a node can have.
+pub const MAX_FURTHER: u8 = 100;
+
+/// Number in the place of a node's of the host that is a neighbour of the nodes on one segment.
+pub const NEIGHBOUR: u8 = 254;
+
 /// Gateway of every pod, IPv4; no interface has this address.
 pub const POD_GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
@@ -170,6 +187,23 @@ pub fn node_address(family: Family, node: u8) -> IpAddr {
     match family {
         Family::V4 => v4(172, 18, node, 2, 32).address,
         Family::V6 => v6([0xfd00, 0x172, 0x18, as_written(node)], 2, 128).address,
+    }
+}
+
+/// Further address `number`, from 1 to [`MAX_FURTHER`], of node `node`.
+pub fn further_address(family: Family, node: u8, number: u8) -> IpAddr {
+    let last = number.saturating_add(100);
+    match family {
+        Family::V4 => v4(172, 18, node, last, 32).address,
+        Family::V6 => v6([0xfd00, 0x172, 0x18, as_written(node)], as_written(last), 128).address,
+    }
+}
+
+/// Range of all nodes' addresses.
+pub fn all_nodes(family: Family) -> Prefix {
+    match family {
+        Family::V4 => v4(172, 18, 0, 0, 16),
+        Family::V6 => v6([0xfd00, 0x172, 0x18, 0], 0, 48),
     }
 }
 
@@ -268,6 +302,11 @@ mod tests {
     fn addresses_are_as_planned() {
         let [f, s] = Family::BOTH;
         check(node_address(f, 2), node_address(s, 2), "172.18.2.2 fd00:172:18:2::2");
+        check(
+            further_address(f, 2, 1),
+            further_address(s, 2, 1),
+            "172.18.2.101 fd00:172:18:2::101",
+        );
         check(node_gateway(f, 13), node_gateway(s, 13), "172.18.13.1 fd00:172:18:13::1");
         check(pod_range(f, 12), pod_range(s, 12), "10.244.12.0/24 fd00:10:244:12::/64");
         check(pod_address(f, 1, 1), pod_address(s, 1, 1), "10.244.1.11 fd00:10:244:1::11");

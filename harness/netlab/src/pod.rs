@@ -10,8 +10,8 @@ use crate::namespace::{Changing, Isolation, Namespace, Wanted};
 use crate::netlink::{Change, MAIN_TABLE, Mac};
 use crate::plan::{self, Family, Prefix};
 use crate::settings::Role;
-use crate::topology::{Node, check_mtu};
-use crate::wiring::{UPLINK, default_route, end, node_link};
+use crate::topology::{Node, Offloads, check_mtu};
+use crate::wiring::{UPLINK, default_route, end, way_to};
 
 /// Which places for pods a node has given away.
 #[derive(Debug, Default)]
@@ -73,8 +73,8 @@ impl Claim {
     }
 
     fn addresses(&self) -> Vec<IpAddr> {
-        let first = Family::BOTH.map(|family| self.address(family));
-        first.into_iter().chain(self.extra.iter().copied()).collect()
+        let first = self.node.families().iter().map(|family| self.address(*family));
+        first.chain(self.extra.iter().copied()).collect()
     }
 
     /// Makes everybody forget the way to the pod.
@@ -83,7 +83,7 @@ impl Claim {
     /// take 40 ms.
     fn begin_removal(&self) -> Result<Vec<Changing<'_>>, Error> {
         // The fabric first: it would send what the node does not know back to the node.
-        let fabric_index = node_link(self.node.number());
+        let fabric_index = way_to(self.node.number(), self.node.fabric.joined);
         let ranges = self.ranges.iter().copied();
         let in_fabric = ranges.clone().map(|to| Change::DeleteRoute { to, index: fabric_index });
         let hosts = self.addresses().into_iter().map(Prefix::host).chain(ranges);
@@ -127,6 +127,11 @@ impl Pod {
         self.claim.place.slot
     }
 
+    /// Name of its link on its node; it begins with [`POD_LINK_PREFIX`].
+    pub fn link(&self) -> String {
+        link_name(self.claim.place)
+    }
+
     /// Its first address of a family, the one it sends from.
     pub fn address(&self, family: Family) -> IpAddr {
         self.claim.address(family)
@@ -134,8 +139,7 @@ impl Pod {
 
     /// All its addresses, the first ones first.
     pub fn addresses(&self) -> Vec<IpAddr> {
-        let first = Family::BOTH.map(|family| self.address(family));
-        first.into_iter().chain(self.claim.extra.iter().copied()).collect()
+        self.claim.addresses()
     }
 
     /// Gives it one more address of its node's pod range.
@@ -183,7 +187,7 @@ impl Pod {
         node.fabric.namespace.change(vec![Change::Route {
             to: range,
             via: Some(node.address(family)),
-            index: node_link(node.number()),
+            index: way_to(node.number(), node.fabric.joined),
             source: None,
             table: MAIN_TABLE,
         }])
@@ -246,6 +250,7 @@ pub(crate) fn add(wanted: &[(Arc<Node>, usize)]) -> Result<Vec<Pod>, Error> {
         name: format!("{}-pod{}", claim.node.name(), claim.place.slot),
         isolation: Isolation::Network,
         role: Role::Host,
+        families: claim.node.families(),
     }))?;
     let pods: Vec<Pod> = namespaces
         .into_iter()
@@ -273,6 +278,10 @@ pub(crate) fn add(wanted: &[(Arc<Node>, usize)]) -> Result<Vec<Pod>, Error> {
         let links = std::mem::take(&mut near.links);
         near.node.namespace().begin_carry(links)
     }))?;
+    if let Some(Offloads::Off) = pods.first().map(|pod| pod.claim.node.fabric.offloads) {
+        finish_all(pods.iter().map(|pod| pod.namespace.begin_no_offloads()))?;
+        finish_all(near.values().map(|near| near.node.namespace().begin_no_offloads()))?;
+    }
     Ok(pods)
 }
 
@@ -291,17 +300,24 @@ fn finish_all<'a>(
     begun.into_iter().try_for_each(Changing::finish)
 }
 
+/// What the names of pods' links begin with, on their nodes.
+pub const POD_LINK_PREFIX: &str = "pod";
+
+fn link_name(place: Place) -> String {
+    format!("{POD_LINK_PREFIX}{}", place.link)
+}
+
 /// The node's side of a pod.
 fn near_changes(changes: &mut Vec<Change>, pod: &Pod) {
     let (node, place) = (pod.claim.node.number(), pod.claim.place);
     changes.push(Change::Veth {
-        near: end(format!("pod{}", place.link), place.link, near_mac(node, place)),
+        near: end(link_name(place), place.link, near_mac(node, place)),
         far: end("eth0", UPLINK, pod_mac(node, place)),
         far_namespace: pod.namespace.network(),
         mtu: None,
     });
-    for family in Family::BOTH {
-        changes.extend(near_address_changes(node, place, pod.address(family)));
+    for family in pod.claim.node.families() {
+        changes.extend(near_address_changes(node, place, pod.address(*family)));
     }
 }
 
@@ -331,7 +347,7 @@ fn near_range_changes(node: u8, place: Place, range: Prefix, via: IpAddr) -> Vec
 fn far_changes(pod: &Pod) -> Vec<Change> {
     let mac = near_mac(pod.claim.node.number(), pod.claim.place);
     let mut changes = vec![Change::Up { index: UPLINK }];
-    for family in Family::BOTH {
+    for family in pod.claim.node.families().iter().copied() {
         let address = pod.address(family);
         let gateway = plan::pod_gateway(family);
         changes.push(Change::Address { index: UPLINK, prefix: Prefix::host(address) });

@@ -132,6 +132,11 @@ pub(crate) fn apply(role: Role) -> Result<Vec<Unset>, Refused> {
     Ok(unset)
 }
 
+/// Leaves the namespace of this thread, and its links to come, without IPv6.
+pub(crate) fn no_ipv6() -> io::Result<()> {
+    SILENT.iter().try_for_each(|(setting, value, _)| write(setting, value))
+}
+
 /// Writes one setting in the namespace of this thread.
 pub(crate) fn write(setting: &str, value: &str) -> io::Result<()> {
     // The line end makes an empty value a write of one byte; writing none changes nothing.

@@ -1,6 +1,7 @@
 //! Nodes, outside clients, a fabric between them, and a sink for what nobody handled.
 //!
-//! Everything is routed; no link asks for neighbours, as every neighbour entry is permanent.
+//! Everything is routed; no link asks for neighbours, as every neighbour entry is permanent, except
+//! where one segment joins the nodes: there nodes ask for each other.
 //!
 //! The fabric carries a packet to a Service address only if it comes from an outside client, and
 //! then to the node that belongs to the packet's source address.
@@ -20,9 +21,17 @@ use crate::pod::{self, Pod, Slots};
 use crate::settings::{Role, Unset};
 use crate::tap::Tap;
 use crate::wiring::{
-    SINK_LINK, UPLINK, add_node, add_outside, add_sink, node_changes, node_link, outside_changes,
-    outside_link,
+    SEGMENT_LINK, SINK_LINK, UPLINK, add_node, add_outside, add_segment, add_sink,
+    neighbour_changes, node_changes, node_link, outside_changes, outside_link,
 };
+
+/// How soon the nodes' neighbour gives up asking for a link address.
+const IMPATIENT: [(&str, &str); 4] = [
+    ("net.ipv4.neigh.eth0.retrans_time_ms", "40"),
+    ("net.ipv4.neigh.eth0.mcast_solicit", "2"),
+    ("net.ipv6.neigh.eth0.retrans_time_ms", "40"),
+    ("net.ipv6.neigh.eth0.mcast_solicit", "2"),
+];
 
 /// Smallest MTU of IPv6, in bytes (RFC 8200).
 const SMALLEST_MTU: u32 = 1280;
@@ -50,6 +59,35 @@ pub struct Shape {
     pub nodes: Vec<NodeShape>,
     /// Names of the outside clients, number 1 first.
     pub outside: Vec<String>,
+    /// The only family that nodes and pods have; both when left out.
+    pub only: Option<Family>,
+    /// How many addresses of each family a node has besides its InternalIP.
+    pub further_addresses: u8,
+    /// Whether links take segmentation and checksums off their senders.
+    pub offloads: Offloads,
+    /// How nodes are joined.
+    pub joined: Joined,
+}
+
+/// How nodes are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Joined {
+    /// Each by a link of its own to the fabric.
+    #[default]
+    Routed,
+    /// By one segment, on which they ask for each other's link addresses; a neighbour is on it
+    /// too, which asks for those of Services.
+    OneSegment,
+}
+
+/// Whether links take segmentation and checksums off their senders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Offloads {
+    /// As the kernel has it: packets can be larger than the MTU, and lack checksums.
+    #[default]
+    On,
+    /// Every packet is as it would be on a wire.
+    Off,
 }
 
 impl Shape {
@@ -62,6 +100,8 @@ impl Shape {
         };
         room("nodes", self.nodes.len(), plan::MAX_NODES)?;
         room("outside clients", self.outside.len(), plan::MAX_OUTSIDE)?;
+        let further = usize::from(self.further_addresses);
+        room("further addresses of a node", further, plan::MAX_FURTHER.into())?;
         let mut seen = BTreeSet::new();
         for name in self.nodes.iter().map(|node| &node.name).chain(&self.outside) {
             let why = if name.is_empty() {
@@ -93,6 +133,10 @@ pub(crate) struct Fabric {
     pub(crate) namespace: Namespace,
     /// Set when the topology goes: then nobody needs to take pods out one by one.
     pub(crate) closing: AtomicBool,
+    /// Families that nodes and pods have.
+    pub(crate) families: &'static [Family],
+    pub(crate) offloads: Offloads,
+    pub(crate) joined: Joined,
 }
 
 /// A node.
@@ -121,7 +165,12 @@ impl Node {
         &self.namespace
     }
 
-    /// Its InternalIP of a family.
+    /// Families of which it has addresses.
+    pub fn families(&self) -> &'static [Family] {
+        self.fabric.families
+    }
+
+    /// Its InternalIP of a family, where it has one.
     pub fn address(&self, family: Family) -> IpAddr {
         plan::node_address(family, self.number)
     }
@@ -193,6 +242,7 @@ pub struct Topology {
     outside: Vec<Outside>,
     sink: Tap,
     fabric: Arc<Fabric>,
+    neighbour: Option<Namespace>,
     // After the tap, which reads from it.
     _sink_namespace: Namespace,
 }
@@ -211,7 +261,13 @@ impl Topology {
         made.fabric.change(made.fabric_changes(shape))?;
         let mut changing = vec![made.sink.begin_change(vec![Change::Up { index: UPLINK }])?];
         for (namespace, i) in made.nodes.iter().zip(1..) {
-            changing.push(namespace.begin_change(node_changes(i))?);
+            changing.push(namespace.begin_change(node_changes(i, shape))?);
+        }
+        if let Some(neighbour) = &made.neighbour {
+            for (setting, value) in IMPATIENT {
+                neighbour.set(setting, value)?;
+            }
+            changing.push(neighbour.begin_change(neighbour_changes(shape))?);
         }
         let nodes = made.nodes.len() as u8;
         for (namespace, k) in made.outside.iter().zip(1..) {
@@ -220,8 +276,15 @@ impl Topology {
         changing.into_iter().try_for_each(|changing| changing.finish())?;
         let nodes = (1..=nodes).map(node_link);
         let outside = (1..=made.outside.len() as u8).map(outside_link);
-        let links = nodes.chain(outside).chain([SINK_LINK]).collect();
+        let segment = made.neighbour.as_ref().map(|_| SEGMENT_LINK);
+        let links = nodes.chain(outside).chain([SINK_LINK]).chain(segment).collect();
         made.fabric.begin_carry(links)?.finish()?;
+        if shape.offloads == Offloads::Off {
+            let outside = made.outside.iter();
+            let all = made.nodes.iter().chain(outside).chain([&made.fabric]).chain(&made.neighbour);
+            let begun: Vec<_> = all.map(Namespace::begin_no_offloads).collect::<Result<_, _>>()?;
+            begun.into_iter().try_for_each(|changing| changing.finish())?;
+        }
         made.finish(shape)
     }
 
@@ -238,6 +301,11 @@ impl Topology {
     /// The outside clients, number 1 first.
     pub fn outside(&self) -> &[Outside] {
         &self.outside
+    }
+
+    /// The host that is a neighbour of the nodes, where one segment joins them.
+    pub fn neighbour(&self) -> Option<&Namespace> {
+        self.neighbour.as_ref()
     }
 
     /// Counts the packets that nobody handled.
@@ -259,6 +327,7 @@ impl Topology {
         nodes
             .chain(outside)
             .chain([self.fabric()])
+            .chain(&self.neighbour)
             .filter(|namespace| !namespace.unset().is_empty())
             .map(|namespace| (namespace.name(), namespace.unset()))
             .collect()
@@ -312,6 +381,7 @@ struct Made {
     sink: Namespace,
     nodes: Vec<Namespace>,
     outside: Vec<Namespace>,
+    neighbour: Option<Namespace>,
 }
 
 impl Made {
@@ -320,28 +390,43 @@ impl Made {
             name: name.to_owned(),
             isolation: Isolation::Network,
             role,
+            families: &Family::BOTH,
         };
         let node = |node: &NodeShape| Wanted {
             name: node.name.clone(),
             isolation: Isolation::NetworkMountsAndHostName,
             role: Role::Node,
+            families: Family::all_or(shape.only),
         };
         let first = [host("fabric", Role::Fabric), host("sink", Role::Sink)];
         let outside = shape.outside.iter().map(|name| host(name, Role::Host));
-        let all = first.into_iter().chain(shape.nodes.iter().map(node)).chain(outside);
+        let neighbour = match shape.joined {
+            Joined::Routed => None,
+            Joined::OneSegment => Some(Wanted {
+                families: Family::all_or(shape.only),
+                ..host("neighbour", Role::Host)
+            }),
+        };
+        let joined = neighbour.is_some();
+        let nodes = shape.nodes.iter().map(node);
+        let all = first.into_iter().chain(neighbour).chain(nodes).chain(outside);
         let mut all = Namespace::new_many(all)?.into_iter();
         let gone = || Error::Gone { namespace: "fabric".to_owned() };
         let fabric = all.next().ok_or_else(gone)?;
         let sink = all.next().ok_or_else(gone)?;
+        let neighbour = if joined { Some(all.next().ok_or_else(gone)?) } else { None };
         let nodes = all.by_ref().take(shape.nodes.len()).collect();
-        Ok(Self { fabric, sink, nodes, outside: all.collect() })
+        Ok(Self { fabric, sink, nodes, outside: all.collect(), neighbour })
     }
 
     fn fabric_changes(&self, shape: &Shape) -> Vec<Change> {
         let mut changes = Vec::new();
         add_sink(&mut changes, &self.sink);
+        if let Some(neighbour) = &self.neighbour {
+            add_segment(&mut changes, neighbour, shape);
+        }
         for ((namespace, node), i) in self.nodes.iter().zip(&shape.nodes).zip(1..) {
-            add_node(&mut changes, namespace, i, node.mtu);
+            add_node(&mut changes, namespace, i, node.mtu, shape);
         }
         for (namespace, k) in self.outside.iter().zip(1..) {
             add_outside(&mut changes, namespace, k, self.nodes.len() as u8);
@@ -351,7 +436,13 @@ impl Made {
 
     fn finish(self, shape: &Shape) -> Result<Topology, Error> {
         let sink = Tap::open(&self.sink)?;
-        let fabric = Arc::new(Fabric { namespace: self.fabric, closing: AtomicBool::new(false) });
+        let fabric = Arc::new(Fabric {
+            namespace: self.fabric,
+            closing: AtomicBool::new(false),
+            families: Family::all_or(shape.only),
+            offloads: shape.offloads,
+            joined: shape.joined,
+        });
         let nodes = self.nodes.into_iter().zip(&shape.nodes).zip(1..);
         let nodes = nodes.map(|((namespace, node), number)| {
             Arc::new(Node {
@@ -373,6 +464,7 @@ impl Made {
             outside: outside.collect(),
             sink,
             fabric,
+            neighbour: self.neighbour,
             _sink_namespace: self.sink,
         })
     }
@@ -392,6 +484,7 @@ mod tests {
         let shape = Shape {
             nodes: nodes.iter().map(|name| NodeShape::new(*name)).collect(),
             outside: outside.iter().map(|name| (*name).to_owned()).collect(),
+            ..Shape::default()
         };
         let said = shape.check().err().map(|error| error.to_string()).unwrap_or_default();
         assert_eq!(said, expected);

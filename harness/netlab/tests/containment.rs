@@ -81,6 +81,7 @@ fn inner() -> ExitCode {
     let topology = Topology::new(&Shape {
         nodes: ["n1", "n2"].map(NodeShape::new).into(),
         outside: vec!["outside".to_owned()],
+        ..Shape::default()
     });
     let Ok(topology) = topology else {
         return ExitCode::FAILURE;

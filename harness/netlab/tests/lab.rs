@@ -20,6 +20,8 @@ use touchstone_netlab::{
 };
 
 mod common;
+#[path = "lab/networks.rs"]
+mod networks;
 
 const INSIDE: &str = "TOUCHSTONE_NETLAB_TEST_INSIDE";
 
@@ -53,6 +55,10 @@ fn main() -> ExitCode {
         ("a pod has several addresses", several_addresses),
         ("a pod answers for a range", ranges),
         ("a small MTU does not break TCP", small_mtu),
+        ("links without offloads carry TCP", networks::no_offloads),
+        ("a node has further addresses", networks::further_addresses),
+        ("nodes on one segment find each other, and nobody a Service", networks::one_segment),
+        ("a network of one family has nothing of the other", networks::one_family),
         ("nodes have their own /run and host name", own_run),
         ("settings are made", settings),
         ("jobs answer to async callers", async_jobs),
@@ -67,6 +73,7 @@ fn topology() -> Result<Topology, Error> {
     Topology::new(&Shape {
         nodes: ["n1", "n2"].map(NodeShape::new).into(),
         outside: vec!["outside".to_owned()],
+        ..Shape::default()
     })
 }
 

@@ -1,4 +1,4 @@
-//! A client for health-check node ports: one HTTP/1.1 GET.
+//! A client for health checks and a proxy's own pages: one HTTP/1.1 GET.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -6,26 +6,28 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
-use touchstone_spec::{Observation, Outcome};
+use touchstone_spec::{Asked, Observation, Outcome};
 
 use crate::errors::{broke, failed, foreign};
+use crate::look::shown;
 use crate::tcp::establish;
 
-/// Longest response in bytes, head and body; health checks answer with less than 4 kB.
-const RESPONSE_LIMIT: usize = 64 * 1024;
+/// Longest response in bytes, head and body; metrics are the longest, with some 100 kB.
+const RESPONSE_LIMIT: usize = 8 << 20;
 
-/// Connects an unconnected, perhaps bound TCP socket to `to`, gets `path` and resets the
+/// Connects an unconnected, perhaps bound TCP socket to `to`, gets the path and resets the
 /// connection; all of it takes `wait` at most.
 ///
 /// `local_endpoints` is the number `localEndpoints` of a JSON body, as kube-proxy's health-check
-/// node ports send it. Redirections are not followed. An accepted connection that ends before
+/// node ports send it; `shown` holds what was looked for and is there. Redirections are not followed. An accepted connection that ends before
 /// any answer is `Reset`; an answer that is no HTTP/1 response, is cut short or is longer than
-/// 64 KiB breaks the probe.
-pub async fn get_http(fd: OwnedFd, to: SocketAddr, path: &str, wait: Duration) -> Observation {
-    timeout(wait, get(fd, to, path)).await.unwrap_or(Observation::Saw(Outcome::Dropped))
+/// 8 MiB breaks the probe.
+pub async fn get_http(fd: OwnedFd, to: SocketAddr, asked: &Asked, wait: Duration) -> Observation {
+    timeout(wait, get(fd, to, asked)).await.unwrap_or(Observation::Saw(Outcome::Dropped))
 }
 
-async fn get(fd: OwnedFd, to: SocketAddr, path: &str) -> Observation {
+async fn get(fd: OwnedFd, to: SocketAddr, asked: &Asked) -> Observation {
+    let path = asked.path.as_str();
     if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
         return broke("ask", to, format_args!("{path:?} is not a path"));
     }
@@ -43,9 +45,10 @@ async fn get(fd: OwnedFd, to: SocketAddr, path: &str) -> Observation {
     let mut stage = Stage::Open;
     loop {
         match read(&response, stage) {
-            Read::Complete { status, body } => {
+            Read::Complete { status, headers, body } => {
                 let local_endpoints = local_endpoints(&body);
-                return Observation::Saw(Outcome::Http { status, local_endpoints });
+                let shown = shown(&asked.looks, &headers, &body);
+                return Observation::Saw(Outcome::Http { status, local_endpoints, shown });
             }
             Read::More if response.len() >= RESPONSE_LIMIT => {
                 return broke("read from", to, "its response is too long");
@@ -74,7 +77,7 @@ enum Stage {
 #[derive(Debug, PartialEq, Eq)]
 enum Read {
     /// A whole response.
-    Complete { status: u16, body: Vec<u8> },
+    Complete { status: u16, headers: Headers, body: Vec<u8> },
     /// The beginning of one.
     More,
     /// The beginning of one, and nothing will follow.
@@ -82,6 +85,9 @@ enum Read {
     /// Something else.
     Foreign,
 }
+
+/// Names and values of headers, as they came.
+type Headers = Vec<(String, String)>;
 
 /// How the end of a body is found (RFC 9112 section 6.3).
 enum Framing {
@@ -102,7 +108,7 @@ fn read(response: &[u8], stage: Stage) -> Read {
     let Some((head, rest)) = split_at(response, b"\r\n\r\n") else {
         return incomplete;
     };
-    let Some((status, framing)) = read_head(head) else {
+    let Some((status, headers, framing)) = read_head(head) else {
         return Read::Foreign;
     };
     let body = match framing {
@@ -117,29 +123,30 @@ fn read(response: &[u8], stage: Stage) -> Read {
         },
     };
     match body {
-        Some(body) => Read::Complete { status, body },
+        Some(body) => Read::Complete { status, headers, body },
         None => incomplete,
     }
 }
 
-fn read_head(head: &[u8]) -> Option<(u16, Framing)> {
+fn read_head(head: &[u8]) -> Option<(u16, Headers, Framing)> {
     let mut lines = std::str::from_utf8(head).ok()?.split("\r\n");
     let status = lines.next()?.split(' ').nth(1)?;
     let status = Some(status).filter(|text| text.len() == 3)?.parse().ok()?;
     let mut framing =
         if status == 204 || status == 304 { Framing::Length(0) } else { Framing::UntilEnd };
+    let mut headers = Headers::new();
+    let mut chunked = false;
     for line in lines {
         let (name, value) = line.split_once(':')?;
         let value = value.trim();
         if name.eq_ignore_ascii_case("content-length") {
             framing = Framing::Length(value.parse().ok()?);
-        } else if name.eq_ignore_ascii_case("transfer-encoding")
-            && value.eq_ignore_ascii_case("chunked")
-        {
-            return Some((status, Framing::Chunked));
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            chunked |= value.eq_ignore_ascii_case("chunked");
         }
+        headers.push((name.to_owned(), value.to_owned()));
     }
-    Some((status, framing))
+    Some((status, headers, if chunked { Framing::Chunked } else { framing }))
 }
 
 /// A body that breaks the rules of chunked coding.
@@ -189,7 +196,7 @@ mod tests {
 
     fn show(response: &str, stage: Stage) -> String {
         match read(response.as_bytes(), stage) {
-            Read::Complete { status, body } => format!("{status} {}", body.escape_ascii()),
+            Read::Complete { status, body, .. } => format!("{status} {}", body.escape_ascii()),
             Read::More => "more".to_owned(),
             Read::Short => "short".to_owned(),
             Read::Foreign => "foreign".to_owned(),

@@ -17,11 +17,14 @@
 //! 16 hexadecimal digits, *peer* is the client as the server saw it and *local* the address on
 //! which the server was reached.
 //! A TCP connection carries any number of such pairs; over UDP each line is one datagram.
+//! A client may add ` <size>` to its line and so many bytes after it, which the server sends back
+//! after its own line; over UDP line and bytes are one datagram.
 
 mod dns;
 mod errors;
 mod http;
 mod line;
+mod look;
 mod open;
 mod server;
 mod stream;
@@ -32,5 +35,5 @@ pub use dns::{Findings, ask_names_tcp, ask_names_udp, search_names};
 pub use http::get_http;
 pub use open::{open_tcp, open_udp};
 pub use server::{IDLE_LIMIT, Server, ServerError};
-pub use tcp::{Connection, ask_tcp, connect_tcp};
-pub use udp::{UdpFlow, ask_udp};
+pub use tcp::{Connection, ask_tcp, connect_tcp, echo_tcp};
+pub use udp::{UdpFlow, ask_udp, echo_udp};

@@ -17,6 +17,12 @@ pub(crate) const LINE_LIMIT: usize = 512;
 /// Longest identity in bytes, the longest name Kubernetes gives to a pod.
 pub(crate) const IDENTITY_LIMIT: usize = 253;
 
+/// Most bytes that a question may carry over TCP.
+pub(crate) const PAYLOAD_LIMIT: u32 = 16 << 20;
+
+/// Longest UDP datagram.
+pub(crate) const DATAGRAM_LIMIT: usize = 65_535;
+
 /// Tells the answer to one request from the answers to all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Nonce(u64);
@@ -44,20 +50,58 @@ impl fmt::Display for Nonce {
     }
 }
 
-/// The request that carries a nonce, newline included.
-pub(crate) fn request(nonce: Nonce) -> String {
-    format!("{VERSION} {nonce}\n")
+/// What a client asks: to be answered, and to have so many bytes that follow sent back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) nonce: Nonce,
+    /// 0 for the ordinary question.
+    pub(crate) size: u32,
 }
 
-/// Reads a request without its newline; none if it is anything else.
-pub(crate) fn parse_request(line: &[u8]) -> Option<Nonce> {
+impl Request {
+    /// A question that was not asked before.
+    pub(crate) fn fresh(size: u32) -> Request {
+        Request { nonce: Nonce::fresh(), size }
+    }
+
+    /// All of it: the line, newline included, and the bytes that are to come back.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let Request { nonce, size } = self;
+        if *size == 0 {
+            return format!("{VERSION} {nonce}\n").into_bytes();
+        }
+        let mut bytes = format!("{VERSION} {nonce} {size}\n").into_bytes();
+        bytes.extend(self.payload());
+        bytes
+    }
+
+    /// The bytes that are to come back; those of two questions differ.
+    pub(crate) fn payload(&self) -> Vec<u8> {
+        let size = usize::try_from(self.size).unwrap_or(usize::MAX);
+        let mut payload = Vec::with_capacity(size + 8);
+        let mut state = self.nonce.0;
+        while payload.len() < size {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            payload.extend((state ^ (state >> 29)).to_le_bytes());
+        }
+        payload.truncate(size);
+        payload
+    }
+}
+
+/// Reads the line of a request without its newline; none if it is anything else.
+pub(crate) fn parse_request(line: &[u8]) -> Option<Request> {
     let mut words = std::str::from_utf8(line).ok()?.split(' ');
     let version = words.next()?;
     let nonce = words.next()?;
+    let size = match words.next() {
+        None => 0,
+        Some(size) => size.parse().ok().filter(|size| (1..=PAYLOAD_LIMIT).contains(size))?,
+    };
     if version != VERSION || words.next().is_some() {
         return None;
     }
-    Nonce::parse(nonce)
+    Some(Request { nonce: Nonce::parse(nonce)?, size })
 }
 
 /// What a server says about itself and its client.
@@ -103,7 +147,10 @@ mod tests {
     use super::*;
 
     fn check_request(line: &str, want: Option<&str>) {
-        let got = parse_request(line.as_bytes()).map(|nonce| nonce.to_string());
+        let got = parse_request(line.as_bytes()).map(|Request { nonce, size }| match size {
+            0 => nonce.to_string(),
+            size => format!("{nonce} {size}"),
+        });
         assert_eq!(got.as_deref(), want, "{line:?}");
     }
 
@@ -119,6 +166,9 @@ mod tests {
         check_request("touchstone/1 00000000000000FF", Some("00000000000000ff"));
         check_request("touchstone/1 ff", None);
         check_request("touchstone/1 +0000000000000ff", None);
+        check_request("touchstone/1 00000000000000ff 70", Some("00000000000000ff 70"));
+        check_request("touchstone/1 00000000000000ff 0", None);
+        check_request("touchstone/1 00000000000000ff 99999999", None);
         check_request("touchstone/1 00000000000000ff more", None);
         check_request("touchstone/2 00000000000000ff", None);
         check_request("GET / HTTP/1.1", None);
@@ -144,8 +194,14 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read() {
+        for size in [0, 1, 1000] {
+            let request = Request::fresh(size);
+            let bytes = request.bytes();
+            let end = bytes.iter().position(|byte| *byte == b'\n').expect("a line");
+            assert_eq!(parse_request(&bytes[..end]), Some(request));
+            assert_eq!(bytes[end + 1..], request.payload());
+        }
         let nonce = Nonce::fresh();
-        assert_eq!(parse_request(request(nonce).trim_end().as_bytes()), Some(nonce));
         let answer = Answer {
             nonce,
             peer: SocketAddr::from(([0xffff; 8], u16::MAX)),

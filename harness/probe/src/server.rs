@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-use crate::line::{Answer, IDENTITY_LIMIT, LINE_LIMIT, is_identity, parse_request};
+use crate::line::{Answer, DATAGRAM_LIMIT, IDENTITY_LIMIT, Request, is_identity, parse_request};
 use crate::stream::{Lines, Next};
 
 /// How long a TCP connection may go without a complete request before the server closes it.
@@ -187,11 +187,33 @@ fn desk_error(act: &'static str, desk: &Desk, source: io::Error) -> ServerError 
 }
 
 impl Desk {
-    /// The answer to a request from `peer` that arrived on `local`; none if it is no request.
-    fn answer(&self, request: &[u8], peer: SocketAddr, local: SocketAddr) -> Option<String> {
-        let nonce = parse_request(request)?;
+    /// The answer to a request from `peer` that arrived on `local`, with the bytes it came with.
+    fn answer(
+        &self,
+        request: Request,
+        payload: &[u8],
+        peer: SocketAddr,
+        local: SocketAddr,
+    ) -> Vec<u8> {
         self.served.fetch_add(1, Ordering::Relaxed);
-        Some(Answer { nonce, peer: plain(peer), local: plain(local) }.line(&self.identity))
+        let answer = Answer { nonce: request.nonce, peer: plain(peer), local: plain(local) };
+        let mut bytes = answer.line(&self.identity).into_bytes();
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    /// The answer to a datagram; none if it is no request.
+    fn answer_datagram(
+        &self,
+        datagram: &[u8],
+        peer: SocketAddr,
+        local: SocketAddr,
+    ) -> Option<Vec<u8>> {
+        let end = datagram.iter().position(|byte| *byte == b'\n')?;
+        let (line, payload) = (datagram.get(..end)?, datagram.get(end + 1..)?);
+        let request = parse_request(line)?;
+        let whole = usize::try_from(request.size).ok() == Some(payload.len());
+        whole.then(|| self.answer(request, payload, peer, local))
     }
 }
 
@@ -281,14 +303,17 @@ async fn serve_one(
     desk: &Desk,
 ) -> Option<()> {
     match lines.next().await.ok()? {
-        Next::Line(line) => lines.send(&desk.answer(&line, peer, local)?).await.ok(),
+        Next::Line(line) => {
+            let request = parse_request(&line)?;
+            let payload = lines.take(usize::try_from(request.size).ok()?).await.ok()??;
+            lines.send(&desk.answer(request, &payload, peer, local)).await.ok()
+        }
         Next::TooLong(_) | Next::Ended(_) => None,
     }
 }
 
 async fn answer_all(socket: Shared<UdpSocket>, address: SocketAddr, desk: Arc<Desk>) {
-    // One byte more than a line may have, so that a longer datagram shows.
-    let mut room = [0u8; LINE_LIMIT + 1];
+    let mut room = vec![0u8; DATAGRAM_LIMIT];
     loop {
         let received =
             std::future::poll_fn(|cx| socket.poll(|socket| poll_datagram(socket, cx, &mut room)))
@@ -302,15 +327,12 @@ async fn answer_all(socket: Shared<UdpSocket>, address: SocketAddr, desk: Arc<De
             }
         };
         let datagram = room.get(..length).unwrap_or_default();
-        let Some(line) =
-            datagram.strip_suffix(b"\n").and_then(|line| desk.answer(line, peer, address))
-        else {
+        let Some(answer) = desk.answer_datagram(datagram, peer, address) else {
             continue;
         };
-        let sent = std::future::poll_fn(|cx| {
-            socket.poll(|socket| socket.poll_send_to(cx, line.as_bytes(), peer))
-        })
-        .await;
+        let sent =
+            std::future::poll_fn(|cx| socket.poll(|socket| socket.poll_send_to(cx, &answer, peer)))
+                .await;
         // An answer that cannot be sent is lost, as datagrams may be.
         if sent.is_none() {
             return;

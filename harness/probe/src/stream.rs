@@ -54,8 +54,19 @@ impl Lines {
         }
     }
 
-    /// Sends all of `text`.
-    pub(crate) async fn send(&mut self, text: &str) -> io::Result<()> {
-        self.stream.write_all(text.as_bytes()).await
+    /// Waits for so many bytes; none if the peer ends the connection before.
+    pub(crate) async fn take(&mut self, count: usize) -> io::Result<Option<Vec<u8>>> {
+        while self.buffer.len() < count {
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Ok(None);
+            }
+        }
+        let rest = self.buffer.split_off(count);
+        Ok(Some(std::mem::replace(&mut self.buffer, rest)))
+    }
+
+    /// Sends all of `bytes`.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await
     }
 }

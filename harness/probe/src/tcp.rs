@@ -17,7 +17,7 @@ use crate::errors::{
     ErrorQueue, Queued, TOUCHSTONE, broke, errno_of, failed, foreign, meaning_of_cause,
     next_queued, set_error_queue,
 };
-use crate::line::{Answer, Nonce, request};
+use crate::line::{Answer, Nonce, Request};
 use crate::stream::{Lines, Next};
 
 /// An accepted connection on which a server can be asked again and again.
@@ -53,9 +53,19 @@ pub async fn connect_tcp(
 ///
 /// `Dropped` means that no answer came, whether or not the connection was accepted.
 pub async fn ask_tcp(fd: OwnedFd, to: SocketAddr, wait: Duration) -> Observation {
+    echo_tcp(fd, to, 0, wait).await
+}
+
+/// Asks as [`ask_tcp`] does, with `size` bytes that the server has to send back.
+///
+/// An ordinary question comes first on the connection, and the retransmissions up to its answer
+/// are counted; those of many bytes are how TCP finds its speed.
+/// Bytes that come back changed break the probe; a connection that ends before all of them came
+/// is `Reset`.
+pub async fn echo_tcp(fd: OwnedFd, to: SocketAddr, size: u32, wait: Duration) -> Observation {
     let attempt = async {
         match connect(fd, to).await {
-            Ok(mut connection) => connection.exchange().await,
+            Ok(mut connection) => connection.echo(size).await,
             Err(seen) => seen,
         }
     };
@@ -70,13 +80,25 @@ impl Connection {
     /// usable: its late answer is never taken for that of another. A connection that the other
     /// side has ended, orderly or not, is `Reset`.
     pub async fn ask(&mut self, wait: Duration) -> Observation {
-        timeout(wait, self.exchange()).await.unwrap_or(Observation::Saw(Outcome::Dropped))
+        timeout(wait, self.exchange(0)).await.unwrap_or(Observation::Saw(Outcome::Dropped))
     }
 
-    async fn exchange(&mut self) -> Observation {
-        let nonce = Nonce::fresh();
+    async fn echo(&mut self, size: u32) -> Observation {
+        let first = self.exchange(0).await;
+        if size == 0 || !matches!(first, Observation::Saw(Outcome::Reached { .. })) {
+            return first;
+        }
+        match self.exchange(size).await {
+            Observation::Saw(Outcome::Reached { .. }) => first,
+            other @ (Observation::Saw(_) | Observation::ProbeBroke(_)) => other,
+        }
+    }
+
+    async fn exchange(&mut self, size: u32) -> Observation {
+        let request = Request::fresh(size);
+        let nonce = request.nonce;
         self.open.insert(nonce);
-        if let Err(error) = self.lines.send(&request(nonce)).await {
+        if let Err(error) = self.lines.send(&request.bytes()).await {
             return failed("send to", self.to, &error, None);
         }
         loop {
@@ -97,7 +119,12 @@ impl Connection {
                 return foreign(self.to, TOUCHSTONE, &line);
             }
             if answer.nonce == nonce {
-                return self.reached(&answer);
+                return match self.lines.take(usize::try_from(size).unwrap_or(usize::MAX)).await {
+                    Ok(Some(payload)) if payload == request.payload() => self.reached(&answer),
+                    Ok(Some(_)) => broke("read from", self.to, "the bytes came back changed"),
+                    Ok(None) => Observation::Saw(Outcome::Reset),
+                    Err(error) => failed("read from", self.to, &error, None),
+                };
             }
         }
     }

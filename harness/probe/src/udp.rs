@@ -17,7 +17,7 @@ use crate::errors::{
     ErrorQueue, Queued, TOUCHSTONE, broke, failed, foreign, meaning_of_cause, meaning_of_errno,
     next_queued, set_error_queue,
 };
-use crate::line::{Answer, LINE_LIMIT, Nonce, parse_request, request};
+use crate::line::{Answer, DATAGRAM_LIMIT, Nonce, Request, parse_request};
 
 /// How often sending is tried when the socket still holds an error of an earlier datagram.
 const SEND_TRIES: usize = 3;
@@ -33,8 +33,15 @@ pub struct UdpFlow {
 ///
 /// One datagram is sent, never a second one. Only an answer from `to` itself is heard.
 pub async fn ask_udp(fd: OwnedFd, to: SocketAddr, wait: Duration) -> Observation {
+    echo_udp(fd, to, 0, wait).await
+}
+
+/// Asks as [`ask_udp`] does, with `size` bytes in the datagram that the server has to send back.
+///
+/// Bytes that come back changed break the probe.
+pub async fn echo_udp(fd: OwnedFd, to: SocketAddr, size: u32, wait: Duration) -> Observation {
     match UdpFlow::open(fd, to) {
-        Ok(mut flow) => flow.ask(wait).await,
+        Ok(mut flow) => flow.ask_with(size, wait).await,
         Err(seen) => seen,
     }
 }
@@ -70,12 +77,17 @@ impl UdpFlow {
     ///
     /// Late answers to earlier questions, and ICMP errors about them, are passed over.
     pub async fn ask(&mut self, wait: Duration) -> Observation {
-        timeout(wait, self.exchange()).await.unwrap_or(Observation::Saw(Outcome::Dropped))
+        self.ask_with(0, wait).await
     }
 
-    async fn exchange(&mut self) -> Observation {
-        let nonce = Nonce::fresh();
-        if let Err(errno) = self.send(&request(nonce)) {
+    async fn ask_with(&mut self, size: u32, wait: Duration) -> Observation {
+        timeout(wait, self.exchange(size)).await.unwrap_or(Observation::Saw(Outcome::Dropped))
+    }
+
+    async fn exchange(&mut self, size: u32) -> Observation {
+        let request = Request::fresh(size);
+        let nonce = request.nonce;
+        if let Err(errno) = self.send(&request.bytes()) {
             return failed("send to", self.to, &errno.into(), None);
         }
         loop {
@@ -85,7 +97,10 @@ impl UdpFlow {
             };
             match heard {
                 Heard::Datagram(datagram) => match answer_of(&datagram) {
-                    Some(answer) if answer.nonce == nonce => {
+                    Some((answer, payload)) if answer.nonce == nonce => {
+                        if payload != request.payload() {
+                            return broke("read from", self.to, "the bytes came back changed");
+                        }
                         return Observation::Saw(Outcome::Reached {
                             endpoint: answer.local,
                             source: answer.peer.ip(),
@@ -114,10 +129,10 @@ impl UdpFlow {
     ///
     /// An error that an earlier datagram left behind is reported by the next send, which then
     /// sends nothing: hence more than one try.
-    fn send(&self, text: &str) -> Result<(), Errno> {
+    fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
         let mut tries = 1;
         loop {
-            match send(self.socket.as_raw_fd(), text.as_bytes(), MsgFlags::MSG_DONTWAIT) {
+            match send(self.socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT) {
                 Ok(_) => return Ok(()),
                 Err(errno) if tries == SEND_TRIES || !may_be_left_behind(errno) => {
                     return Err(errno);
@@ -146,9 +161,12 @@ impl UdpFlow {
 }
 
 fn receive(socket: &UdpSocket) -> io::Result<Heard> {
-    let mut datagram = [0u8; LINE_LIMIT + 1];
+    let mut datagram = vec![0u8; DATAGRAM_LIMIT];
     match recv(socket.as_raw_fd(), &mut datagram, MsgFlags::MSG_DONTWAIT) {
-        Ok(length) => Ok(Heard::Datagram(datagram.get(..length).unwrap_or(&datagram).to_vec())),
+        Ok(length) => {
+            datagram.truncate(length);
+            Ok(Heard::Datagram(datagram))
+        }
         Err(Errno::EAGAIN) => Err(io::ErrorKind::WouldBlock.into()),
         Err(errno) => Ok(Heard::Errno(errno)),
     }
@@ -162,14 +180,18 @@ fn unless_it_would_block<T>(tried: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-fn answer_of(datagram: &[u8]) -> Option<Answer> {
-    Answer::parse(datagram.strip_suffix(b"\n")?)
+/// An answer, and the bytes that came back with it.
+fn answer_of(datagram: &[u8]) -> Option<(Answer, &[u8])> {
+    let end = datagram.iter().position(|byte| *byte == b'\n')?;
+    Some((Answer::parse(datagram.get(..end)?)?, datagram.get(end + 1..)?))
 }
 
 /// Whether an ICMP error is about the datagram with this nonce; one that quotes too little to
 /// tell is taken to be.
 fn concerns(queued: &Queued, nonce: Nonce) -> bool {
-    queued.quoted.strip_suffix(b"\n").and_then(parse_request).is_none_or(|quoted| quoted == nonce)
+    let end = queued.quoted.iter().position(|byte| *byte == b'\n');
+    let quoted = end.and_then(|end| queued.quoted.get(..end)).and_then(parse_request);
+    quoted.is_none_or(|quoted| quoted.nonce == nonce)
 }
 
 /// A send that the client's own node refuses (EPERM) has met the rules and must not be repeated.

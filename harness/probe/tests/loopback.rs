@@ -8,9 +8,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 use touchstone_probe::{
-    Server, ServerError, UdpFlow, ask_tcp, ask_udp, connect_tcp, get_http, open_tcp, open_udp,
+    Server, ServerError, UdpFlow, ask_tcp, ask_udp, connect_tcp, echo_tcp, echo_udp, get_http,
+    open_tcp, open_udp,
 };
-use touchstone_spec::{Observation, Outcome, Refusal};
+use touchstone_spec::{Asked, Look, Observation, Outcome, Refusal};
 
 /// For answers that must come.
 const WAIT: Duration = Duration::from_secs(20);
@@ -385,6 +386,39 @@ async fn a_datagram_that_is_no_request_is_ignored() {
 }
 
 #[tokio::test]
+async fn many_bytes_come_back() {
+    let server = Server::bind_tcp(any_v4(), "web-1".to_owned()).expect("a server");
+    let fd = open_tcp(server.address(), None).expect("a socket");
+    let seen = echo_tcp(fd, server.address(), 1_000_000, WAIT).await;
+    assert_eq!(seen, reached(server.address()));
+    let server = Server::bind_udp(any_v6(), "web-1".to_owned()).expect("a server");
+    let fd = open_udp(server.address(), Some(server.address().ip())).expect("a socket");
+    let seen = echo_udp(fd, server.address(), 20_000, WAIT).await;
+    assert_eq!(seen, reached(server.address()));
+}
+
+fn path(path: &str) -> Asked {
+    Asked { path: path.to_owned(), looks: Vec::new() }
+}
+
+#[tokio::test]
+async fn parts_of_an_answer() {
+    let (listener, to) = listener().await;
+    peer(listener, move |mut stream, _| async move {
+        let answer = "HTTP/1.1 200 OK\r\nX-Weight: 2\r\nContent-Length: 7\r\n\r\n{\"a\":1}";
+        stream.write_all(answer.as_bytes()).await.expect("write");
+    });
+    let looks = vec![
+        Look::Header("x-weight".to_owned()),
+        Look::Json("a".to_owned()),
+        Look::Json("b".to_owned()),
+    ];
+    let fd = open_tcp(to, None).expect("a socket");
+    let seen = get_http(fd, to, &Asked { path: "/".to_owned(), looks }, WAIT).await;
+    assert_eq!(text(seen), "http 200: header x-weight is \"2\", json a is \"1\"");
+}
+
+#[tokio::test]
 async fn health_checks() {
     for (status, body, want) in [
         ("200 OK", r#"{"localEndpoints":2}"#, "http 200 (2 local endpoints)"),
@@ -401,7 +435,7 @@ async fn health_checks() {
             let _ = stream.read_u8().await;
         });
         let fd = open_tcp(to, None).expect("a socket");
-        assert_eq!(text(get_http(fd, to, "/healthz", WAIT).await), want);
+        assert_eq!(text(get_http(fd, to, &path("/healthz"), WAIT).await), want);
     }
 }
 
@@ -409,17 +443,17 @@ async fn health_checks() {
 async fn health_checks_that_go_wrong() {
     let (_deaf, to) = deaf_tcp(any_v4());
     let fd = open_tcp(to, None).expect("a socket");
-    assert_eq!(text(get_http(fd, to, "/", WAIT).await), "refused (reset)");
+    assert_eq!(text(get_http(fd, to, &path("/"), WAIT).await), "refused (reset)");
 
     let fd = open_tcp(to, None).expect("a socket");
     assert_eq!(
-        text(get_http(fd, to, "/a b", WAIT).await),
+        text(get_http(fd, to, &path("/a b"), WAIT).await),
         format!("failed to ask {to}: \"/a b\" is not a path")
     );
 
     let server = Server::bind_tcp(any_v4(), "web-1".to_owned()).expect("a server");
     let fd = open_tcp(server.address(), None).expect("a socket");
-    assert_eq!(text(get_http(fd, server.address(), "/", WAIT).await), "reset");
+    assert_eq!(text(get_http(fd, server.address(), &path("/"), WAIT).await), "reset");
 
     let (listener, to) = listener().await;
     peer(listener, |mut stream, _| async move {
@@ -427,7 +461,7 @@ async fn health_checks_that_go_wrong() {
     });
     let fd = open_tcp(to, None).expect("a socket");
     assert_eq!(
-        text(get_http(fd, to, "/", WAIT).await),
+        text(get_http(fd, to, &path("/"), WAIT).await),
         format!("{to} answered \"SSH-2.0\": not an HTTP server")
     );
 }

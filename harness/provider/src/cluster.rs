@@ -12,7 +12,7 @@ use touchstone_spec::{
 };
 
 /// Trouble with a cluster: of the harness, the lab or the API, never a verdict on a proxy.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{act}: {why}")]
 pub struct ClusterError {
     /// What was being done, with its object.
@@ -89,7 +89,8 @@ pub trait Provider: Send + Sync {
     /// Its name: `lab`, `sim`.
     fn name(&self) -> &'static str;
 
-    /// Starts a cluster and waits until a canary Service answers on every node and family.
+    /// Starts a cluster. Changes may be made when this returns; what its proxies do may be judged
+    /// when [`Cluster::ready`] returns.
     ///
     /// # Errors
     /// When the cluster cannot be had, with the remedy.
@@ -102,6 +103,13 @@ pub type Servers = Box<dyn Any + Send>;
 /// A running cluster.
 #[async_trait]
 pub trait Cluster: Send + Sync {
+    /// Waits until a canary Service answers on every node and family; gives the milliseconds that
+    /// each part of the wait took. A proxy that calls itself healthy may not have seen a Service.
+    ///
+    /// # Errors
+    /// When it does not answer in time, with the proxies' last lines.
+    async fn ready(&self) -> Result<BTreeMap<String, u64>, ClusterError>;
+
     /// What it says of itself.
     fn facts(&self) -> &ClusterFacts;
 
@@ -142,6 +150,13 @@ pub trait Cluster: Send + Sync {
     /// cluster cannot list rules at all.
     async fn mentions(&self, addresses: &BTreeSet<IpAddr>)
     -> Option<BTreeMap<String, Vec<String>>>;
+
+    /// UDP flows to any of these addresses that nodes go on sending to an endpoint, by node; none
+    /// where the cluster cannot list flows.
+    async fn udp_flows(
+        &self,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Option<BTreeMap<String, Vec<String>>>;
 
     /// Checks the cluster's own network past any proxy, host to host.
     ///

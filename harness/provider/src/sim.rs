@@ -75,6 +75,9 @@ impl Provider for Sim {
                 })
                 .collect(),
             proxy: facts.proxy.clone(),
+            network: facts.network.clone(),
+            outside: facts.outside.clone(),
+            balancer: facts.balancer.clone(),
             ..World::default()
         };
         let (_tell, notices) = mpsc::unbounded_channel();
@@ -117,7 +120,8 @@ impl State {
         let node = touchstone_model::entry(&world, flow).map(|node| node.name.clone());
         // The name server of the simulation answers for itself; the way to it is the proxy's.
         let through = touchstone_model::entry(&world, flow).is_some_and(|node| {
-            flow.question.is_some() || !touchstone_model::claim(&world, flow, node).is_empty()
+            flow.question.is_some()
+                || !touchstone_model::claim(&world, flow, node, &self.features).is_empty()
         });
         let expectation = touchstone_model::expect(&world, flow, &self.features);
         drop(world);
@@ -148,9 +152,11 @@ impl State {
                 };
                 Outcome::Reached { endpoint: *endpoint, source, resent: 0 }
             }
-            Allowed::Http { status, local_endpoints } => {
-                Outcome::Http { status: *status, local_endpoints: Some(*local_endpoints) }
-            }
+            Allowed::Http { status, local_endpoints, shows: _ } => Outcome::Http {
+                status: *status,
+                local_endpoints: Some(*local_endpoints),
+                shown: BTreeMap::new(),
+            },
             Allowed::Refused => Outcome::Refused(Refusal::Reset),
             Allowed::Dropped if self.defect == Some(Defect::RefusesInsteadOfDrops) => {
                 Outcome::Refused(Refusal::Reset)
@@ -168,6 +174,10 @@ impl State {
 
 #[async_trait]
 impl Cluster for SimCluster {
+    async fn ready(&self) -> Result<BTreeMap<String, u64>, ClusterError> {
+        Ok(BTreeMap::new())
+    }
+
     fn facts(&self) -> &ClusterFacts {
         &self.facts
     }
@@ -185,7 +195,8 @@ impl Cluster for SimCluster {
                     .ok_or_else(|| ClusterError::new("no such node", &wish.node))?;
                 let number = used.entry(wish.node.clone()).or_insert(11);
                 *number += 1;
-                Ok(PodFacts::planned(&wish.node, index as u16 + 1, *number))
+                let pod = PodFacts::planned(&wish.node, index as u16 + 1, *number);
+                Ok(pod.within(&self.facts.network))
             })
             .collect()
     }
@@ -216,6 +227,13 @@ impl Cluster for SimCluster {
     }
 
     async fn mentions(
+        &self,
+        _addresses: &BTreeSet<IpAddr>,
+    ) -> Option<BTreeMap<String, Vec<String>>> {
+        None
+    }
+
+    async fn udp_flows(
         &self,
         _addresses: &BTreeSet<IpAddr>,
     ) -> Option<BTreeMap<String, Vec<String>>> {

@@ -5,6 +5,9 @@ use touchstone_spec::{Level, Verdict};
 use crate::{CaseResult, Report};
 
 /// What the process that ran the plan says at its end.
+///
+/// `touchstone spec --uncovered`, which runs nothing, ends with 1 as well when a `must` has
+/// neither a case nor a reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ExitCode {
     /// The plan is complete, and nothing counts against a subject.

@@ -36,5 +36,8 @@ pub use model::{
     MatrixCell, ProxyExit, Quantiles, Recorded, Report, RunFacts, Settling, StepResult,
     SubjectTotals,
 };
+pub use table::legend_of as verdict_legend;
 pub use terminal::{Colour, TerminalOptions, terminal};
+pub use words::cell as counts_cell;
+pub use wrap::wrap;
 pub use write::{ReportError, write_all};

@@ -50,7 +50,12 @@ pub(crate) fn sums(report: &Report) -> Vec<Row> {
 
 /// What the signs in use mean; a sign and its word are not broken apart.
 pub(crate) fn legend(report: &Report) -> String {
-    let all = sum(report);
+    legend_of(&sum(report))
+}
+
+/// What the signs of some verdicts mean.
+#[must_use]
+pub fn legend_of(all: &Counts) -> String {
     let used = Verdict::ALL.into_iter().filter(|verdict| all.contains_key(verdict));
     let parts: Vec<String> =
         used.map(|verdict| format!("{}\u{a0}{verdict}", sign(verdict))).collect();

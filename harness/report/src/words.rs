@@ -34,8 +34,9 @@ pub(crate) fn sign(verdict: Verdict) -> char {
     }
 }
 
-/// Counts as a cell of the matrix: `10 ✓ 2 ✗`.
-pub(crate) fn cell(counts: &Counts) -> String {
+/// Counts as a cell of a matrix: `10 ✓ 2 ✗`.
+#[must_use]
+pub fn cell(counts: &Counts) -> String {
     let parts: Vec<String> = Verdict::ALL
         .iter()
         .filter_map(|verdict| counts.get(verdict).map(|n| format!("{n} {}", sign(*verdict))))

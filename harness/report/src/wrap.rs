@@ -11,7 +11,8 @@ pub(crate) fn columns(text: &str) -> usize {
 ///
 /// The text must be clean: without control characters. A character wider than `width` gets a
 /// line of its own.
-pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+#[must_use]
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(1);
     let mut lines = Vec::new();
     let mut rest = text;

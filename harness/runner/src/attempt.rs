@@ -6,15 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 use touchstone_case::{Allocator, Book, CaseError, Script, Variant, compile};
-use touchstone_provider::{ClusterError, Servers};
+use touchstone_provider::{Broken, ClusterError, Servers};
 use touchstone_record::{Ended, Event, Failure};
 use touchstone_spec::{Change, Family, PodFacts, Verdict};
 use touchstone_verdict::{CaseFacts, Listed, decide};
 
+use crate::clearing::Clearing;
 use crate::emit::Emitter;
 use crate::evidence::{Whose, failures, record};
 use crate::markers::{Marker, marker};
 use crate::run::Person;
+use crate::shown::Shown;
 use crate::step::{Ground, StepOutcome, removal, run_step};
 
 /// What an attempt is about.
@@ -30,6 +32,7 @@ pub(crate) struct Attempt<'a> {
     pub(crate) person: &'a dyn Person,
     /// Where the addresses of its Services are kept, to look for their rules in the end.
     pub(crate) frontends: &'a Mutex<BTreeSet<IpAddr>>,
+    pub(crate) clearing: &'a Clearing,
 }
 
 /// What keeps an attempt from its verdict.
@@ -65,7 +68,13 @@ impl Attempt<'_> {
         {
             gathered.doubts.push(format!("the cluster's own network: {why}"));
         }
-        if let Some(broken) = cluster.broken() {
+        let of_the_proxy = match &trouble {
+            Some(Trouble::Cluster(error)) if error.proxy => {
+                Some(Broken { why: error.to_string(), proxy: true })
+            }
+            Some(Trouble::Cluster(_) | Trouble::Case(_) | Trouble::Book(_)) | None => None,
+        };
+        if let Some(broken) = cluster.broken().or(of_the_proxy) {
             trouble = None;
             if broken.proxy {
                 gathered.doubts.push(broken.why);
@@ -187,6 +196,7 @@ impl Attempt<'_> {
             });
         };
         let mut before = None;
+        let mut shown = Shown::default();
         for (number, (step, marker)) in (1..).zip(script.steps.iter().zip(markers)) {
             let whose = Whose {
                 subject: self.subject,
@@ -195,7 +205,8 @@ impl Attempt<'_> {
                 step: number,
                 began: millis(began),
             };
-            let outcome = run_step(self.ground, before, step, marker, &waiting).await?;
+            let outcome = run_step(self.ground, before, step, marker, &shown, &waiting).await?;
+            shown.remember(&outcome.cells);
             self.tell(&whose, &outcome);
             gathered.take(&outcome);
             gathered
@@ -225,10 +236,8 @@ impl Attempt<'_> {
     }
 
     async fn clear(&self, script: &Script, markers: &[Marker]) -> Result<(), ClusterError> {
-        for change in removal(&script.steps, markers) {
-            self.ground.cluster.change(&change).await?;
-        }
-        Ok(())
+        let changes = removal(&script.steps, markers);
+        self.clearing.take(changes, self.ground.cluster.as_ref()).await
     }
 }
 

@@ -13,6 +13,7 @@ use touchstone_spec::{
 use touchstone_verdict::{CellTally, Wrong};
 
 use crate::sampling::{ChoiceKey, Sampling, choice};
+use crate::shown::Shown;
 
 /// How long silence must last to count as such, and how long a first look waits.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -44,6 +45,8 @@ pub(crate) struct Cell {
     pub(crate) node: Option<String>,
     /// Whether an answer of before the change would be wrong now.
     pub(crate) changed: bool,
+    /// Whether a proxy that does not know its node's zone yet would answer differently.
+    pub(crate) needs_zone: bool,
     /// Samples that judge it.
     pub(crate) wanted: u64,
     /// What was seen since it was last wrong.
@@ -63,6 +66,10 @@ impl Cell {
         Cell {
             node: entry(&worlds.after, &flow).map(|node| node.name.clone()),
             changed: before.allowed != expectation.allowed,
+            needs_zone: worlds
+                .zoneless
+                .as_ref()
+                .is_some_and(|world| expect(world, &flow, features).allowed != expectation.allowed),
             line: None,
             pin: None,
             tally: CellTally::default(),
@@ -116,8 +123,8 @@ pub(crate) struct Worlds {
     /// Worlds that a proxy may see in between, since objects of different kinds reach it in any
     /// order.
     between: Vec<World>,
-    /// Whether nothing of the case existed before.
-    first: bool,
+    /// In a first step, the world as a proxy sees it that does not know its node's zone yet.
+    zoneless: Option<World>,
 }
 
 /// Above this number of changes only their prefixes and suffixes are taken as in-between worlds.
@@ -129,6 +136,9 @@ impl Worlds {
         let before = before.cloned().unwrap_or_else(|| World {
             nodes: step.world.nodes.clone(),
             proxy: step.world.proxy.clone(),
+            network: step.world.network.clone(),
+            outside: step.world.outside.clone(),
+            balancer: step.world.balancer.clone(),
             ..World::default()
         });
         let n = step.changes.len();
@@ -156,12 +166,13 @@ impl Worlds {
                 world
             })
             .collect();
-        Worlds { before, after: step.world.clone(), between, first }
+        let zoneless = first.then(|| without_zones(&step.world));
+        Worlds { before, after: step.world.clone(), between, zoneless }
     }
 
     /// Whether nothing of the case existed before.
     pub(crate) fn is_first(&self) -> bool {
-        self.first
+        self.zoneless.is_some()
     }
 
     /// Whether an answer is right before, after or between the changes: only its time is wrong.
@@ -175,7 +186,7 @@ impl Worlds {
             Outcome::Dropped | Outcome::Unhandled | Outcome::Reached { resent: 1.., .. } => true,
             // A name server reads the API by itself; what it says meanwhile is no proxy's doing.
             Outcome::Answered(_) => true,
-            Outcome::Refused(_) | Outcome::Unreachable | Outcome::Reset if self.first => true,
+            Outcome::Refused(_) | Outcome::Unreachable | Outcome::Reset if self.is_first() => true,
             Outcome::Refused(_)
             | Outcome::Unreachable
             | Outcome::Reset
@@ -183,9 +194,28 @@ impl Worlds {
             | Outcome::Reached { .. } => [&self.before, &self.after]
                 .into_iter()
                 .chain(&self.between)
-                .any(|world| expect(world, flow, features).admits(outcome)),
+                .chain(&self.zoneless)
+                .map(|world| expect(world, flow, features))
+                .any(|answer| answer.admits(outcome) || between_silence(&answer, outcome)),
         }
     }
+}
+
+/// Whether a refusal may stand where some moment of the change has silence: rules of several
+/// tables change one after the other (adjudication 0024).
+fn between_silence(answer: &Expectation, outcome: &Outcome) -> bool {
+    let refused = matches!(outcome, Outcome::Refused(_) | Outcome::Unreachable | Outcome::Reset);
+    let silent = |kind: &OutcomeKind| matches!(kind, OutcomeKind::Dropped | OutcomeKind::Unhandled);
+    refused && answer.kinds().iter().any(silent)
+}
+
+/// What a proxy sees that knows the first Services of a cluster and not yet its own Node.
+fn without_zones(world: &World) -> World {
+    let mut world = world.clone();
+    for node in &mut world.nodes {
+        node.zone = None;
+    }
+    world
 }
 
 /// Every cell of a step.
@@ -194,12 +224,14 @@ pub(crate) fn cells(
     worlds: &Worlds,
     features: &Features,
     sampling: Sampling,
+    shown: &Shown,
     dns: Option<&DnsFacts>,
 ) -> Vec<Cell> {
     let mut cells = Vec::new();
     for row in &step.rows {
         let mut cell = Cell::new(row.flow.clone(), Role::Pinned, worlds, features);
         cell.line = Some(row.line);
+        shown.expect(&row.flow, &row.pin, &mut cell.expectation);
         cell.pin = Some(row.pin.clone());
         cells.push(cell);
     }
@@ -250,6 +282,8 @@ fn name_controls(cells: &[Cell], dns: Option<&DnsFacts>) -> Vec<Flow> {
                     protocol: Protocol::Udp,
                     frontend: FrontendKind::Name,
                     question: Some(question.clone()),
+                    size: 0,
+                    http: None,
                     text: format!("control: {} asks {to} for {}", client.place, question.name),
                 });
             }
@@ -268,6 +302,7 @@ fn controls(cells: &[Cell]) -> Vec<Flow> {
             let known = controls.iter().any(|known| {
                 known.to == *endpoint
                     && known.protocol == cell.flow.protocol
+                    && known.size == cell.flow.size
                     && known.client.place == client.place
             });
             // A pod that calls its own address never leaves its namespace: no control.
@@ -279,6 +314,8 @@ fn controls(cells: &[Cell]) -> Vec<Flow> {
                     protocol: cell.flow.protocol,
                     frontend: FrontendKind::Direct,
                     question: None,
+                    size: cell.flow.size,
+                    http: None,
                     text: format!("control: {} → {endpoint}", client.place),
                 });
             }

@@ -37,7 +37,9 @@ pub(crate) async fn failures(
     wrong.sort_by_key(|cell| (cell.line.is_none(), cell.line));
     for cell in wrong {
         let mut failure = failure(whose, cell, outcome, names);
-        if let (true, Some(node)) = (failures.len() < WITH_RULES, &cell.node) {
+        // Rules say nothing about what a proxy tells of itself.
+        let ruled = failures.len() < WITH_RULES && cell.flow.frontend != FrontendKind::Page;
+        if let (true, Some(node)) = (ruled, &cell.node) {
             failure.rules = cluster.rules(node, &needles(cell)).await;
         }
         failures.push(failure);
@@ -194,8 +196,24 @@ fn allowed(cell: &Cell, names: &Names) -> Vec<String> {
                 named(names, *endpoint),
                 list(sources.iter().map(ToString::to_string))
             ),
-            Allowed::Http { status, local_endpoints } => {
-                format!("http {status} ({local_endpoints} local endpoints)")
+            Allowed::Http { status, local_endpoints, shows } => {
+                let mut line = match cell.flow.frontend {
+                    FrontendKind::Page => format!("http {status}"),
+                    FrontendKind::ClusterIp
+                    | FrontendKind::NodePort
+                    | FrontendKind::ExternalIp
+                    | FrontendKind::LoadBalancer
+                    | FrontendKind::HealthCheck
+                    | FrontendKind::Direct
+                    | FrontendKind::Name
+                    | FrontendKind::Address => {
+                        format!("http {status} ({local_endpoints} local endpoints)")
+                    }
+                };
+                for (part, wanted) in shows {
+                    line.push_str(&format!(", {part} {wanted}"));
+                }
+                line
             }
             Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => allowed.kind().to_string(),
             Allowed::Answered(answer) => answer.to_string(),
@@ -260,6 +278,7 @@ fn needles(cell: &Cell) -> Vec<String> {
         | FrontendKind::LoadBalancer
         | FrontendKind::Direct
         | FrontendKind::Name
+        | FrontendKind::Page
         | FrontendKind::Address => {
             needles.insert(cell.flow.to.ip().to_string());
         }

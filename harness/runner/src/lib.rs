@@ -5,16 +5,19 @@
 
 mod attempt;
 mod cells;
+mod clearing;
 mod emit;
 mod evidence;
+mod leftovers;
 mod markers;
 mod pace;
 mod plan;
 mod run;
 mod sampling;
+mod shown;
 mod step;
 mod traffic;
 
 pub use emit::Emitter;
-pub use plan::{PROXY_STAYS_UP, RULES_GO, planned};
+pub use plan::{FLOWS_GO, PROXY_STAYS_UP, RULES_GO, planned};
 pub use run::{Person, RunSubject, Settings, run};

@@ -88,6 +88,8 @@ pub(crate) fn marker(
                 protocol: Protocol::Tcp,
                 frontend: FrontendKind::ClusterIp,
                 question: None,
+                size: 0,
+                http: None,
                 text: format!("pod@{} → marker of step {step}", node.name),
             })
         }));

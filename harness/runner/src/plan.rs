@@ -12,7 +12,10 @@ pub const PROXY_STAYS_UP: &str = "lifecycle/proxy-stays-up";
 /// The case that every run has: when all Services are gone, so are their rules.
 pub const RULES_GO: &str = "lifecycle/rules-go-with-services";
 
-/// The plan's cells as the log records them, the run's own case last.
+/// The case that every run has: when all Services are gone, so are the UDP flows to them.
+pub const FLOWS_GO: &str = "lifecycle/udp-flows-go-with-services";
+
+/// The plan's cells as the log records them, the run's own cases last.
 #[must_use]
 pub fn planned(variants: &[Variant]) -> Vec<PlannedCase> {
     let mut plan: Vec<PlannedCase> = variants
@@ -34,6 +37,11 @@ pub fn planned(variants: &[Variant]) -> Vec<PlannedCase> {
             RULES_GO,
             Level::Should,
             "after the last case no rule speaks of an address that its Services had",
+        ));
+        plan.push(of_the_run(
+            FLOWS_GO,
+            Level::Should,
+            "after the last case no UDP flow is translated to an address that its Services had",
         ));
     }
     plan
@@ -60,9 +68,7 @@ pub(crate) fn excuse(
     if let Some(feature) = lacking {
         return Some(Excuse::LacksFeature(feature));
     }
-    variant
-        .lab_needs()
-        .iter()
-        .find(|need| !provided.contains(*need))
-        .map(|need| Excuse::HostLacks(need.clone()))
+    let of_host = variant.host_needs().into_iter().map(str::to_owned);
+    let mut needs = variant.lab_needs().into_iter().chain(of_host);
+    needs.find(|need| !provided.contains(need)).map(Excuse::HostLacks)
 }

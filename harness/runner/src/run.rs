@@ -6,20 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Instant;
 use touchstone_case::{Allocator, Variant};
 use touchstone_provider::{Cluster, ClusterError, ClusterRequest, Notice, Provider};
 use touchstone_record::{Ended, Event, ExitByDesign, Failure, SubjectRecord};
-use touchstone_spec::{ClusterShape, Excuse, Family, Features, Verdict};
+use touchstone_spec::{ClusterShape, Family, Features, Verdict};
 
 use crate::attempt::Attempt;
+use crate::clearing::Clearing;
 use crate::emit::Emitter;
-use crate::pace::pace;
-use crate::plan::{PROXY_STAYS_UP, RULES_GO, excuse};
+use crate::leftovers::Leftovers;
+use crate::plan::{PROXY_STAYS_UP, excuse};
 use crate::sampling::Sampling;
-use crate::step::Ground;
+use crate::step::{Ground, Ready};
 
 /// Endpoint ports per family on a shared cluster at a time.
 ///
@@ -31,10 +32,6 @@ const SHARED_ENDPOINT_PORTS: usize = 56;
 const SHARED_CLUSTERS: usize = 2;
 /// Clusters that live side by side with the shared one.
 const CLUSTERS_BESIDE: usize = 2;
-/// How long rules of Services that are gone may stay.
-const RULES_LIMIT: Duration = Duration::from_secs(15);
-/// Between two looks at them.
-const RULES_INTERVAL: Duration = Duration::from_millis(200);
 /// Times that a shared cluster is started anew after its proxy ended unexpectedly.
 const NEW_CLUSTERS: usize = 2;
 
@@ -47,7 +44,8 @@ pub struct RunSubject {
     pub features: Arc<Features>,
     /// What supplies its clusters.
     pub provider: Arc<dyn Provider>,
-    /// What the provider can do beyond any cluster, by the names that cases use in `needs: lab`.
+    /// What the provider can do beyond any cluster, by the names that cases use in `needs: lab`,
+    /// and what the machine has for `needs: network`, by the words of `NETWORK_NEEDS`.
     pub provided: BTreeSet<String>,
     /// Reasons of its known failures, by variant.
     pub known: BTreeMap<String, String>,
@@ -95,7 +93,7 @@ pub async fn run(
             exits: Arc::default(),
             clusters: Arc::default(),
             spent: Arc::default(),
-            rules: Arc::default(),
+            leftovers: Leftovers::default(),
         };
         let run = Arc::new(run);
         Arc::clone(&run).all(variants).await;
@@ -118,26 +116,21 @@ struct SubjectRun {
     clusters: Arc<Mutex<usize>>,
     /// CPU time of the proxies of closed clusters.
     spent: Arc<Mutex<Duration>>,
-    rules: Arc<Mutex<Rules>>,
-}
-
-/// What became of the rules of Services that are gone.
-#[derive(Default)]
-struct Rules {
-    looked: bool,
-    left: Vec<String>,
+    leftovers: Leftovers,
 }
 
 /// A cluster of the run and what listens to it.
 struct Live {
     name: String,
     cluster: Arc<dyn Cluster>,
+    ready: Ready,
     ground: Ground,
     allocator: Allocator,
     listener: JoinHandle<()>,
     running: Mutex<BTreeSet<String>>,
     /// Addresses that Services of its cases had.
     frontends: Mutex<BTreeSet<IpAddr>>,
+    clearing: Clearing,
 }
 
 /// A proxy that did not stay up, or with which no cluster became ready.
@@ -175,15 +168,16 @@ impl SubjectRun {
             let run = Arc::clone(&self);
             let beside = Arc::clone(&beside);
             tasks.spawn(async move {
-                // The largest shared cluster starts at once, others when there is room.
-                let _room = if batch.alone { Some(beside.acquire_owned().await) } else { None };
+                // Shared clusters with plain settings start at once, others when there is room.
+                let waits = batch.alone || !batch.shape.is_plain();
+                let _room = if waits { Some(beside.acquire_owned().await) } else { None };
                 run.batch(batch).await;
             });
         }
         while tasks.join_next().await.is_some() {}
         if !variants.is_empty() && !self.emitter.has_failed() {
             self.judge_exits();
-            self.judge_rules();
+            self.judge_leftovers();
         }
     }
 
@@ -202,13 +196,22 @@ impl SubjectRun {
                     break;
                 }
             };
-            again.extend(self.side_by_side(&live, &mut queue).await);
+            let in_flight = self.side_by_side(&live, &mut queue).await;
+            if let Err(error) = live.ready.clone().await {
+                self.give_up(&mut queue, &error);
+                self.close(&live).await;
+                break;
+            }
+            again.extend(in_flight);
             if !batch.alone && queue.is_empty() {
                 self.settings.person.before_close(live.cluster.how_to_join()).await;
             }
+            let cleared = live.clearing.finish(live.cluster.as_ref()).await;
             last = live.cluster.broken();
-            if last.is_none() {
-                self.look_for_rules(&live).await;
+            if let Err(error) = cleared {
+                self.emitter.emit(Event::HarnessError { message: error.to_string() });
+            } else if last.is_none() {
+                self.look_for_leftovers(&live).await;
             }
             self.close(&live).await;
         }
@@ -247,6 +250,9 @@ impl SubjectRun {
                 queue.push_front(variant);
                 break;
             }
+            if queue.is_empty() {
+                live.clearing.nobody_waits();
+            }
             let run = Arc::clone(self);
             let live = Arc::clone(live);
             tasks.spawn(async move {
@@ -272,6 +278,7 @@ impl SubjectRun {
     /// A second attempt of a case that was in flight when the proxy ended, on its own cluster.
     async fn repeat(self: &Arc<Self>, shape: &ClusterShape, variant: Variant) {
         match self.open(shape, true).await {
+            // The attempt waits for the cluster to be ready.
             Ok(live) => {
                 self.attempt(&live, &variant, 2).await;
                 self.close(&live).await;
@@ -309,6 +316,7 @@ impl SubjectRun {
             emitter: &self.emitter,
             person: self.settings.person.as_ref(),
             frontends: &live.frontends,
+            clearing: &live.clearing,
         };
         let ended = Ended { beside, ..attempt.run().await };
         live.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
@@ -330,14 +338,27 @@ impl SubjectRun {
             .emit(Event::ClusterStarting { cluster: name.clone(), subject: self.id().to_owned() });
         let request = ClusterRequest { name: name.clone(), shape: shape.clone() };
         let started = self.subject.provider.start(&request).await?;
-        self.emitter.emit(Event::ClusterReady {
-            cluster: name.clone(),
-            subject: self.id().to_owned(),
-            took: started.took,
-            configuration: started.configuration,
-            remarks: started.remarks,
-        });
         let cluster: Arc<dyn Cluster> = Arc::from(started.cluster);
+        let ready = {
+            let (cluster, emitter) = (Arc::clone(&cluster), self.emitter.clone());
+            let (name, subject) = (name.clone(), self.id().to_owned());
+            let (mut took, configuration) = (started.took, started.configuration);
+            async move {
+                took.extend(cluster.ready().await?);
+                emitter.emit(Event::ClusterReady {
+                    cluster: name,
+                    subject,
+                    took,
+                    configuration,
+                    remarks: started.remarks,
+                });
+                Ok(())
+            }
+            .boxed()
+            .shared()
+        };
+        // Driven by itself, so that it ends also where no case waits for it.
+        tokio::spawn(ready.clone());
         let listener = tokio::spawn(listen(
             name.clone(),
             started.notices,
@@ -351,12 +372,15 @@ impl SubjectRun {
                 Arc::clone(&self.subject.features),
                 self.sampling,
                 alone,
+                ready.clone(),
             ),
+            ready,
             name,
             cluster,
             listener,
             running: Mutex::default(),
             frontends: Mutex::default(),
+            clearing: Clearing::default(),
         })
     }
 
@@ -367,31 +391,12 @@ impl SubjectRun {
         self.emitter.emit(Event::ClusterClosed { cluster: live.name.clone(), remarks });
     }
 
-    /// Waits until no rule speaks of an address of a Service that is gone; what is left in the end
-    /// is kept as evidence.
-    async fn look_for_rules(&self, live: &Live) {
+    /// Looks for what the cluster's Services have left behind.
+    async fn look_for_leftovers(&self, live: &Live) {
         let frontends =
             std::mem::take(&mut *live.frontends.lock().unwrap_or_else(PoisonError::into_inner));
-        let began = Instant::now();
-        loop {
-            let Some(left) = live.cluster.mentions(&frontends).await else { return };
-            if self.take_rules(&live.name, left, began.elapsed() > RULES_LIMIT) {
-                return;
-            }
-            pace(RULES_INTERVAL).await;
-        }
-    }
-
-    /// Takes what one look at the rules found; true when no further look is needed.
-    fn take_rules(&self, cluster: &str, left: BTreeMap<String, Vec<String>>, last: bool) -> bool {
-        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        rules.looked = true;
-        if last {
-            for (node, lines) in &left {
-                rules.left.extend(lines.iter().map(|line| format!("{cluster}, {node}: {line}")));
-            }
-        }
-        last || left.is_empty()
+        let features = &self.subject.features;
+        self.leftovers.look(&live.name, live.cluster.as_ref(), features, &frontends).await;
     }
 
     /// Ends every case of a queue for which no cluster could be had.
@@ -430,33 +435,14 @@ impl SubjectRun {
         self.emitter.emit(Event::CaseEnded(Ended { failures, ..ended }));
     }
 
-    /// The case that every run has: when all Services are gone, so are their rules.
-    fn judge_rules(&self) {
-        let rules = std::mem::take(&mut *self.rules.lock().unwrap_or_else(PoisonError::into_inner));
-        let (verdict, note) = match (rules.looked, rules.left.is_empty()) {
-            (false, _) => (Verdict::Unsupported, None),
-            (true, true) => (Verdict::Pass, None),
-            (true, false) => (Verdict::Fail, None),
-        };
-        let excuse = (!rules.looked).then(|| Excuse::HostLacks("a listing of rules".to_owned()));
-        let failures = if rules.left.is_empty() {
-            vec![]
-        } else {
-            vec![Failure {
-                step: 0,
-                at_ms: 0,
-                flow: "the proxy's rules".to_owned(),
-                line: None,
-                allowed: vec!["no rule for an address whose Service is gone".to_owned()],
-                because: vec![],
-                seen: vec![format!("{} rules are left", rules.left.len())],
-                phase: None,
-                rules: rules.left,
-                evidence: vec![],
-            }]
-        };
-        let ended = self.ended(RULES_GO, 1, verdict, note);
-        self.emitter.emit(Event::CaseEnded(Ended { failures, excuse, ..ended }));
+    /// The cases that every run has: nothing stays of Services that are gone.
+    fn judge_leftovers(&self) {
+        let features = &self.subject.features;
+        for ended in
+            self.leftovers.judge(features, |case, verdict| self.ended(case, 1, verdict, None))
+        {
+            self.emitter.emit(Event::CaseEnded(ended));
+        }
     }
 
     fn ended(&self, case: &str, attempt: u32, verdict: Verdict, note: Option<String>) -> Ended {

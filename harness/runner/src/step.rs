@@ -6,28 +6,35 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, Shared, join_all};
 use tokio::sync::Semaphore;
 use touchstone_case::{ScriptStep, Spread};
 use touchstone_provider::{Cluster, ClusterError};
 use touchstone_record::StepTimes;
-use touchstone_spec::{Change, Expectation, Features, Observation};
+use touchstone_spec::{Change, Expectation, Features, Observation, Outcome};
 use touchstone_verdict::{CellJudgement, CellTally, Wrong, even_share_slack, judge_one};
 
 use crate::cells::{Cell, Role, Worlds, cells, marker_cells};
 use crate::markers::Marker;
 use crate::pace::{HOLD, POLL, POLL_ALONE, pace};
 use crate::sampling::{ChoiceKey, Sampling};
+use crate::shown::Shown;
 use crate::traffic::{Stream, TrafficResult};
 
 /// Probes in flight at a time on one cluster that expect an answer.
 const BUSY: usize = 24;
 /// Probes in flight at a time on one cluster that expect silence: they cost nothing but time.
 const SILENT: usize = 256;
+/// Probes in flight at a time on one cluster that send many bytes: more would fill the queues of
+/// the lab's own links and sockets.
+const BULKY: usize = 2;
 /// Samples with which settling looks at a cell before it is judged.
 const GLANCES: u64 = 1;
 /// Connections per endpoint of a cell whose spread is judged.
 const SPREAD_SAMPLES: u64 = 200;
+
+/// When a cluster's proxies may be judged; all cases on it wait for the same.
+pub(crate) type Ready = Shared<BoxFuture<'static, Result<(), ClusterError>>>;
 
 /// What a step runs on.
 #[derive(Clone)]
@@ -36,8 +43,10 @@ pub(crate) struct Ground {
     pub(crate) features: Arc<Features>,
     pub(crate) sampling: Sampling,
     pub(crate) alone: bool,
+    ready: Ready,
     busy: Arc<Semaphore>,
     silent: Arc<Semaphore>,
+    bulky: Arc<Semaphore>,
 }
 
 impl Ground {
@@ -46,20 +55,24 @@ impl Ground {
         features: Arc<Features>,
         sampling: Sampling,
         alone: bool,
+        ready: Ready,
     ) -> Ground {
         Ground {
+            ready,
             cluster,
             features,
             sampling,
             alone,
             busy: Arc::new(Semaphore::new(BUSY)),
             silent: Arc::new(Semaphore::new(SILENT)),
+            bulky: Arc::new(Semaphore::new(BULKY)),
         }
     }
 
     async fn probe(&self, cell: &Cell, wait: Duration) -> Observation {
         let room = if cell.patience() > Cell::glance() { &self.busy } else { &self.silent };
         // The semaphores are never closed.
+        let _bulky = if cell.flow.size > 0 { Some(self.bulky.acquire().await) } else { None };
         let _permit = room.acquire().await;
         self.cluster.probe(&cell.flow, wait).await
     }
@@ -85,6 +98,7 @@ pub(crate) async fn run_step(
     before: Option<&ScriptStep>,
     step: &ScriptStep,
     marker: &Marker,
+    shown: &Shown,
     waiting: &(dyn Fn(String) + Send + Sync),
 ) -> Result<StepOutcome, ClusterError> {
     let worlds = Worlds::around(before.map(|step| &step.world), step);
@@ -93,23 +107,32 @@ pub(crate) async fn run_step(
         marked.after.apply(change);
     }
     let dns = ground.cluster.facts().dns.clone();
-    let mut all = cells(step, &worlds, &ground.features, ground.sampling, dns.as_ref());
+    let mut all = cells(step, &worlds, &ground.features, ground.sampling, shown, dns.as_ref());
     let judged_from = all.len();
     all.extend(marker_cells(&marker.flows, &marked, &ground.features));
 
     let stream = match &step.traffic {
-        Some(traffic) => Some(Stream::start(ground, traffic).await),
+        Some(traffic) => Some(Stream::start(ground, traffic, &worlds).await),
         None => None,
     };
     waiting("the changes to be made".into());
-    let began = Instant::now();
+    let mut began = Instant::now();
     for change in step.changes.iter().chain(&marker.changes) {
         ground.cluster.change(change).await?;
+    }
+    // The first cases of a cluster make their worlds while its proxies start, so that the proxies'
+    // first sync carries them; how long that takes says nothing about a change.
+    let early = ground.ready.peek().is_none();
+    if early {
+        waiting("the cluster to be ready".into());
+        ground.ready.clone().await?;
+        began = Instant::now();
     }
     let mut run = Run {
         ground,
         worlds: &worlds,
         cells: all,
+        early,
         began,
         within: step.within,
         probes: 0,
@@ -120,15 +143,17 @@ pub(crate) async fn run_step(
     let polled = began.elapsed();
     waiting("every cell to agree".into());
     let settled = run.glance().await;
+    let settled_at = Instant::now();
     if settled {
         ground.cluster.sabotage().await?;
         waiting("every cell to be judged".into());
         run.judge().await;
         if run.wrong().is_empty() {
             waiting("agreement to hold".into());
-            run.hold(step.hold).await;
+            run.hold(settled_at + step.hold).await;
         }
     }
+    run.ask_controls_again().await;
     let traffic = match stream {
         Some(stream) => Some(stream.finish(&worlds).await),
         None => None,
@@ -141,6 +166,8 @@ struct Run<'a> {
     ground: &'a Ground,
     worlds: &'a Worlds,
     cells: Vec<Cell>,
+    /// Whether the changes were made before the cluster was ready.
+    early: bool,
     began: Instant,
     within: Duration,
     probes: u64,
@@ -236,7 +263,10 @@ impl Run<'_> {
 
     /// Looks at every cell until each agrees; true when all did in time.
     async fn glance(&mut self) -> bool {
-        let mut pending: Vec<usize> = (0..self.cells.len()).collect();
+        // Silence that was there before cannot show that a change has arrived, and takes long.
+        let mut pending: Vec<usize> = (0..self.cells.len())
+            .filter(|i| self.cells[*i].changed || self.cells[*i].patience() > Cell::glance())
+            .collect();
         self.look_anew(&pending);
         loop {
             let round: Vec<(usize, u64)> = pending.iter().map(|i| (*i, self.glances(*i))).collect();
@@ -271,11 +301,15 @@ impl Run<'_> {
         }
     }
 
-    /// Cells whose answer of before would be wrong now are looked at as often as when they are
+    /// Cells whose answer of before, or without a zone, would be wrong now are looked at as often as when they are
     /// judged, since a proxy that is late with one endpoint must not be taken for settled.
     fn glances(&self, index: usize) -> u64 {
         let cell = &self.cells[index];
-        if cell.changed && !self.worlds.is_first() { cell.wanted } else { GLANCES.min(cell.wanted) }
+        if (cell.changed && !self.worlds.is_first()) || cell.needs_zone {
+            cell.wanted
+        } else {
+            GLANCES.min(cell.wanted)
+        }
     }
 
     fn is_right(&self, index: usize) -> bool {
@@ -336,9 +370,8 @@ impl Run<'_> {
         }
     }
 
-    /// Looks at every pinned cell again and again for some time.
-    async fn hold(&mut self, hold: Duration) {
-        let end = Instant::now() + hold;
+    /// Looks at every pinned cell again and again, for the last time when `until` has come.
+    async fn hold(&mut self, until: Instant) {
         let pinned: Vec<(usize, u64)> = self
             .cells
             .iter()
@@ -346,14 +379,46 @@ impl Run<'_> {
             .filter(|(_, cell)| cell.role == Role::Pinned)
             .map(|(i, _)| (i, 1))
             .collect();
-        while Instant::now() < end && self.wrong().is_empty() {
-            pace(HOLD).await;
+        let mut last = false;
+        while !last && self.wrong().is_empty() {
+            last = Instant::now() >= until;
+            if !last {
+                pace(HOLD).await;
+            }
             for (index, saw) in self.round(&pinned, Cell::patience).await {
                 self.strict(index, saw);
                 let cell = &mut self.cells[index];
                 if let CellJudgement::Wrong(wrong) = cell.tally.judge(&membership(cell), 0) {
                     cell.wrong.get_or_insert(wrong);
                 }
+            }
+        }
+    }
+
+    /// Asks the controls of cells that are wrong by nothing but loss as often as those cells were
+    /// asked: where the network itself loses packets, nothing can be said about the proxy.
+    async fn ask_controls_again(&mut self) {
+        let mut again: BTreeMap<usize, u64> = BTreeMap::new();
+        let lost = |cell: &&Cell| cell.is_judged() && cell.wrong.as_ref().is_some_and(is_loss);
+        for cell in self.cells.iter().filter(lost) {
+            let endpoints = cell.expectation.endpoints();
+            for (index, control) in self.cells.iter().enumerate() {
+                let past_the_proxy = control.role == Role::Control
+                    && control.flow.client.place == cell.flow.client.place
+                    && control.flow.protocol == cell.flow.protocol
+                    && endpoints.contains(&control.flow.to);
+                if past_the_proxy {
+                    let samples = again.entry(index).or_default();
+                    *samples = cell.tally.samples().max(*samples);
+                }
+            }
+        }
+        let again: Vec<(usize, u64)> = again.into_iter().collect();
+        for (index, saw) in self.round(&again, Cell::patience).await {
+            self.strict(index, saw);
+            let cell = &mut self.cells[index];
+            if let CellJudgement::Wrong(wrong) = cell.tally.judge(&membership(cell), 0) {
+                cell.wrong.get_or_insert(wrong);
             }
         }
     }
@@ -417,7 +482,8 @@ impl Run<'_> {
     fn times(&self, polled: Duration, settled: bool) -> StepTimes {
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let mut nodes: BTreeMap<String, (Option<u64>, Option<u64>)> = BTreeMap::new();
-        for cell in self.cells.iter().filter(|cell| cell.is_judged() && cell.changed) {
+        let measured = |cell: &&Cell| !self.early && cell.is_judged() && cell.changed;
+        for cell in self.cells.iter().filter(measured) {
             let Some(node) = &cell.node else { continue };
             let times = nodes.entry(node.clone()).or_default();
             times.0 = times.0.max(cell.first_right);
@@ -426,7 +492,7 @@ impl Run<'_> {
         StepTimes {
             first_right: nodes.values().filter_map(|(right, _)| *right).max(),
             last_wrong: self.cells.iter().filter_map(|cell| cell.last_wrong).max(),
-            settled: settled.then(|| millis(polled)),
+            settled: (settled && !self.early).then(|| millis(polled)),
             ended: self.now(),
             harness: self.now().saturating_sub(millis(polled)),
             nodes,
@@ -438,6 +504,14 @@ impl Run<'_> {
 /// What every single answer of a cell must be; whether all endpoints were seen is judged apart.
 fn membership(cell: &Cell) -> Expectation {
     Expectation { cover: false, ..cell.expectation.clone() }
+}
+
+/// Whether nothing but missing or late answers is wrong.
+fn is_loss(wrong: &Wrong) -> bool {
+    match wrong {
+        Wrong::Outcome(Outcome::Dropped) | Wrong::Resent(_) => true,
+        Wrong::Outcome(_) | Wrong::NeverSeen(_) | Wrong::Moved(_) | Wrong::Uneven(_) => false,
+    }
 }
 
 /// Whether a cell's row asks for an even spread.
@@ -465,7 +539,7 @@ pub(crate) fn removal(steps: &[ScriptStep], markers: &[Marker]) -> Vec<Change> {
                 let meta = &service.metadata;
                 services.insert((meta.namespace.clone(), meta.name.clone()));
             }
-            Change::ApplySlice(slice) => {
+            Change::ApplySlice(slice) | Change::ApplyRawSlice(slice) => {
                 let meta = &slice.metadata;
                 slices.insert((meta.namespace.clone(), meta.name.clone()));
             }
@@ -475,7 +549,7 @@ pub(crate) fn removal(steps: &[ScriptStep], markers: &[Marker]) -> Vec<Change> {
             Change::DeleteSlice { namespace, name } => {
                 slices.remove(&(namespace.clone(), name.clone()));
             }
-            Change::SetZone { .. } | Change::Proxy { .. } => {}
+            Change::SetZone { .. } | Change::Proxy { .. } | Change::ReloadFirewall { .. } => {}
         }
     }
     services

@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 use touchstone_case::{Keep, Traffic};
 use touchstone_model::expect;
 use touchstone_provider::Cluster;
-use touchstone_spec::{Features, Flow, Observation, Outcome, Protocol};
+use touchstone_spec::{Features, Flow, FrontendKind, Observation, Outcome, Protocol};
 
 use crate::cells::Worlds;
 use crate::step::Ground;
@@ -33,6 +33,8 @@ pub(crate) struct Stream {
     stop: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<()>>,
     seen: Arc<Mutex<Seen>>,
+    /// What a flow past the proxy met meanwhile.
+    control: Arc<Mutex<Seen>>,
 }
 
 #[derive(Default)]
@@ -61,13 +63,13 @@ pub(crate) struct TrafficResult {
 
 impl Stream {
     /// Starts the traffic and waits until its first attempts are under way.
-    pub(crate) async fn start(ground: &Ground, traffic: &Traffic) -> Stream {
+    pub(crate) async fn start(ground: &Ground, traffic: &Traffic, worlds: &Worlds) -> Stream {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::new(Mutex::new(Seen::default()));
         let began = Instant::now();
         let flows = traffic.flows.len().max(1) as u32;
-        let interval = Duration::from_secs(1) * flows / traffic.per_second.max(1);
-        let tasks = traffic
+        let interval = traffic.every;
+        let mut tasks: Vec<JoinHandle<()>> = traffic
             .flows
             .iter()
             .enumerate()
@@ -87,14 +89,29 @@ impl Stream {
                 }
             })
             .collect();
+        let control = Arc::new(Mutex::new(Seen::default()));
+        if let Some(flow) = past_the_proxy(traffic, worlds, &ground.features) {
+            let sender = Sender {
+                cluster: Arc::clone(&ground.cluster),
+                number: 0,
+                flow,
+                interval,
+                stop: Arc::clone(&stop),
+                seen: Arc::clone(&control),
+                began,
+            };
+            tasks.push(tokio::spawn(sender.send_anew()));
+        }
         let stream = Stream {
+            control,
             traffic: traffic.clone(),
             features: Arc::clone(&ground.features),
             stop,
             tasks,
             seen,
         };
-        let mut tick = tokio::time::interval(interval.max(Duration::from_millis(5)));
+        let look = interval.clamp(Duration::from_millis(5), Duration::from_millis(200));
+        let mut tick = tokio::time::interval(look);
         while stream.lock().started < WARM_UP * flows && began.elapsed() < WARM_UP_LIMIT {
             tick.tick().await;
         }
@@ -118,6 +135,7 @@ impl Stream {
 
     fn judge(&self, attempts: &[(usize, Observation, Duration)], worlds: &Worlds) -> TrafficResult {
         let mut lost: BTreeMap<String, u64> = BTreeMap::new();
+        let budget = u64::from(self.traffic.budget);
         let mut strange: BTreeMap<String, u64> = BTreeMap::new();
         let mut broken = None;
         let mut last: BTreeMap<usize, (&Observation, Duration)> = BTreeMap::new();
@@ -138,6 +156,9 @@ impl Stream {
         let count = |counts: &BTreeMap<String, u64>| -> Vec<String> {
             counts.iter().map(|(what, n)| format!("{n} × {what}")).collect()
         };
+        if lost.values().sum::<u64>() > budget {
+            broken = broken.or_else(|| self.control_lost());
+        }
         if attempts.is_empty() {
             broken.get_or_insert_with(|| "no attempt was made".to_owned());
         }
@@ -146,12 +167,24 @@ impl Stream {
             line: self.traffic.line,
             sent: attempts.len() as u64,
             lost: lost.values().sum(),
-            budget: u64::from(self.traffic.budget),
+            budget,
             strange: count(&strange),
             losses: count(&lost),
             stuck: self.stuck(&last, worlds),
             broken,
         }
+    }
+
+    /// That a flow past the proxy lost packets too, if it did.
+    fn control_lost(&self) -> Option<String> {
+        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = control.attempts.len();
+        let lost = |saw: &Observation| match saw {
+            Observation::Saw(outcome) => is_loss(outcome),
+            Observation::ProbeBroke(_) => true,
+        };
+        let lost = control.attempts.iter().filter(|(_, saw, _)| lost(saw)).count();
+        (lost > 0).then(|| format!("{lost} of {all} attempts past the proxy were lost too"))
     }
 
     /// Whether an answer is allowed at some moment of the change. An established connection may
@@ -181,6 +214,23 @@ impl Stream {
         }
         stuck
     }
+}
+
+/// A flow from the first client of the traffic straight to an endpoint that it may reach before
+/// and after the change, if there is one.
+fn past_the_proxy(traffic: &Traffic, worlds: &Worlds, features: &Features) -> Option<Flow> {
+    let flow = traffic.flows.first()?;
+    let before = expect(&worlds.before, flow, features).endpoints();
+    let after = expect(&worlds.after, flow, features).endpoints();
+    let mut stable = before.intersection(&after).filter(|it| it.ip() != flow.client.address);
+    let to = *stable.next()?;
+    Some(Flow {
+        via: None,
+        to,
+        frontend: FrontendKind::Direct,
+        text: format!("control: {} → {to}", flow.client.place),
+        ..flow.clone()
+    })
 }
 
 struct Sender {

@@ -34,6 +34,8 @@ pub enum Change {
     },
     /// Create or replace an EndpointSlice.
     ApplySlice(EndpointSlice),
+    /// The same as it is, past the API server's defaulting and validation.
+    ApplyRawSlice(EndpointSlice),
     /// Delete an EndpointSlice.
     DeleteSlice {
         /// Namespace.
@@ -54,6 +56,11 @@ pub enum Change {
         node: String,
         /// What.
         action: ProxyAction,
+    },
+    /// Whoever owns the other rules of a node's firewall takes them away and loads them again.
+    ReloadFirewall {
+        /// Node.
+        node: String,
     },
 }
 

@@ -1,12 +1,13 @@
 //! What a case asks of a cluster, and what a cluster says of itself.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{DnsFacts, Family, NetworkWish, ProxySettings, ProxyWish};
+use crate::{DnsFacts, Family, NetworkWish, Page, ProxySettings, ProxyWish};
 
 /// What a case asks of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -52,6 +53,12 @@ impl ClusterShape {
             && self.dns == other.dns
     }
 
+    /// Whether it asks for no settings of proxies or network.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.proxy == ProxyWish::default() && self.network == NetworkWish::default()
+    }
+
     /// Names of the nodes, in order.
     #[must_use]
     pub fn node_names(&self) -> Vec<String> {
@@ -80,6 +87,8 @@ pub struct ClusterFacts {
     pub outside: Vec<ClientFacts>,
     /// How the proxies are configured.
     pub proxy: ProxySettings,
+    /// Ranges that hold every pod, one per family.
+    pub pod_cidrs: Vec<IpNet>,
     /// Ranges from which cluster IPs are taken, one per family.
     pub service_cidrs: Vec<IpNet>,
     /// Ranges of load-balancer addresses that the provider carries, one per family.
@@ -90,6 +99,18 @@ pub struct ClusterFacts {
     pub node_ports: (u16, u16),
     /// Its name server, if it has one.
     pub dns: Option<DnsFacts>,
+    /// What the network around the proxies is like.
+    #[serde(default)]
+    pub network: NetworkWish,
+    /// The load balancer that has addresses of its own, where there is one.
+    #[serde(default)]
+    pub balancer: Option<ClientFacts>,
+    /// A host on the nodes' own segment, where one joins them: it asks who has a Service's address.
+    #[serde(default)]
+    pub neighbour: Option<ClientFacts>,
+    /// What the proxies call the way in which they forward, where they have a name for it.
+    #[serde(default)]
+    pub mode: Option<String>,
 }
 
 impl ClusterFacts {
@@ -112,8 +133,13 @@ pub struct NodeFacts {
     pub zone: Option<String>,
     /// Every address; the first of each family is its InternalIP.
     pub addresses: Vec<IpAddr>,
+    /// The pod ranges of its Node object, one per family.
+    pub pod_cidrs: Vec<IpNet>,
     /// The client pod that stands on it for all cases.
     pub client: PodFacts,
+    /// Where its proxy serves pages about itself, as the node itself reaches them.
+    #[serde(default)]
+    pub pages: BTreeMap<Page, String>,
 }
 
 /// A pod.

@@ -1,12 +1,12 @@
 //! The set of outcomes the API allows for a flow, plus coverage duty.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NameAnswer, Outcome, OutcomeKind, Refusal};
+use crate::{Condition, NameAnswer, Outcome, OutcomeKind, Refusal};
 
 /// One allowed outcome.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub enum Allowed {
         status: u16,
         /// Number of local endpoints it must tell.
         local_endpoints: u64,
+        /// What parts of the answer must be, by their names.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        shows: BTreeMap<String, Condition>,
     },
     /// Refused at once, in any manner.
     Refused,
@@ -46,9 +49,15 @@ impl Allowed {
                 Outcome::Reached { endpoint: at, source, .. },
             ) => endpoint == at && sources.contains(source),
             (
-                Allowed::Http { status, local_endpoints },
-                Outcome::Http { status: got, local_endpoints: told },
-            ) => status == got && told.is_none_or(|told| told == *local_endpoints),
+                Allowed::Http { status, local_endpoints, shows },
+                Outcome::Http { status: got, local_endpoints: told, shown },
+            ) => {
+                status == got
+                    && told.is_none_or(|told| told == *local_endpoints)
+                    && shows
+                        .iter()
+                        .all(|(part, wanted)| wanted.admits(shown.get(part).map(String::as_str)))
+            }
             // A node whose own rules drop its packet is told so by the kernel (EPERM), for UDP at
             // least: from there a drop cannot be told from a refusal.
             (Allowed::Refused, Outcome::Refused(_))

@@ -54,6 +54,14 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         promise: "drops packets to addresses of the Service range that no Service has",
     },
     KnownFeature {
+        name: "hairpin-without-node-name",
+        promise: "lets a pod reach itself through a Service whose slice does not name the pod's node",
+    },
+    KnownFeature {
+        name: "headless-label-hides-services",
+        promise: "leaves Services alone that have a cluster IP and the label for headless ones",
+    },
+    KnownFeature {
         name: "rejects-external-from-node",
         promise: "refuses a node's own connections to external addresses of a Service without endpoints",
     },
@@ -69,14 +77,157 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         name: "cluster-ips-from-outside",
         promise: "serves packets to cluster IPs that enter a node from outside the cluster",
     },
-    KnownFeature { name: "localhost-node-ports", promise: "serves IPv4 node ports on 127.0.0.1" },
+    KnownFeature {
+        name: "localhost-node-ports",
+        promise: "serves IPv4 node ports on 127.0.0.0/8, unless told otherwise",
+    },
+    KnownFeature {
+        name: "no-localhost-node-ports",
+        promise: "leaves node ports on IPv4 loopback addresses alone",
+    },
+    KnownFeature {
+        name: "no-ipv6-localhost-node-ports",
+        promise: "leaves node ports on the IPv6 loopback address alone",
+    },
+    KnownFeature {
+        name: "localhost-node-ports-switch",
+        promise: "can be told whether node ports answer on loopback addresses",
+    },
     KnownFeature {
         name: "node-ports-on-all-addresses",
-        promise: "serves node ports on every address of a node",
+        promise: "serves node ports on every address of a node, unless told otherwise",
+    },
+    KnownFeature {
+        name: "node-ports-on-primary-addresses",
+        promise: "serves node ports on nothing but the addresses in the Node object, unless told otherwise",
+    },
+    KnownFeature {
+        name: "node-port-addresses",
+        promise: "can be told by ranges which addresses accept node ports",
+    },
+    KnownFeature {
+        name: "node-port-addresses-primary",
+        promise: "can be told to serve node ports on the addresses in the Node object only",
+    },
+    KnownFeature {
+        name: "node-port-address-words",
+        promise: "takes the words primary, localhost and all beside ranges of node-port addresses",
+    },
+    KnownFeature {
+        name: "node-port-addresses-limit-drops",
+        promise: "drops packets to node ports on no address that does not accept node ports",
+    },
+    KnownFeature {
+        name: "node-port-addresses-limit-health-checks",
+        promise: "answers health checks on no address that does not accept node ports",
+    },
+    KnownFeature {
+        name: "detect-local-cluster-cidr",
+        promise: "can tell pods by the ranges of all pods",
+    },
+    KnownFeature {
+        name: "detect-local-node-cidr",
+        promise: "can tell pods by the pod ranges of the own Node object",
+    },
+    KnownFeature {
+        name: "detect-local-bridge",
+        promise: "can tell pods by the one link by which their packets arrive",
+    },
+    KnownFeature {
+        name: "detect-local-interface-prefix",
+        promise: "can tell pods by the beginning of the name of the link by which packets arrive",
+    },
+    KnownFeature {
+        name: "detect-local-none",
+        promise: "can do without telling pods from other clients",
+    },
+    KnownFeature {
+        name: "masquerade-all",
+        promise: "can be told to masquerade all traffic to cluster IPs",
+    },
+    KnownFeature {
+        name: "sync-periods",
+        promise: "can be told the longest and the shortest time between two syncs",
+    },
+    KnownFeature {
+        name: "forwards-through-drop-policy",
+        promise: "accepts what it masquerades, and the replies to it, where iptables' FORWARD policy is DROP",
+    },
+    KnownFeature {
+        name: "opens-health-check-in-input",
+        promise: "accepts packets to health-check node ports where iptables' INPUT policy is DROP",
     },
     KnownFeature {
         name: "flushes-udp-on-service-delete",
         promise: "forgets UDP flows to the cluster IP of a deleted Service",
+    },
+    KnownFeature { name: "healthz", promise: "serves a page that says whether it is healthy" },
+    KnownFeature {
+        name: "healthz-json",
+        promise: "says in JSON since when it is up to date and whether its node takes traffic",
+    },
+    KnownFeature { name: "livez", promise: "serves a page that says whether it is alive" },
+    KnownFeature { name: "proxy-mode-page", promise: "serves a page that names its mode" },
+    KnownFeature { name: "metrics", promise: "serves metrics in the text format of Prometheus" },
+    KnownFeature {
+        name: "metrics-server-pages",
+        promise: "serves /healthz and /configz beside its metrics",
+    },
+    KnownFeature {
+        name: "metrics-on-loopback",
+        promise: "serves its metrics to its own node alone unless told otherwise",
+    },
+    KnownFeature {
+        name: "metrics-sync",
+        promise: "counts its syncs, queued changes and their times in kubeproxy_ metrics",
+    },
+    KnownFeature {
+        name: "metrics-health-pages",
+        promise: "counts the answers of its health pages in kubeproxy_ metrics",
+    },
+    KnownFeature {
+        name: "metrics-iptables-failures",
+        promise: "counts syncs of iptables rules that failed in kubeproxy_ metrics",
+    },
+    KnownFeature {
+        name: "metrics-nftables-failures",
+        promise: "counts syncs of nftables rules that failed in kubeproxy_ metrics",
+    },
+    KnownFeature {
+        name: "health-follows-sync",
+        promise: "calls itself unhealthy when a change waits for twice its sync period",
+    },
+    KnownFeature {
+        name: "metrics-partial-sync",
+        promise: "measures syncs that write only what changed apart from those that write all",
+    },
+    KnownFeature {
+        name: "health-check-body",
+        promise: "tells Service, local endpoints and its own health in the body of health checks",
+    },
+    KnownFeature {
+        name: "hairpin-without-node-name",
+        promise: "lets a pod reach itself through a Service even if its slice does not name its node",
+    },
+    KnownFeature {
+        name: "metrics-no-local-endpoints",
+        promise: "counts Services whose Local policy leaves them without endpoints on the node",
+    },
+    KnownFeature {
+        name: "metrics-network-programming",
+        promise: "measures the time from a changed endpoint to its rules",
+    },
+    KnownFeature {
+        name: "metrics-ip-family",
+        promise: "tells the address family of syncs in a label of its metrics",
+    },
+    KnownFeature {
+        name: "metrics-conntrack",
+        promise: "measures the cleaning of conntrack in kubeproxy_ metrics",
+    },
+    KnownFeature {
+        name: "metrics-iptables-rules",
+        promise: "counts its iptables rules in kubeproxy_ metrics",
     },
     KnownFeature {
         name: "restartable",

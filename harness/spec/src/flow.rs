@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Family, Protocol, Question};
+use crate::{Asked, Family, Protocol, Question};
 
 /// What kind of place a client stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -50,6 +50,8 @@ pub enum FrontendKind {
     Direct,
     /// The name server, or whatever it says a name stands for.
     Name,
+    /// A page that a proxy serves about itself.
+    Page,
     /// Any other address and port.
     Address,
 }
@@ -64,6 +66,7 @@ impl fmt::Display for FrontendKind {
             FrontendKind::HealthCheck => "healthCheck",
             FrontendKind::Direct => "endpoint",
             FrontendKind::Name => "name",
+            FrontendKind::Page => "page",
             FrontendKind::Address => "address",
         })
     }
@@ -88,8 +91,18 @@ pub struct Flow {
     /// on to an address that it names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question: Option<Question>,
+    /// Bytes that are sent and must come back; 0 for the ordinary question.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub size: u32,
+    /// What is asked where an HTTP server is expected; none for the ordinary question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<Asked>,
     /// How the flow is written in a case: `outside → web nodePort@n1`.
     pub text: String,
+}
+
+fn is_zero(size: &u32) -> bool {
+    *size == 0
 }
 
 impl Flow {
@@ -107,6 +120,8 @@ impl Flow {
             && self.to == other.to
             && self.protocol == other.protocol
             && self.question == other.question
+            && self.size == other.size
+            && self.http == other.http
     }
 }
 

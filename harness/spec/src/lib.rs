@@ -12,8 +12,11 @@ mod family;
 mod feature;
 mod flow;
 mod names;
+mod network;
 mod outcome;
+mod page;
 mod plan;
+mod proxy;
 mod settings;
 mod verdict;
 mod world;
@@ -28,10 +31,13 @@ pub use names::{
     CLUSTER_DOMAIN, DNS_PORT, DnsFacts, NDOTS, NameAnswer, NameRecord, Question, RecordType,
     SITE_NAMES, SiteName, SiteRecord,
 };
+pub use network::{BALANCER, NEIGHBOUR, NETWORK_NEEDS, SCTP_NEED};
 pub use outcome::{Observation, Outcome, OutcomeKind, Refusal};
+pub use page::{Asked, Condition, Look, Page, Selector};
+pub use proxy::{LOOPBACK_V4, LocalDetector, NodePortAddresses, ProxySettings, WishError};
 pub use settings::{
     DetectLocal, Firewall, IptablesBackend, LoadBalancers, NetworkWish, NodesJoined, PodsToNodes,
     ProxyWish,
 };
 pub use verdict::{Excuse, Level, Verdict};
-pub use world::{LocalDetector, Node, NodePortAddresses, ProxySettings, World};
+pub use world::{Node, World};

@@ -1,5 +1,6 @@
 //! What one probe saw.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -27,6 +28,9 @@ pub enum Outcome {
         status: u16,
         /// `localEndpoints` of the body, where it had one.
         local_endpoints: Option<u64>,
+        /// What was looked for and is there, by the name of the part.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        shown: BTreeMap<String, String>,
     },
     /// The attempt was refused at once.
     Refused(Refusal),
@@ -127,10 +131,16 @@ impl fmt::Display for Outcome {
                 }
                 Ok(())
             }
-            Outcome::Http { status, local_endpoints: Some(n) } => {
-                write!(f, "http {status} ({n} local endpoints)")
+            Outcome::Http { status, local_endpoints, shown } => {
+                write!(f, "http {status}")?;
+                if let Some(n) = local_endpoints {
+                    write!(f, " ({n} local endpoints)")?;
+                }
+                for (at, (part, value)) in shown.iter().enumerate() {
+                    write!(f, "{} {part} is {value:?}", if at == 0 { ":" } else { "," })?;
+                }
+                Ok(())
             }
-            Outcome::Http { status, local_endpoints: None } => write!(f, "http {status}"),
             Outcome::Refused(Refusal::Reset) => f.write_str("refused (reset)"),
             Outcome::Refused(Refusal::Icmp { kind, code, from: Some(from) }) => {
                 write!(f, "refused (icmp {kind}/{code} from {from})")

@@ -8,12 +8,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
-    ClientFacts, ClusterFacts, ClusterShape, DnsFacts, LocalDetector, NodeFacts, NodePortAddresses,
-    PodFacts, ProxySettings,
+    ClientFacts, ClusterFacts, ClusterShape, DnsFacts, NodeFacts, Page, PodFacts, ProxySettings,
 };
 
 /// Number of the pod that stands on each node as a client for all cases.
 const CLIENT_POD: u16 = 10;
+/// Where the pages of proxies are in a plan; a cluster that runs says where they really are.
+const PAGES_PORT: u16 = 1;
 
 impl ClusterFacts {
     /// The facts of a cluster of this shape by the address plan.
@@ -35,7 +36,15 @@ impl ClusterFacts {
                 Ipv4Addr::new(172, 18, i as u8, 2).into(),
                 Ipv6Addr::new(0xfd00, 0x172, 0x18, i, 0, 0, 0, 2).into(),
             ],
+            pod_cidrs: vec![
+                v4(10, 244, i as u8, 0, 24),
+                v6([0xfd00, 0x10, 0x244, i, 0, 0, 0, 0], 64),
+            ],
             client: PodFacts::planned(name, i, CLIENT_POD),
+            pages: Page::ALL
+                .into_iter()
+                .map(|page| (page, format!("http://127.0.0.1:{PAGES_PORT}/{page}")))
+                .collect(),
         });
         let outside = (1..).zip(shape.outside_names()).map(|(k, name)| ClientFacts {
             name,
@@ -45,15 +54,13 @@ impl ClusterFacts {
                 v6([0x2001, 0xdb8, 0x64, k, 0, 0, 0, 0], 64),
             ],
         });
-        ClusterFacts {
-            nodes: nodes.collect(),
+        let nodes: Vec<NodeFacts> = nodes.collect();
+        let pods = pod_cidrs();
+        let facts = ClusterFacts {
+            proxy: ProxySettings::of(&shape.proxy, &nodes, &pods, &service_cidrs),
+            pod_cidrs: pods,
+            nodes,
             outside: outside.collect(),
-            proxy: ProxySettings {
-                detector: LocalDetector::ClusterCidr(pod_cidrs()),
-                masquerade_all: false,
-                node_port_addresses: NodePortAddresses::Default,
-                service_cidrs: service_cidrs.clone(),
-            },
             dns: shape.dns.then(|| DnsFacts::planned(&names, &service_cidrs)),
             service_cidrs,
             load_balancer_cidrs: vec![
@@ -65,7 +72,12 @@ impl ClusterFacts {
                 v6([0x2001, 0xdb8, 0x19, 0, 0, 0, 0, 0], 64),
             ],
             node_ports: (30_000, 32_767),
-        }
+            mode: Some("planned".to_owned()),
+            network: shape.network.clone(),
+            balancer: None,
+            neighbour: None,
+        };
+        facts.in_its_network()
     }
 }
 
@@ -113,18 +125,18 @@ fn pod_cidrs() -> Vec<IpNet> {
     vec![v4(10, 244, 0, 0, 16), v6([0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0], 48)]
 }
 
-fn outside_addresses(k: u16, i: u16) -> Vec<IpAddr> {
+pub(crate) fn outside_addresses(k: u16, i: u16) -> Vec<IpAddr> {
     vec![
         Ipv4Addr::new(198, 51, 100, (16 * k + i) as u8).into(),
         Ipv6Addr::new(0x2001, 0xdb8, 0x64, k, 0, 0, 0, i).into(),
     ]
 }
 
-fn v4(a: u8, b: u8, c: u8, d: u8, length: u8) -> IpNet {
+pub(crate) fn v4(a: u8, b: u8, c: u8, d: u8, length: u8) -> IpNet {
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length))
 }
 
-fn v6(words: [u16; 8], length: u8) -> IpNet {
+pub(crate) fn v6(words: [u16; 8], length: u8) -> IpNet {
     let [a, b, c, d, e, f, g, h] = words;
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), length))
 }

@@ -2,11 +2,10 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{EndpointSlice, Service};
-use crate::{Change, Family};
+use crate::{Change, ClientFacts, Family, NetworkWish, ProxySettings};
 
 /// Complete API state and placement at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -19,6 +18,15 @@ pub struct World {
     pub slices: Vec<EndpointSlice>,
     /// How the proxies are configured.
     pub proxy: ProxySettings,
+    /// What the network around them is like.
+    #[serde(default)]
+    pub network: NetworkWish,
+    /// Outside clients, whose addresses a load balancer chooses among when it chooses a node.
+    #[serde(default)]
+    pub outside: Vec<ClientFacts>,
+    /// The load balancer that has addresses of its own, where there is one.
+    #[serde(default)]
+    pub balancer: Option<ClientFacts>,
 }
 
 impl World {
@@ -40,7 +48,7 @@ impl World {
             Change::DeleteService { namespace, name } => self
                 .services
                 .retain(|s| s.metadata.namespace != *namespace || s.metadata.name != *name),
-            Change::ApplySlice(slice) => {
+            Change::ApplySlice(slice) | Change::ApplyRawSlice(slice) => {
                 let same = |old: &EndpointSlice| {
                     old.metadata.namespace == slice.metadata.namespace
                         && old.metadata.name == slice.metadata.name
@@ -58,7 +66,7 @@ impl World {
                     node.zone.clone_from(zone);
                 }
             }
-            Change::Proxy { .. } => {}
+            Change::Proxy { .. } | Change::ReloadFirewall { .. } => {}
         }
     }
 
@@ -86,39 +94,4 @@ impl Node {
     pub fn internal_ip(&self, family: Family) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
     }
-}
-
-/// How the proxies of a cluster are configured, as far as it changes what clients see.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct ProxySettings {
-    /// How a proxy tells pods from other clients.
-    pub detector: LocalDetector,
-    /// Whether traffic to cluster IPs is masqueraded for everyone.
-    pub masquerade_all: bool,
-    /// Which node addresses accept node ports.
-    pub node_port_addresses: NodePortAddresses,
-    /// The cluster's Service ranges.
-    pub service_cidrs: Vec<IpNet>,
-}
-
-/// How a proxy tells pods from other clients (`detectLocalMode`).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LocalDetector {
-    /// It cannot.
-    #[default]
-    None,
-    /// Sources within these ranges are pods, wherever they run.
-    ClusterCidr(Vec<IpNet>),
-}
-
-/// Which node addresses accept node ports (`nodePortAddresses`).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NodePortAddresses {
-    /// The subject's default: at least the InternalIPs; others are the subject's choice.
-    #[default]
-    Default,
-    /// Those inside these ranges.
-    Ranges(Vec<IpNet>),
 }

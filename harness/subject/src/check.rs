@@ -22,6 +22,14 @@ const LAUNCH_NAMES: &[&str] = &[
     "node.addresses",
     "cluster_cidrs",
     "service_cidrs",
+    "proxy.node_port_addresses",
+    "proxy.detect_local",
+    "proxy.bridge_interface",
+    "proxy.interface_name_prefix",
+    "proxy.masquerade_all",
+    "proxy.localhost_node_ports",
+    "proxy.sync_period",
+    "proxy.min_sync_period",
 ];
 
 const SOURCE_NAMES: &[&str] = &["release", "arch"];
@@ -127,6 +135,8 @@ fn check_templates(text: Text<'_>, subject: &SubjectFile) -> Checked {
         .chain(lab.env.values())
         .chain(lab.files.values())
         .chain(&lab.healthz)
+        .chain(&lab.livez)
+        .chain(&lab.mode)
         .chain(&lab.metrics)
         .chain(log)
         .chain(&lab.clean_up)

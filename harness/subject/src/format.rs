@@ -172,8 +172,11 @@ pub struct FeatureClaim {
 /// How a subject runs on a node of the lab.
 ///
 /// Templates may use `program`, `release`, `mode`, `configuration`, `values.NAME`,
-/// `feature_gates`, `run_dir`, `api_server`, `node.name`, `node.addresses`, `cluster_cidrs` and
-/// `service_cidrs`.
+/// `feature_gates`, `run_dir`, `api_server`, `node.name`, `node.addresses`, `cluster_cidrs`,
+/// `service_cidrs`, and what a case asks of the proxy's configuration, each none when it asks
+/// nothing: `proxy.node_port_addresses`, `proxy.detect_local`, `proxy.bridge_interface`,
+/// `proxy.interface_name_prefix`, `proxy.masquerade_all`, `proxy.localhost_node_ports`,
+/// `proxy.sync_period` and `proxy.min_sync_period`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Lab {
@@ -188,6 +191,10 @@ pub struct Lab {
     pub files: BTreeMap<String, Template>,
     /// Address that answers 200 when the program calls itself healthy; a hint, not readiness.
     pub healthz: Option<Template>,
+    /// Address that answers 200 while the program is alive, whatever becomes of its node.
+    pub livez: Option<Template>,
+    /// Address that names its mode.
+    pub mode: Option<Template>,
     /// Address of its metrics in the Prometheus text format.
     pub metrics: Option<Template>,
     /// Where it writes its log.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use minijinja::value::{Serde, Value};
 use serde::Serialize;
+use touchstone_spec::DetectLocal;
 
 use crate::catalog::Selection;
 use crate::format::LogPlace;
@@ -26,8 +27,34 @@ pub struct NodeFacts {
     pub cluster_cidrs: Vec<IpNet>,
     /// Ranges of the cluster IPs, one for each family.
     pub service_cidrs: Vec<IpNet>,
+    /// How a case wants the proxy configured; all left out for the proxy's own defaults.
+    pub proxy: ProxyFacts,
     /// The node's own folder, where the files are written and found.
     pub run_dir: PathBuf,
+}
+
+/// Settings that a case asks for, ready to be written into a proxy's configuration.
+///
+/// Templates know them as `proxy.NAME`; what no case asks for is none.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ProxyFacts {
+    /// Ranges and words for the addresses that accept node ports.
+    pub node_port_addresses: Option<Vec<String>>,
+    /// How to tell pods: `ClusterCIDR`, `NodeCIDR`, `BridgeInterface`, `InterfaceNamePrefix`,
+    /// `None`.
+    pub detect_local: Option<DetectLocal>,
+    /// For `BridgeInterface`: the link.
+    pub bridge_interface: Option<String>,
+    /// For `InterfaceNamePrefix`: what the names of the pods' links begin with.
+    pub interface_name_prefix: Option<String>,
+    /// Whether all traffic to cluster IPs is masqueraded.
+    pub masquerade_all: Option<bool>,
+    /// Whether node ports answer on loopback addresses.
+    pub localhost_node_ports: Option<bool>,
+    /// Longest time between two syncs.
+    pub sync_period: Option<String>,
+    /// Shortest time between two syncs.
+    pub min_sync_period: Option<String>,
 }
 
 /// Everything needed to start a subject on one node.
@@ -43,6 +70,10 @@ pub struct Launch {
     pub files: Vec<LaunchFile>,
     /// Address that answers 200 when the program calls itself healthy; a hint, not readiness.
     pub healthz: Option<String>,
+    /// Address that answers 200 while the program is alive.
+    pub livez: Option<String>,
+    /// Address that names its mode.
+    pub mode: Option<String>,
     /// Address of its metrics.
     pub metrics: Option<String>,
     /// Where its log is.
@@ -110,6 +141,7 @@ struct Context<'a> {
     node: NodeContext<'a>,
     cluster_cidrs: &'a [IpNet],
     service_cidrs: &'a [IpNet],
+    proxy: &'a ProxyFacts,
 }
 
 #[derive(Serialize)]
@@ -153,6 +185,7 @@ impl Launch {
             node: NodeContext { name: &node.name, addresses: &node.addresses },
             cluster_cidrs: &node.cluster_cidrs,
             service_cidrs: &node.service_cidrs,
+            proxy: &node.proxy,
         }));
         let render = |what: &str, template: &Template| {
             template.render(&context).map_err(|err| LaunchError::Render {
@@ -197,6 +230,8 @@ impl Launch {
             env,
             files,
             healthz: one("the healthz address", &lab.healthz)?,
+            livez: one("the livez address", &lab.livez)?,
+            mode: one("the address of the mode", &lab.mode)?,
             metrics: one("the metrics address", &lab.metrics)?,
             log,
             rules,

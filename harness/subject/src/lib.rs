@@ -35,7 +35,7 @@ pub use format::{
 };
 pub use golang::{GoBuildError, GoProgram};
 pub use known::{KnownFailure, KnownFailures, known_failures_schema};
-pub use launch::{Launch, LaunchError, LaunchFile, LaunchLog, NodeFacts};
+pub use launch::{Launch, LaunchError, LaunchFile, LaunchLog, NodeFacts, ProxyFacts};
 pub use name::{ConfigurationName, ModeName, NameError, SubjectName, ValueName};
 pub use release::{Release, ReleaseError, ReleaseRange, ReleaseRangeError};
 pub use resolve::{

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use touchstone_subject::{
-    Catalog, ConfigurationName, Found, Launch, ModeName, NodeFacts, Origin, Resolved, Selection,
-    Subject, SubjectName,
+    Catalog, ConfigurationName, Found, Launch, ModeName, NodeFacts, Origin, ProxyFacts, Resolved,
+    Selection, Subject, SubjectName,
 };
+
+use touchstone_spec::DetectLocal;
 
 type Tried<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -18,11 +20,17 @@ fn facts() -> Tried<NodeFacts> {
         api_server: "http://127.0.0.1:8001".to_owned(),
         cluster_cidrs: vec!["10.1.0.0/16".parse()?, "fd00:10:1::/48".parse()?],
         service_cidrs: vec!["10.96.0.0/16".parse()?, "fd00:10:96::/112".parse()?],
+        proxy: ProxyFacts::default(),
         run_dir: PathBuf::from("/run/n1"),
     })
 }
 
 fn launch(selector: &str) -> Tried<Launch> {
+    launch_as(selector, ProxyFacts::default())
+}
+
+/// With settings that a case asks for.
+fn launch_as(selector: &str, proxy: ProxyFacts) -> Tried<Launch> {
     let selection = Catalog::bundled()?.select(&selector.parse()?)?;
     let resolved = Resolved {
         program: PathBuf::from("/bin/kube-proxy"),
@@ -31,7 +39,7 @@ fn launch(selector: &str) -> Tried<Launch> {
         release: selection.release().cloned(),
         found: Found::Given,
     };
-    Ok(Launch::render(&selection, &resolved, &facts()?)?)
+    Ok(Launch::render(&selection, &resolved, &NodeFacts { proxy, ..facts()? })?)
 }
 
 fn config(launch: &Launch) -> Option<&str> {
@@ -76,6 +84,66 @@ fn the_configuration_file_follows_the_release() -> Tried<()> {
     let fast = "nftables:\n  minSyncPeriod: 10ms\n";
     check("kube-proxy:nftables+fast@v1.30.0", "nftables", &format!("{fast}{gate}"))?;
     check("kube-proxy:iptables+fast@v1.25.4", "iptables", "iptables:\n  minSyncPeriod: 10ms\n")
+}
+
+/// The lines of the configuration file that a case's settings add (+) or take away (-).
+fn check_settings(selector: &str, proxy: ProxyFacts, want: &[&str]) -> Tried<()> {
+    let (plain, asked) = (launch(selector)?, launch_as(selector, proxy)?);
+    let lines = |launch| config(launch).unwrap_or_default().lines().collect::<Vec<_>>();
+    let (plain, asked) = (lines(&plain), lines(&asked));
+    let gone = plain.iter().filter(|line| !asked.contains(line)).map(|line| format!("-{line}"));
+    let new = asked.iter().filter(|line| !plain.contains(line)).map(|line| format!("+{line}"));
+    assert_eq!(gone.chain(new).collect::<Vec<_>>(), want, "{selector}");
+    Ok(())
+}
+
+#[test]
+fn the_configuration_file_follows_the_case() -> Tried<()> {
+    let nft = "kube-proxy:nftables@v1.37.2";
+    let none = ProxyFacts::default;
+    let detect = |mode| ProxyFacts { detect_local: Some(mode), ..none() };
+    let ranges = "-clusterCIDR: \"10.1.0.0/16,fd00:10:1::/48\"";
+    check_settings(nft, none(), &[])?;
+    check_settings(nft, detect(DetectLocal::ClusterCidr), &["+detectLocalMode: ClusterCIDR"])?;
+    check_settings(nft, detect(DetectLocal::None), &[ranges])?;
+    check_settings(nft, detect(DetectLocal::NodeCidr), &[ranges, "+detectLocalMode: NodeCIDR"])?;
+    check_settings(
+        nft,
+        ProxyFacts {
+            interface_name_prefix: Some("pod".to_owned()),
+            ..detect(DetectLocal::InterfaceNamePrefix)
+        },
+        &[
+            ranges,
+            "+detectLocalMode: InterfaceNamePrefix",
+            "+detectLocal:",
+            "+  bridgeInterface: \"\"",
+            "+  interfaceNamePrefix: \"pod\"",
+        ],
+    )?;
+    let addresses = ["primary", "::/0"].map(str::to_owned).to_vec();
+    check_settings(
+        nft,
+        ProxyFacts { node_port_addresses: Some(addresses), ..none() },
+        &["+nodePortAddresses:", "+  - \"primary\"", "+  - \"::/0\""],
+    )?;
+    check_settings(
+        "kube-proxy:iptables+fast@v1.30.0",
+        ProxyFacts {
+            masquerade_all: Some(true),
+            localhost_node_ports: Some(false),
+            sync_period: Some("5s".to_owned()),
+            min_sync_period: Some("1s".to_owned()),
+            ..none()
+        },
+        &[
+            "-  minSyncPeriod: 10ms",
+            "+  minSyncPeriod: 1s",
+            "+  syncPeriod: 5s",
+            "+  masqueradeAll: true",
+            "+  localhostNodePorts: false",
+        ],
+    )
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //!   between, so that the death of the caller reaches everything inside.
 //! - [`InitRequest`] is the other side: what that PID 1 does.
 //! - [`adopt`] takes over a descriptor that was handed down to a child.
+//! - [`switch_offloads_off`] makes a link send packets as they would be on a wire.
 //! - [`tcp_info`] reads the kernel's own account of a TCP connection.
 
 mod child;
@@ -11,6 +12,7 @@ mod contain;
 mod descriptor;
 mod forbidden;
 mod init;
+mod offloads;
 mod tcp_info;
 
 pub use child::Act;
@@ -18,4 +20,5 @@ pub use contain::{ContainError, Contained, Ended, UserNamespace, spawn_contained
 pub use descriptor::{AdoptError, adopt};
 pub use forbidden::Switch;
 pub use init::{EXIT_INIT_FAILED, EXIT_PROC_REFUSED, InitError, InitRequest};
+pub use offloads::switch_offloads_off;
 pub use tcp_info::{TcpInfo, tcp_info};

@@ -7,7 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, DeserializeSeed, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{EndpointText, EndpointsText, Patch, ServiceText, Yes};
+use super::{EndpointText, EndpointsText, Patch, ServiceText, SliceChange, Yes};
 use crate::At;
 
 /// A change; its first key says what is changed.
@@ -20,6 +20,8 @@ pub enum ChangeText {
     Service(Box<ServiceChange>),
     /// All slices of a Service.
     Slices(SlicesChange),
+    /// A slice that is written out.
+    Slice(Box<SliceChange>),
     /// A node.
     Node(NodeChange),
     /// A proxy.
@@ -73,14 +75,26 @@ pub struct SlicesChange {
     pub delete: Yes,
 }
 
-/// `{ node: n1, set: { zone: z2 } }`.
+/// `{ node: n1, set: { zone: z2 } }`, `{ node: n1, firewall: reload }`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeChange {
     /// Name.
     pub node: At<String>,
     /// What to set.
-    pub set: NodeText,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<NodeText>,
+    /// What becomes of the rules that others have in its firewall.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firewall: Option<FirewallChange>,
+}
+
+/// What becomes of the rules that others have in a node's firewall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FirewallChange {
+    /// They are taken away and loaded again.
+    Reload,
 }
 
 /// What can be set on a node.
@@ -109,7 +123,7 @@ pub struct ProxyChange {
     pub start: Option<Yes>,
 }
 
-const CHANGES: &[&str] = &["endpoint", "service", "slices", "node", "proxy"];
+const CHANGES: &[&str] = &["endpoint", "service", "slices", "slice", "node", "proxy"];
 
 impl<'de> Deserialize<'de> for ChangeText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -117,7 +131,7 @@ impl<'de> Deserialize<'de> for ChangeText {
         impl<'de> Visitor<'de> for FirstKey {
             type Value = ChangeText;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a change: endpoint, service, slices, node or proxy first")
+                f.write_str("a change: endpoint, service, slices, slice, node or proxy first")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ChangeText, A::Error> {
                 let Some(first) = map.next_key::<String>()? else {
@@ -133,6 +147,7 @@ impl<'de> Deserialize<'de> for ChangeText {
                         ServiceChange::deserialize(rest).map(Box::new).map(ChangeText::Service)
                     }
                     "slices" => SlicesChange::deserialize(rest).map(ChangeText::Slices),
+                    "slice" => SliceChange::deserialize(rest).map(Box::new).map(ChangeText::Slice),
                     "node" => NodeChange::deserialize(rest).map(ChangeText::Node),
                     "proxy" => ProxyChange::deserialize(rest).map(ChangeText::Proxy),
                     other => Err(de::Error::unknown_field(other, CHANGES)),

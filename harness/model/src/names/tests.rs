@@ -87,6 +87,8 @@ fn asked(name: &str, types: &[RecordType], then: Option<u16>) -> String {
             search: Question::search_of("a"),
             then,
         }),
+        size: 0,
+        http: None,
         text: String::new(),
     };
     let words: Vec<String> = crate::expect(&world(), &flow, &Features::default())

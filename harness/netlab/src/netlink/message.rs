@@ -6,7 +6,7 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -47,6 +47,21 @@ fn body(change: &Change) -> (RouteNetlinkMessage, u16) {
                 LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
             ]));
             (RouteNetlinkMessage::NewLink(link), new)
+        }
+        Change::Bridge { link: end } => {
+            let mut link = link_end(link_up(end.index), end, None);
+            link.attributes.push(LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Bridge),
+                // Nobody asks who listens to a group, so every port hears every group.
+                LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)])),
+            ]));
+            (RouteNetlinkMessage::NewLink(link), new)
+        }
+        Change::Port { index, bridge } => {
+            let mut link = LinkMessage::default();
+            link.header.index = *index;
+            link.attributes.push(LinkAttribute::Controller(*bridge));
+            (RouteNetlinkMessage::SetLink(link), 0)
         }
         Change::Up { index } => (RouteNetlinkMessage::SetLink(link_up(*index)), 0),
         Change::Mtu { index, mtu } => {

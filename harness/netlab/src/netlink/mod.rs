@@ -44,6 +44,10 @@ pub(crate) enum Change {
     /// Make a veth pair with the near end up; the far end lies in the namespace of this
     /// descriptor and must be set up there.
     Veth { near: End, far: End, far_namespace: RawFd, mtu: Option<u32> },
+    /// Make a bridge, up.
+    Bridge { link: End },
+    /// Make an interface a port of a bridge.
+    Port { index: u32, bridge: u32 },
     /// Set an interface up.
     Up { index: u32 },
     /// Change an interface's MTU.
@@ -67,6 +71,10 @@ impl fmt::Display for Change {
         match self {
             Change::Veth { near, far, .. } => {
                 write!(f, "create veth {} with peer {}", near.name, far.name)
+            }
+            Change::Bridge { link } => write!(f, "create bridge {}", link.name),
+            Change::Port { index, bridge } => {
+                write!(f, "make interface {index} a port of bridge {bridge}")
             }
             Change::Up { index } => write!(f, "set interface {index} up"),
             Change::Mtu { index, mtu } => write!(f, "set the MTU of interface {index} to {mtu}"),
@@ -153,6 +161,8 @@ fn awaited(change: &Change) -> Option<Awaited> {
             IpAddr::V6(address) => Some(Awaited::Local(address)),
         },
         Change::Veth { .. }
+        | Change::Bridge { .. }
+        | Change::Port { .. }
         | Change::Up { .. }
         | Change::Mtu { .. }
         | Change::DeleteRoute { .. }

@@ -2,24 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use touchstone_apiserver::{ApiServer, ServeHandle};
 use touchstone_netlab::{Filter, Topology};
-use touchstone_probe::{Connection, Server, UdpFlow, ask_tcp, ask_udp, connect_tcp, get_http};
+use touchstone_probe::{Connection, Server, UdpFlow, connect_tcp, echo_tcp, echo_udp, get_http};
 use touchstone_spec::{
-    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, Observation,
-    Outcome, PodFacts, PodWish, Protocol, ProxyAction, ServerWish,
+    Asked, CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind,
+    NEIGHBOUR, Observation, Outcome, PodFacts, PodWish, Protocol, ProxyAction, ServerWish,
 };
 
-use super::dns::NameServer;
+use super::balancer::{Balanced, Balancer};
+use super::dns::{FirstQuestions, NameServer};
+use super::flows;
 use super::objects;
 use super::places::Places;
 use super::proxy::Proxy;
 use super::rules;
+use super::surroundings;
 use crate::{Broken, Cluster, ClusterError, Kept, Servers};
 
 /// How long one control attempt may take.
@@ -36,6 +39,14 @@ pub(super) struct LabCluster {
     pub(super) name_server: Option<NameServer>,
     /// Command that damages a node's rules once they are there, if the run asks for it.
     pub(super) sabotage: Option<String>,
+    /// Flows that must reach the canary Service.
+    pub(super) canary: Vec<Flow>,
+    /// What its name server must answer, where it has one.
+    pub(super) first_questions: FirstQuestions,
+    /// Why it did not become ready, if so.
+    pub(super) unready: OnceLock<Broken>,
+    /// Chooses nodes for connections from outside, where the network has such a balancer.
+    pub(super) balancer: Balancer,
     /// Listeners of the API server, and the client pods' servers.
     pub(super) _serving: Mutex<Vec<ServeHandle>>,
     pub(super) _answering: Mutex<Vec<Server>>,
@@ -87,6 +98,10 @@ impl LabCluster {
         Ok(servers)
     }
 
+    async fn balance(&self, flow: &Flow) -> Balanced {
+        self.balancer.choose(flow, &self.facts, &self.api, &self.places).await
+    }
+
     /// Tells silence of a proxy from silence of nobody: what nobody handled is in the sink.
     pub(super) fn judge_silence(
         &self,
@@ -94,6 +109,11 @@ impl LabCluster {
         since: Instant,
         saw: Observation,
     ) -> Observation {
+        // Nobody told the neighbour a link address: no node took the packet.
+        let unknown = matches!(saw, Observation::Saw(Outcome::Unreachable));
+        if unknown && flow.client.place == NEIGHBOUR {
+            return Observation::Saw(Outcome::Unhandled);
+        }
         let silent = matches!(saw, Observation::Saw(Outcome::Dropped));
         let filter = Filter {
             source: Some(flow.client.address),
@@ -105,6 +125,15 @@ impl LabCluster {
         } else {
             saw
         }
+    }
+
+    /// What ended unexpectedly, if something did: a proxy, or the name server.
+    pub(super) fn died(&self) -> Option<Broken> {
+        let proxy = self.proxies.values().find_map(|proxy| proxy.died());
+        let server = || self.name_server.as_ref().and_then(NameServer::died);
+        proxy
+            .map(|why| Broken { why, proxy: true })
+            .or_else(|| server().map(|why| Broken { why, proxy: false }))
     }
 
     async fn act(&self, node: &str, action: ProxyAction) -> Result<(), ClusterError> {
@@ -124,6 +153,10 @@ impl LabCluster {
 
 #[async_trait]
 impl Cluster for LabCluster {
+    async fn ready(&self) -> Result<BTreeMap<String, u64>, ClusterError> {
+        self.become_ready().await
+    }
+
     fn facts(&self) -> &ClusterFacts {
         &self.facts
     }
@@ -143,9 +176,19 @@ impl Cluster for LabCluster {
     async fn change(&self, change: &Change) -> Result<(), ClusterError> {
         match change {
             Change::Proxy { node, action } => self.act(node, *action).await,
+            Change::ReloadFirewall { node } => {
+                let found = self.topology.node(node).ok_or_else(|| {
+                    ClusterError::new(
+                        format!("failed to reload the firewall of {node}"),
+                        "no such node",
+                    )
+                })?;
+                tokio::task::block_in_place(|| surroundings::load_on(found, &self.facts.network))
+            }
             Change::ApplyService(_)
             | Change::DeleteService { .. }
             | Change::ApplySlice(_)
+            | Change::ApplyRawSlice(_)
             | Change::DeleteSlice { .. }
             | Change::SetZone { .. } => objects::apply(&self.api, change),
         }
@@ -162,6 +205,13 @@ impl Cluster for LabCluster {
         if flow.question.is_some() {
             return Err(Observation::ProbeBroke("what a name leads to is not kept".to_owned()));
         }
+        let balanced = self.balance(flow).await;
+        let flow = match &balanced {
+            Balanced::Untouched => flow,
+            Balanced::Sent(flow) => flow,
+            Balanced::Nowhere => return Err(Observation::Saw(Outcome::Dropped)),
+            Balanced::Broke(why) => return Err(Observation::ProbeBroke(why.clone())),
+        };
         match flow.protocol {
             Protocol::Tcp => {
                 let socket = self.places.tcp(flow).await.map_err(Observation::ProbeBroke)?;
@@ -215,6 +265,22 @@ impl Cluster for LabCluster {
         (!self.proxies.is_empty()).then_some(found)
     }
 
+    async fn udp_flows(
+        &self,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Option<BTreeMap<String, Vec<String>>> {
+        let mut found = BTreeMap::new();
+        for node in self.topology.nodes() {
+            let addresses = addresses.clone();
+            let lines = node.namespace().run_async(move || flows::udp(&addresses)).await;
+            let lines = lines.ok()??;
+            if !lines.is_empty() {
+                found.insert(node.name().to_owned(), lines);
+            }
+        }
+        Some(found)
+    }
+
     async fn control(&self) -> Result<(), String> {
         for from in &self.facts.nodes {
             for to in &self.facts.nodes {
@@ -227,11 +293,7 @@ impl Cluster for LabCluster {
     }
 
     fn broken(&self) -> Option<Broken> {
-        let proxy = self.proxies.values().find_map(|proxy| proxy.died());
-        let server = || self.name_server.as_ref().and_then(NameServer::died);
-        proxy
-            .map(|why| Broken { why, proxy: true })
-            .or_else(|| server().map(|why| Broken { why, proxy: false }))
+        self.died().or_else(|| self.unready.get().cloned())
     }
 
     async fn sabotage(&self) -> Result<(), ClusterError> {
@@ -291,18 +353,29 @@ impl Cluster for LabCluster {
 impl LabCluster {
     /// Sends one attempt of a flow to its address.
     pub(super) async fn send(&self, flow: &Flow, wait: Duration) -> Observation {
+        let balanced = self.balance(flow).await;
+        let flow = match &balanced {
+            Balanced::Untouched => flow,
+            Balanced::Sent(flow) => flow,
+            Balanced::Nowhere => return Observation::Saw(Outcome::Dropped),
+            Balanced::Broke(why) => return Observation::ProbeBroke(why.clone()),
+        };
         let since = Instant::now();
         let saw = match (flow.frontend, flow.protocol) {
-            (FrontendKind::HealthCheck, _) => match self.places.tcp(flow).await {
-                Ok(socket) => get_http(socket, flow.to, "/healthz", wait).await,
-                Err(why) => Observation::ProbeBroke(why),
-            },
+            (FrontendKind::HealthCheck | FrontendKind::Page, _) => {
+                let usual = Asked { path: "/healthz".to_owned(), looks: Vec::new() };
+                let asked = flow.http.as_ref().unwrap_or(&usual);
+                match self.places.tcp(flow).await {
+                    Ok(socket) => get_http(socket, flow.to, asked, wait).await,
+                    Err(why) => Observation::ProbeBroke(why),
+                }
+            }
             (_, Protocol::Tcp) => match self.places.tcp(flow).await {
-                Ok(socket) => ask_tcp(socket, flow.to, wait).await,
+                Ok(socket) => echo_tcp(socket, flow.to, flow.size, wait).await,
                 Err(why) => Observation::ProbeBroke(why),
             },
             (_, Protocol::Udp) => match self.places.udp(flow).await {
-                Ok(socket) => ask_udp(socket, flow.to, wait).await,
+                Ok(socket) => echo_udp(socket, flow.to, flow.size, wait).await,
                 Err(why) => Observation::ProbeBroke(why),
             },
             (_, Protocol::Sctp) => Observation::ProbeBroke("the lab has no SCTP clients".into()),
@@ -325,6 +398,8 @@ impl LabCluster {
             protocol: Protocol::Tcp,
             frontend: FrontendKind::Direct,
             question: None,
+            size: 0,
+            http: None,
             text: format!("{} → {to}", from.place),
         };
         match self.probe(&flow, CONTROL_WAIT).await {

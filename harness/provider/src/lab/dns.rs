@@ -1,6 +1,6 @@
 //! The cluster's name server: CoreDNS, unmodified, in a pod, behind the Service `kube-dns`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -22,9 +22,9 @@ use touchstone_spec::api::{
     ServiceSpec,
 };
 use touchstone_spec::{
-    CLUSTER_DOMAIN, Change, Client, ClientKind, DNS_PORT, DnsFacts, Family, Flow, FrontendKind,
-    NameAnswer, NodeFacts, Observation, Outcome, PodFacts, Protocol, Question, RecordType,
-    SITE_NAMES, SiteRecord,
+    CLUSTER_DOMAIN, Change, Client, ClientKind, ClusterFacts, DNS_PORT, DnsFacts, Family, Flow,
+    FrontendKind, NameAnswer, NodeFacts, Observation, Outcome, PodFacts, Protocol, Question,
+    RecordType, SITE_NAMES, SiteRecord,
 };
 
 use super::cluster::LabCluster;
@@ -33,7 +33,7 @@ use super::start::API_PORT;
 use crate::ClusterError;
 
 /// Namespace and name of the Service.
-const NAMESPACE: &str = "kube-system";
+pub(super) const NAMESPACE: &str = "kube-system";
 const NAME: &str = "kube-dns";
 /// What the API server calls the name server.
 const WATCHER: &str = "kube-dns";
@@ -292,8 +292,42 @@ pub(super) fn objects(dns: &DnsFacts, families: &[Family]) -> Vec<Change> {
     changes
 }
 
+/// What a name server must have answered before the cluster is ready.
+#[derive(Default)]
+pub(super) struct FirstQuestions {
+    /// To the server itself, which is the lab's affair.
+    pub(super) direct: Vec<Flow>,
+    /// Through its Service, from every node with a proxy in every family that the proxy has.
+    pub(super) through: Vec<Flow>,
+}
+
+impl FirstQuestions {
+    pub(super) fn of(
+        facts: &ClusterFacts,
+        families: &[Family],
+        without_proxy: &BTreeSet<String>,
+    ) -> FirstQuestions {
+        let Some(dns) = &facts.dns else { return FirstQuestions::default() };
+        let services: Vec<IpAddr> =
+            families.iter().filter_map(|family| dns.address(*family)).collect();
+        let own = || dns.servers.iter().flat_map(|server| &server.addresses);
+        let nodes = facts.nodes.iter().filter(|node| !without_proxy.contains(&node.name));
+        FirstQuestions {
+            direct: facts
+                .nodes
+                .first()
+                .into_iter()
+                .flat_map(|node| own().filter_map(|ip| first_question(node, *ip)))
+                .collect(),
+            through: nodes
+                .flat_map(|node| services.iter().filter_map(|ip| first_question(node, *ip)))
+                .collect(),
+        }
+    }
+}
+
 /// The first question to a name server, from a node's client pod: what is `kube-dns` itself?
-pub(super) fn first_question(node: &NodeFacts, server: IpAddr) -> Option<Flow> {
+fn first_question(node: &NodeFacts, server: IpAddr) -> Option<Flow> {
     let family = Family::of(server);
     Some(Flow {
         client: Client {
@@ -312,6 +346,8 @@ pub(super) fn first_question(node: &NodeFacts, server: IpAddr) -> Option<Flow> {
             search: Vec::new(),
             then: None,
         }),
+        size: 0,
+        http: None,
         text: format!("the name server {server} from {}", node.name),
     })
 }

@@ -3,15 +3,22 @@
 //! Must be used where namespaces may be made: as root, or in a process that
 //! `touchstone_sys::spawn_contained` has started.
 
+mod backend;
+mod balancer;
 mod cluster;
 mod dns;
+mod flows;
+mod host;
 mod objects;
 mod places;
 mod proxy;
+mod ready;
 mod rules;
+mod settings;
 mod start;
+mod surroundings;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -47,4 +54,11 @@ pub struct Person {
     pub listener: Arc<std::net::TcpListener>,
     /// The token that its clients must send.
     pub token: String,
+}
+
+/// Why this machine lacks what networks want of it, by the words of
+/// [`touchstone_spec::NETWORK_NEEDS`]; only what is wanted is tried.
+#[must_use]
+pub fn lacking(wanted: &BTreeSet<&str>) -> BTreeMap<String, String> {
+    host::lacking(wanted)
 }

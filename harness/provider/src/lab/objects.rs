@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use touchstone_apiserver::{ApiServer, Reason, Status};
 use touchstone_spec::api::{EndpointSlice, Service, ZONE_LABEL};
-use touchstone_spec::{Change, NodeFacts};
+use touchstone_spec::{Change, Family, NodeFacts};
 
 use crate::ClusterError;
 
@@ -11,7 +11,8 @@ use crate::ClusterError;
 pub(super) fn apply(api: &ApiServer, change: &Change) -> Result<(), ClusterError> {
     match change {
         Change::ApplyService(service) => apply_service(api, service),
-        Change::ApplySlice(slice) => apply_slice(api, slice),
+        Change::ApplySlice(slice) => apply_slice(api, slice, Rules::Kept),
+        Change::ApplyRawSlice(slice) => apply_slice(api, slice, Rules::Skipped),
         Change::DeleteService { namespace, name } => delete(api, "Service", namespace, name),
         Change::DeleteSlice { namespace, name } => delete(api, "EndpointSlice", namespace, name),
         Change::SetZone { node, zone } => {
@@ -20,21 +21,19 @@ pub(super) fn apply(api: &ApiServer, change: &Change) -> Result<(), ClusterError
                 .map(drop)
                 .map_err(|status| refused("set the zone of node", node, &status))
         }
-        Change::Proxy { .. } => Ok(()),
+        Change::Proxy { .. } | Change::ReloadFirewall { .. } => Ok(()),
     }
 }
 
-/// The Node object of a node.
+/// The Node object of a node, still without its zone.
 pub(super) fn node(facts: &NodeFacts, pod_cidrs: &[String]) -> Value {
-    let addresses: Vec<Value> = facts
-        .addresses
-        .iter()
+    // Only one address of a family is an InternalIP; a kubelet tells no others.
+    let addresses: Vec<Value> = Family::BOTH
+        .into_iter()
+        .filter_map(|family| facts.addresses.iter().find(|ip| Family::of(**ip) == family))
         .map(|ip| json!({ "type": "InternalIP", "address": ip.to_string() }))
         .collect();
-    let mut labels = json!({ "kubernetes.io/hostname": facts.name });
-    if let Some(zone) = &facts.zone {
-        labels[ZONE_LABEL] = json!(zone);
-    }
+    let labels = json!({ "kubernetes.io/hostname": facts.name });
     json!({
         "apiVersion": "v1",
         "kind": "Node",
@@ -45,6 +44,13 @@ pub(super) fn node(facts: &NodeFacts, pod_cidrs: &[String]) -> Value {
             "conditions": [{ "type": "Ready", "status": "True", "reason": "Lab" }],
         },
     })
+}
+
+/// Whether the API server's defaulting and validation are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    Kept,
+    Skipped,
 }
 
 /// Creates a namespace unless it exists.
@@ -62,7 +68,7 @@ fn need_namespace(api: &ApiServer, namespace: &str) -> Result<(), ClusterError> 
 fn apply_service(api: &ApiServer, service: &Service) -> Result<(), ClusterError> {
     let meta = &service.metadata;
     let object = object(service, "v1", "Service")?;
-    let stored = put(api, "Service", &meta.namespace, &meta.name, object.clone())?;
+    let stored = put(api, "Service", &meta.namespace, &meta.name, object.clone(), Rules::Kept)?;
     // A load-balancer controller writes the status after the Service is there.
     if stored.get("status").and_then(|s| s.get("loadBalancer"))
         != object["status"].get("loadBalancer")
@@ -73,10 +79,10 @@ fn apply_service(api: &ApiServer, service: &Service) -> Result<(), ClusterError>
     Ok(())
 }
 
-fn apply_slice(api: &ApiServer, slice: &EndpointSlice) -> Result<(), ClusterError> {
+fn apply_slice(api: &ApiServer, slice: &EndpointSlice, rules: Rules) -> Result<(), ClusterError> {
     let meta = &slice.metadata;
     let object = object(slice, "discovery.k8s.io/v1", "EndpointSlice")?;
-    put(api, "EndpointSlice", &meta.namespace, &meta.name, object).map(drop)
+    put(api, "EndpointSlice", &meta.namespace, &meta.name, object, rules).map(drop)
 }
 
 fn put(
@@ -85,12 +91,18 @@ fn put(
     namespace: &str,
     name: &str,
     object: Value,
+    rules: Rules,
 ) -> Result<Value, ClusterError> {
-    let (act, result) = match api.get(kind, Some(namespace), name) {
-        Ok(_) => ("replace", api.replace(object)),
-        Err(_) => {
+    let (act, result) = match (api.get(kind, Some(namespace), name), rules) {
+        (Ok(_), Rules::Kept) => ("replace", api.replace(object)),
+        (Ok(_), Rules::Skipped) => ("replace", api.replace_raw(object)),
+        (Err(_), rules) => {
             need_namespace(api, namespace)?;
-            ("create", api.create(object))
+            let create = match rules {
+                Rules::Kept => api.create(object),
+                Rules::Skipped => api.create_raw(object),
+            };
+            ("create", create)
         }
     };
     result.map_err(|status| {

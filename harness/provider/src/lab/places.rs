@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use touchstone_netlab::{Error, Namespace, Pod, Topology, sockets};
-use touchstone_spec::{ClientKind, Family, Flow, PodFacts, PodWish};
+use touchstone_spec::{ClientKind, Family, Flow, NEIGHBOUR, PodFacts, PodWish};
 
 use crate::ClusterError;
 
@@ -37,6 +37,7 @@ pub(super) enum Held {
     Pod(Arc<Pod>),
     Node(Arc<Topology>, usize),
     Outside(Arc<Topology>, usize),
+    Neighbour(Arc<Topology>),
 }
 
 impl Held {
@@ -44,6 +45,7 @@ impl Held {
         match self {
             Held::Pod(pod) => Some(pod.namespace()),
             Held::Node(topology, index) => topology.nodes().nth(*index).map(|n| n.namespace()),
+            Held::Neighbour(topology) => topology.neighbour(),
             Held::Outside(topology, index) => topology.outside().get(*index).map(|o| o.namespace()),
         }
     }
@@ -100,8 +102,17 @@ impl Places {
         if let Some(index) = self.topology.outside().iter().position(|o| o.name() == place) {
             return Some(Held::Outside(Arc::clone(&self.topology), index));
         }
+        if place == NEIGHBOUR && self.topology.neighbour().is_some() {
+            return Some(Held::Neighbour(Arc::clone(&self.topology)));
+        }
         let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         pods.by_place.get(place).map(|pod| Held::Pod(Arc::clone(pod)))
+    }
+
+    /// Name of a pod's link on its node.
+    pub(super) fn link(&self, place: &str) -> Option<String> {
+        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.by_place.get(place).map(|pod| pod.link())
     }
 
     /// A TCP socket for one attempt of a flow.

@@ -4,44 +4,39 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use touchstone_apiserver::{ApiServer, Config, Lie, ServeHandle};
-use touchstone_netlab::{NodeShape, Shape, Topology, plan};
+use touchstone_netlab::{Joined, NodeShape, Offloads, Shape, Topology};
 use touchstone_spec::api::{
     Endpoint, EndpointPort, EndpointSlice, Meta, SERVICE_NAME_LABEL, Service, ServicePort,
     ServiceSpec,
 };
 use touchstone_spec::{
-    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, DnsFacts, Family, Flow, FrontendKind,
-    Observation, Outcome, PodFacts, PodWish, Protocol, ServerWish,
+    BALANCER, CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind,
+    LoadBalancers, NodesJoined, Page, PodFacts, PodWish, Protocol, ProxySettings, ServerWish,
 };
 use touchstone_subject::{Launch, NodeFacts};
 
+use super::balancer::Balancer;
 use super::cluster::LabCluster;
-use super::dns::{self, NameServer, is_answered};
-use super::places::Places;
+use super::dns::{self, FirstQuestions, NameServer};
+use super::places::{Places, lab_family};
 use super::proxy::Proxy;
-use super::{Lab, objects};
-use crate::{Cluster, ClusterError, ClusterRequest, Notice, Provider, Started};
+use super::{Lab, backend, objects, settings, surroundings};
+use crate::{ClusterError, ClusterRequest, Notice, Provider, Started};
 
 /// Port of the API server on the loopback of every node.
 pub(super) const API_PORT: u16 = 6443;
-/// Limit of becoming ready.
-const READY_LIMIT: Duration = Duration::from_secs(30);
-/// Between two looks at the canary.
-const CANARY_INTERVAL: Duration = Duration::from_millis(20);
-/// How long one look waits.
-const CANARY_WAIT: Duration = Duration::from_millis(300);
 /// Where a node's private files are.
 const RUN_DIR: &str = "/run/touchstone";
 /// Host number of the canary's cluster IPs.
 const CANARY_HOST: u32 = 7;
-/// Kinds of the canary's objects.
-const CANARY_KINDS: [&str; 2] = ["Service", "EndpointSlice"];
+/// Namespace of the canary's objects.
+const CANARY_NAMESPACE: &str = "touchstone";
 
 #[async_trait]
 impl Provider for Lab {
@@ -51,13 +46,15 @@ impl Provider for Lab {
 
     async fn start(&self, request: &ClusterRequest) -> Result<Started, ClusterError> {
         let mut clock = Clock::default();
-        let shape = Shape {
-            nodes: request.shape.node_names().into_iter().map(NodeShape::new).collect(),
-            outside: request.shape.outside_names(),
-        };
+        let shape = shape(request);
+        let wish = &request.shape.network;
         let topology = tokio::task::block_in_place(|| Topology::new(&shape))
             .map_err(|error| ClusterError::new("failed to make the lab's network", error))?;
         let topology = Arc::new(topology);
+        tokio::task::block_in_place(|| {
+            topology.nodes().try_for_each(|node| backend::prepare(node, wish))?;
+            surroundings::load(&topology, wish)
+        })?;
         let places = Arc::new(Places::new(Arc::clone(&topology)));
         let wishes: Vec<PodWish> = request
             .shape
@@ -71,32 +68,44 @@ impl Provider for Lab {
             let wish = PodWish { key: "name server".to_owned(), node, addresses: 1 };
             dns.servers = tokio::task::block_in_place(|| places.take(&[wish]))?;
         }
-        let facts = facts;
         clock.lap("topology");
 
         let api = ApiServer::new(Config {
             service_cidrs: facts.service_cidrs.clone(),
             node_ports: facts.node_ports.0..=facts.node_ports.1,
         });
-        // The canary is told truly: a lie that hides it would look like a proxy that never starts.
-        let truly = |lie: &&Lie| !CANARY_KINDS.contains(&lie.kind.as_str());
-        api.set_lies(self.lies.iter().filter(truly).cloned().collect());
+        api.set_lies(self.lies_to_proxies(&facts));
         let serving = self.serve(&api, &topology)?;
         self.create_nodes(&api, &facts, &topology)?;
         clock.lap("api");
 
         let answering = LabCluster::listen(&places, &client_servers(&facts)).await?;
+        let mut families = self.families();
+        families.retain(|family| facts.network.has(*family));
+        // Before the proxies, so that their first lists have it.
+        for change in canary_objects(&facts, &families) {
+            objects::apply(&api, &change)?;
+        }
+        for change in facts.dns.iter().flat_map(|dns| dns::objects(dns, &families)) {
+            objects::apply(&api, &change)?;
+        }
         let (tell, notices) = mpsc::unbounded_channel();
-        let proxies = self.proxies(request, &facts, &topology, &tell)?;
+        let proxies = self.proxies(request, &facts, &places, &topology, &tell)?;
         for proxy in proxies.values() {
             proxy.start()?;
         }
+        self.name_pages(&mut facts, &proxies);
         let configuration = proxies
             .iter()
             .map(|(node, proxy)| (node.clone(), configuration(proxy.launch())))
             .collect();
         let name_server = self.name_server(request, &facts, &places, &api)?;
         let remarks = remarks(&topology);
+        let mut canary = canary_flows(&facts, &families);
+        canary.retain(|flow| {
+            flow.client.node.as_ref().is_none_or(|node| !self.without_proxy.contains(node))
+        });
+        let first_questions = FirstQuestions::of(&facts, &families, &self.without_proxy);
         let cluster = LabCluster {
             facts,
             api,
@@ -105,17 +114,14 @@ impl Provider for Lab {
             proxies,
             name_server,
             sabotage: self.sabotage.clone(),
+            canary,
+            first_questions,
+            unready: OnceLock::new(),
+            balancer: Balancer::default(),
             _serving: Mutex::new(serving),
             _answering: Mutex::new(answering),
         };
         clock.lap("proxy");
-        self.canary(&cluster).await?;
-        clock.lap("canary");
-        if let Some(dns) = &cluster.facts.dns {
-            self.first_answers(&cluster, dns).await?;
-            clock.lap("names");
-        }
-        cluster.api.set_lies(self.lies_to_proxies(&cluster.facts));
         Ok(Started {
             cluster: Box::new(cluster),
             notices,
@@ -160,15 +166,21 @@ impl Lab {
 
     /// The lies, told to nobody but proxies where a name server listens too: what it says is no
     /// proxy's doing.
+    ///
+    /// What a cluster must show to count as ready is told truly: a lie that hides it would look
+    /// like a proxy that never starts.
     fn lies_to_proxies(&self, facts: &ClusterFacts) -> Vec<Lie> {
         let told_to_all = |lie: &Lie| lie.watcher.is_none() && facts.dns.is_some();
         let each = |lie: &Lie| -> Vec<Lie> {
             let nodes = facts.nodes.iter().map(|node| Some(node.name.clone()));
             nodes.map(|watcher| Lie { watcher, ..lie.clone() }).collect()
         };
+        let spared = [CANARY_NAMESPACE, dns::NAMESPACE].map(str::to_owned);
+        let spare = |lie: &Lie| Lie { spared: spared.clone().into(), ..lie.clone() };
         self.lies
             .iter()
-            .flat_map(|lie| if told_to_all(lie) { each(lie) } else { vec![lie.clone()] })
+            .map(spare)
+            .flat_map(|lie| if told_to_all(&lie) { each(&lie) } else { vec![lie] })
             .collect()
     }
 
@@ -196,70 +208,6 @@ impl Lab {
         NameServer::start(program, pod, places, api, log.as_ref()).map(Some)
     }
 
-    /// Waits until the name server answers: first by itself, which is the lab's affair, then
-    /// through its Service from every node in every family that the proxy has.
-    async fn first_answers(
-        &self,
-        cluster: &LabCluster,
-        dns: &DnsFacts,
-    ) -> Result<(), ClusterError> {
-        let families = self.families();
-        for change in dns::objects(dns, &families) {
-            cluster.change(&change).await?;
-        }
-        let nodes =
-            || cluster.facts.nodes.iter().filter(|node| !self.without_proxy.contains(&node.name));
-        let of_servers = |server: &PodFacts| server.addresses.clone();
-        let own: Vec<IpAddr> = dns.servers.iter().flat_map(of_servers).collect();
-        let direct = cluster.facts.nodes.first().into_iter();
-        let direct: Vec<Flow> = direct
-            .flat_map(|node| own.iter().filter_map(|ip| dns::first_question(node, *ip)))
-            .collect();
-        let services: Vec<IpAddr> =
-            families.iter().filter_map(|family| dns.address(*family)).collect();
-        let through: Vec<Flow> = nodes()
-            .flat_map(|node| services.iter().filter_map(|ip| dns::first_question(node, *ip)))
-            .collect();
-        if let Err(late) = self.answered(cluster, direct).await {
-            let mut why = late;
-            for line in cluster.name_server.iter().flat_map(NameServer::last_lines) {
-                why.push_str(&format!("\n  {line}"));
-            }
-            cluster.close().await;
-            return Err(ClusterError::new("the name server did not become ready", why));
-        }
-        match self.answered(cluster, through).await {
-            Ok(()) => Ok(()),
-            Err(late) => Err(not_ready(cluster, &late).await),
-        }
-    }
-
-    /// Asks until each of the questions was answered with records once.
-    async fn answered(&self, cluster: &LabCluster, mut waiting: Vec<Flow>) -> Result<(), String> {
-        let began = Instant::now();
-        let mut tick = tokio::time::interval(CANARY_INTERVAL);
-        while !waiting.is_empty() {
-            tick.tick().await;
-            let looks = waiting.iter().map(|flow| cluster.probe(flow, CANARY_WAIT));
-            let seen = futures::future::join_all(looks).await;
-            let last = seen.iter().find(|saw| !is_answered(saw)).map(said);
-            let mut answered = seen.iter().map(is_answered).collect::<Vec<_>>().into_iter();
-            waiting.retain(|_| !answered.next().unwrap_or(false));
-            if let Some(died) = cluster.broken() {
-                return Err(died.why);
-            }
-            if let (Some(first), true) = (waiting.first(), began.elapsed() > READY_LIMIT) {
-                return Err(format!(
-                    "{} gives no answer within {} s (last seen: {})",
-                    first.text,
-                    READY_LIMIT.as_secs(),
-                    last.unwrap_or_else(|| "nothing".to_owned())
-                ));
-            }
-        }
-        Ok(())
-    }
-
     fn create_nodes(
         &self,
         api: &ApiServer,
@@ -270,7 +218,8 @@ impl Lab {
             let cidrs: Vec<String> = topology
                 .node(&node.name)
                 .map(|node| {
-                    plan::Family::BOTH.map(|family| node.pod_range(family).to_string()).to_vec()
+                    let ranges = node.families().iter().map(|family| node.pod_range(*family));
+                    ranges.map(|range| range.to_string()).collect()
                 })
                 .unwrap_or_default();
             api.create(objects::node(node, &cidrs)).map_err(|status| {
@@ -284,24 +233,27 @@ impl Lab {
         &self,
         request: &ClusterRequest,
         facts: &ClusterFacts,
+        places: &Places,
         topology: &Arc<Topology>,
         tell: &UnboundedSender<Notice>,
     ) -> Result<BTreeMap<String, Arc<Proxy>>, ClusterError> {
         let mut proxies = BTreeMap::new();
         for node in facts.nodes.iter().filter(|node| !self.without_proxy.contains(&node.name)) {
-            let launch = Launch::render(
+            let mut launch = Launch::render(
                 &self.selection,
                 &self.resolved,
                 &NodeFacts {
                     name: node.name.clone(),
-                    addresses: node.addresses.clone(),
+                    addresses: internal_ips(node),
                     api_server: format!("http://127.0.0.1:{API_PORT}"),
-                    cluster_cidrs: pod_cidrs(facts),
+                    cluster_cidrs: facts.pod_cidrs.clone(),
                     service_cidrs: facts.service_cidrs.clone(),
+                    proxy: settings::told(&request.shape.proxy, &node.name, facts, places)?,
                     run_dir: PathBuf::from(RUN_DIR),
                 },
             )
             .map_err(|error| ClusterError::new("failed to prepare the proxy", error))?;
+            backend::choose(&mut launch, &request.shape.network);
             let proxy = Proxy::new(
                 &node.name,
                 Arc::clone(topology),
@@ -316,6 +268,25 @@ impl Lab {
         Ok(proxies)
     }
 
+    /// Where the proxies serve pages about themselves. A node without a proxy keeps the planned
+    /// places, where nobody answers.
+    fn name_pages(&self, facts: &mut ClusterFacts, proxies: &BTreeMap<String, Arc<Proxy>>) {
+        facts.mode = Some(self.selection.mode.to_string());
+        for node in &mut facts.nodes {
+            let Some(proxy) = proxies.get(&node.name) else { continue };
+            let launch = proxy.launch();
+            node.pages = [
+                (Page::Healthz, &launch.healthz),
+                (Page::Livez, &launch.livez),
+                (Page::Mode, &launch.mode),
+                (Page::Metrics, &launch.metrics),
+            ]
+            .into_iter()
+            .filter_map(|(page, url)| Some((page, url.clone()?)))
+            .collect();
+        }
+    }
+
     /// The file for the whole log of one proxy, if the run keeps them.
     fn log_file(&self, cluster: &str, node: &str) -> Result<Option<File>, ClusterError> {
         let Some(folder) = &self.logs else { return Ok(None) };
@@ -326,43 +297,6 @@ impl Lab {
             .and_then(|()| File::create(&path))
             .map(Some)
             .map_err(|error| ClusterError::new(format!("failed to make {}", path.display()), error))
-    }
-
-    /// A cluster is ready when a Service answers from every node in every family that the proxy
-    /// has; a proxy that calls itself healthy may not have seen a single Service.
-    async fn canary(&self, cluster: &LabCluster) -> Result<(), ClusterError> {
-        let families = self.families();
-        for change in canary_objects(&cluster.facts, &families) {
-            cluster.change(&change).await?;
-        }
-        let mut waiting = canary_flows(&cluster.facts, &families);
-        waiting.retain(|flow| {
-            flow.client.node.as_ref().is_none_or(|node| !self.without_proxy.contains(node))
-        });
-        let began = Instant::now();
-        let mut tick = tokio::time::interval(CANARY_INTERVAL);
-        while !waiting.is_empty() {
-            tick.tick().await;
-            let looks = waiting.iter().map(|flow| cluster.probe(flow, CANARY_WAIT));
-            let seen = futures::future::join_all(looks).await;
-            let late = seen.last().cloned();
-            let answered: Vec<bool> = seen.iter().map(is_reached).collect();
-            let mut answered = answered.into_iter();
-            waiting.retain(|_| !answered.next().unwrap_or(false));
-            let first = waiting.first().map(|flow| flow.text.clone()).unwrap_or_default();
-            if let Some(died) = cluster.broken() {
-                return Err(not_ready(cluster, &died.why).await);
-            }
-            if began.elapsed() > READY_LIMIT && !waiting.is_empty() {
-                let why = format!(
-                    "{first} does not answer {} s after the proxy was started (last seen: {})",
-                    READY_LIMIT.as_secs(),
-                    late.map_or("nothing".to_owned(), |saw| said(&saw))
-                );
-                return Err(not_ready(cluster, &why).await);
-            }
-        }
-        Ok(())
     }
 
     fn families(&self) -> Vec<Family> {
@@ -377,56 +311,57 @@ impl Lab {
     }
 }
 
-/// The error of a cluster that did not become ready, with the proxies' last lines.
-async fn not_ready(cluster: &LabCluster, why: &str) -> ClusterError {
-    let mut text = why.to_owned();
-    if let Some((node, proxy)) = cluster
-        .proxies
-        .iter()
-        .find(|(_, proxy)| proxy.died().is_some())
-        .or_else(|| cluster.proxies.iter().next())
-    {
-        text.push_str(&format!("; last lines of the proxy on {node}:"));
-        for line in proxy.last_lines() {
-            text.push_str("\n  ");
-            text.push_str(&line);
-        }
-    }
-    cluster.close().await;
-    ClusterError { act: "the cluster did not become ready".to_owned(), why: text, proxy: true }
-}
-
-fn is_reached(saw: &Observation) -> bool {
-    matches!(saw, Observation::Saw(Outcome::Reached { .. }))
-}
-
-fn said(saw: &Observation) -> String {
-    match saw {
-        Observation::Saw(outcome) => outcome.to_string(),
-        Observation::ProbeBroke(why) => why.clone(),
-    }
-}
-
 /// What the cluster says of itself: the address plan's facts, with the pods that were made.
 fn facts(request: &ClusterRequest, topology: &Topology, clients: Vec<PodFacts>) -> ClusterFacts {
     let mut facts = ClusterFacts::planned(&request.shape);
     for (node, client) in facts.nodes.iter_mut().zip(clients) {
         node.client = client;
     }
+    // Some settings speak of the client pods.
+    facts.proxy = ProxySettings::of(
+        &request.shape.proxy,
+        &facts.nodes,
+        &facts.pod_cidrs,
+        &facts.service_cidrs,
+    );
     debug_assert!(
         topology.nodes().zip(&facts.nodes).all(|(made, planned)| {
-            planned.addresses == plan::Family::BOTH.map(|family| made.address(family))
+            let made: Vec<IpAddr> = made.families().iter().map(|f| made.address(*f)).collect();
+            internal_ips(planned) == made
         }),
         "the network and the suite follow the same address plan"
     );
     facts
 }
 
-fn pod_cidrs(facts: &ClusterFacts) -> Vec<ipnet::IpNet> {
-    match &facts.proxy.detector {
-        touchstone_spec::LocalDetector::ClusterCidr(ranges) => ranges.clone(),
-        touchstone_spec::LocalDetector::None => Vec::new(),
+/// The network that a request asks for.
+fn shape(request: &ClusterRequest) -> Shape {
+    let wish = &request.shape.network;
+    let node = |name| NodeShape { name, mtu: wish.mtu };
+    let balancer = match wish.load_balancers {
+        Some(LoadBalancers::NodePort) => Some(BALANCER.to_owned()),
+        None | Some(LoadBalancers::Static | LoadBalancers::HealthChecked) => None,
+    };
+    Shape {
+        nodes: request.shape.node_names().into_iter().map(node).collect(),
+        outside: request.shape.outside_names().into_iter().chain(balancer).collect(),
+        only: wish.only.map(lab_family),
+        further_addresses: wish.more_node_addresses.unwrap_or(0),
+        offloads: match wish.offloads {
+            Some(false) => Offloads::Off,
+            Some(true) | None => Offloads::On,
+        },
+        joined: match wish.nodes_joined {
+            Some(NodesJoined::OneSegment) => Joined::OneSegment,
+            Some(NodesJoined::Routed) | None => Joined::Routed,
+        },
     }
+}
+
+/// A node's InternalIPs.
+fn internal_ips(node: &touchstone_spec::NodeFacts) -> Vec<IpAddr> {
+    let of = |family| node.addresses.iter().copied().find(|ip| Family::of(*ip) == family);
+    Family::BOTH.into_iter().filter_map(of).collect()
 }
 
 /// Every client pod answers on [`CLIENT_PORT`].
@@ -477,7 +412,7 @@ fn canary_ip(facts: &ClusterFacts, family: Family) -> Option<IpAddr> {
 fn canary_objects(facts: &ClusterFacts, families: &[Family]) -> Vec<Change> {
     let meta = |name: String, labels| Meta {
         name,
-        namespace: "touchstone".to_owned(),
+        namespace: CANARY_NAMESPACE.to_owned(),
         labels,
         annotations: BTreeMap::new(),
     };
@@ -547,6 +482,8 @@ fn canary_flows(facts: &ClusterFacts, families: &[Family]) -> Vec<Flow> {
                 protocol: Protocol::Tcp,
                 frontend: FrontendKind::ClusterIp,
                 question: None,
+                size: 0,
+                http: None,
                 text: format!("the canary Service from {} over {family}", node.name),
             });
         }

@@ -1,6 +1,6 @@
 //! Runs on the simulation, with a clock that does not wait.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,7 +8,7 @@ use touchstone_case::Variant;
 use touchstone_provider::{Defect, Sim};
 use touchstone_record::{Ended, Event, LogReader, LogWriter, SubjectRecord};
 use touchstone_runner::{Emitter, Person, RunSubject, Settings, run};
-use touchstone_spec::{Feature, Features, KNOWN_FEATURES, Level};
+use touchstone_spec::{Feature, Features, KNOWN_FEATURES, Level, NETWORK_NEEDS};
 
 struct Nobody;
 
@@ -34,7 +34,7 @@ pub(crate) fn run_on_sim(
         record: record(),
         features: Arc::new(features.clone()),
         provider: Arc::new(Sim { features, defect }),
-        provided: BTreeSet::from(["restart".to_owned(), "dns".to_owned()]),
+        provided: ["restart", "dns"].into_iter().chain(NETWORK_NEEDS).map(str::to_owned).collect(),
         known: BTreeMap::new(),
     };
     let settings = Settings { jobs: 8, seed: 1, person: Arc::new(Nobody) };

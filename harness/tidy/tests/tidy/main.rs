@@ -6,5 +6,6 @@ mod layers;
 mod project;
 mod purity;
 mod rust;
+mod specification;
 mod subjects;
 mod system;

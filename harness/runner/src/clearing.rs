@@ -1,0 +1,50 @@
+//! When the objects of cases that have ended are taken away.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use touchstone_provider::{Cluster, ClusterError};
+use touchstone_spec::Change;
+
+/// Takes objects away at once while other cases wait for room, else all together in the end.
+///
+/// Each change makes a proxy sync, after which it lets a second pass before the next sync: cases
+/// that are still under way would wait for that second.
+#[derive(Default)]
+pub(crate) struct Clearing {
+    nobody_waits: AtomicBool,
+    later: Mutex<Vec<Change>>,
+}
+
+impl Clearing {
+    /// From now on no case waits for room.
+    pub(crate) fn nobody_waits(&self) {
+        self.nobody_waits.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes the changes that clear a case away.
+    pub(crate) async fn take(
+        &self,
+        changes: Vec<Change>,
+        cluster: &dyn Cluster,
+    ) -> Result<(), ClusterError> {
+        if self.nobody_waits.load(Ordering::Relaxed) {
+            self.later.lock().unwrap_or_else(PoisonError::into_inner).extend(changes);
+            return Ok(());
+        }
+        make(&changes, cluster).await
+    }
+
+    /// Makes the changes that were put off.
+    pub(crate) async fn finish(&self, cluster: &dyn Cluster) -> Result<(), ClusterError> {
+        let later = std::mem::take(&mut *self.later.lock().unwrap_or_else(PoisonError::into_inner));
+        make(&later, cluster).await
+    }
+}
+
+async fn make(changes: &[Change], cluster: &dyn Cluster) -> Result<(), ClusterError> {
+    for change in changes {
+        cluster.change(change).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! Invariants of a whole run: what Services leave behind on the nodes when they are gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use touchstone_provider::Cluster;
+use touchstone_record::{Ended, Failure};
+use touchstone_spec::{Excuse, Feature, Features, Verdict};
+
+use crate::pace::pace;
+use crate::plan::{FLOWS_GO, RULES_GO};
+
+/// How long anything may stay: less than the time after which the kernel itself forgets a UDP
+/// flow (30 s).
+const LIMIT: Duration = Duration::from_secs(15);
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// Something that must go with its Service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum What {
+    /// The proxy's rules.
+    Rules,
+    /// UDP flows that the kernel goes on translating.
+    UdpFlows,
+}
+
+impl What {
+    pub(crate) const ALL: [What; 2] = [What::Rules, What::UdpFlows];
+
+    fn case(self) -> &'static str {
+        match self {
+            What::Rules => RULES_GO,
+            What::UdpFlows => FLOWS_GO,
+        }
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            What::Rules => "rules",
+            What::UdpFlows => "UDP flows",
+        }
+    }
+
+    /// The feature without which a subject is free to leave them.
+    fn feature(self) -> Option<&'static str> {
+        match self {
+            What::Rules => None,
+            What::UdpFlows => Some("flushes-udp-on-service-delete"),
+        }
+    }
+
+    fn is_promised(self, features: &Features) -> bool {
+        self.feature().is_none_or(|name| features.has(name))
+    }
+
+    async fn look(
+        self,
+        cluster: &dyn Cluster,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Option<BTreeMap<String, Vec<String>>> {
+        match self {
+            What::Rules => cluster.mentions(addresses).await,
+            What::UdpFlows => cluster.udp_flows(addresses).await,
+        }
+    }
+}
+
+/// What was found in a run.
+#[derive(Default)]
+pub(crate) struct Leftovers(Mutex<BTreeMap<What, Vec<String>>>);
+
+impl Leftovers {
+    /// Waits until nothing speaks of these addresses of a cluster any more; what is left in the
+    /// end is kept as evidence.
+    pub(crate) async fn look(
+        &self,
+        name: &str,
+        cluster: &dyn Cluster,
+        features: &Features,
+        gone: &BTreeSet<IpAddr>,
+    ) {
+        let began = Instant::now();
+        for what in What::ALL.into_iter().filter(|what| what.is_promised(features)) {
+            loop {
+                let Some(left) = what.look(cluster, gone).await else { break };
+                let last = began.elapsed() > LIMIT;
+                let clean = left.is_empty();
+                self.keep(what, name, if last { left } else { BTreeMap::new() });
+                if clean || last {
+                    break;
+                }
+                pace(INTERVAL).await;
+            }
+        }
+    }
+
+    fn keep(&self, what: What, cluster: &str, left: BTreeMap<String, Vec<String>>) {
+        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // An entry without lines says that somebody looked.
+        let lines = found.entry(what).or_default();
+        for (node, more) in left {
+            lines.extend(more.iter().map(|line| format!("{cluster}, {node}: {line}")));
+        }
+    }
+
+    /// The ends of the run's own cases about them.
+    pub(crate) fn judge(
+        &self,
+        features: &Features,
+        ended: impl Fn(&str, Verdict) -> Ended,
+    ) -> Vec<Ended> {
+        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        What::ALL.map(|what| judged(what, features, found.remove(&what), &ended)).into()
+    }
+}
+
+fn judged(
+    what: What,
+    features: &Features,
+    left: Option<Vec<String>>,
+    ended: &impl Fn(&str, Verdict) -> Ended,
+) -> Ended {
+    let noun = what.noun();
+    let lacking = what.feature().filter(|name| !features.has(name));
+    if let Some(feature) = lacking.and_then(|name| Feature::new(name).ok()) {
+        return Ended {
+            excuse: Some(Excuse::LacksFeature(feature)),
+            ..ended(what.case(), Verdict::Unsupported)
+        };
+    }
+    match left {
+        None => Ended {
+            excuse: Some(Excuse::HostLacks(format!("a listing of {noun}"))),
+            ..ended(what.case(), Verdict::Unsupported)
+        },
+        Some(lines) if lines.is_empty() => ended(what.case(), Verdict::Pass),
+        Some(lines) => {
+            let failure = Failure {
+                step: 0,
+                at_ms: 0,
+                flow: format!("{noun} on the nodes"),
+                line: None,
+                allowed: vec![format!("no {noun} for an address whose Service is gone")],
+                because: vec![],
+                seen: vec![format!("{} {noun} are left", lines.len())],
+                phase: None,
+                rules: lines,
+                evidence: vec![],
+            };
+            Ended { failures: vec![failure], ..ended(what.case(), Verdict::Fail) }
+        }
+    }
+}

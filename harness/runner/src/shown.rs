@@ -1,0 +1,181 @@
+//! What pages and health checks must show, and what they showed in earlier steps.
+
+use std::collections::BTreeMap;
+
+use touchstone_case::{Growth, Pin, PinnedOutcome};
+use touchstone_spec::{
+    Allowed, Condition, Expectation, Flow, FrontendKind, Observation, Outcome, OutcomeKind, Reason,
+};
+
+use crate::cells::Cell;
+
+/// The last values of an attempt, by flow and part.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shown(BTreeMap<(String, String), String>);
+
+impl Shown {
+    /// Keeps what the cells of a step saw last.
+    pub(crate) fn remember(&mut self, cells: &[Cell]) {
+        for cell in cells.iter().filter(|cell| cell.flow.http.is_some()) {
+            if let Some((Observation::Saw(Outcome::Http { shown, .. }), _)) =
+                cell.tally.seen().last()
+            {
+                for (part, value) in shown {
+                    self.0.insert((cell.flow.text.clone(), part.clone()), value.clone());
+                }
+            }
+        }
+    }
+
+    /// Tightens an expectation by what a row says about an HTTP answer.
+    pub(crate) fn expect(&self, flow: &Flow, pin: &Pin, expectation: &mut Expectation) {
+        let conditions = self.conditions(flow, pin);
+        if flow.frontend == FrontendKind::Page {
+            *expectation = alone(pin, conditions);
+            return;
+        }
+        if conditions.is_empty() {
+            return;
+        }
+        expectation.allowed = std::mem::take(&mut expectation.allowed)
+            .into_iter()
+            .map(|allowed| match allowed {
+                Allowed::Http { status, local_endpoints, shows: _ } => {
+                    Allowed::Http { status, local_endpoints, shows: conditions.clone() }
+                }
+                other @ (Allowed::Reached { .. }
+                | Allowed::Refused
+                | Allowed::Dropped
+                | Allowed::Unhandled
+                | Allowed::Answered(_)) => other,
+            })
+            .collect();
+    }
+
+    fn conditions(&self, flow: &Flow, pin: &Pin) -> BTreeMap<String, Condition> {
+        let mut conditions = pin.shows.conditions.clone();
+        for (part, growth) in &pin.shows.growth {
+            let before = self.0.get(&(flow.text.clone(), part.clone()));
+            let Some(before) = before.and_then(|value| value.parse::<f64>().ok()) else {
+                continue;
+            };
+            let condition = match growth {
+                Growth::Somehow => Condition::MoreThan(before.to_string()),
+                Growth::By(number) => Condition::Is((before + f64::from(*number)).to_string()),
+            };
+            conditions.insert(part.clone(), condition);
+        }
+        conditions
+    }
+}
+
+/// No model knows the pages of a proxy: the row alone says what is allowed.
+fn alone(pin: &Pin, shows: BTreeMap<String, Condition>) -> Expectation {
+    let (kinds, http) = match &pin.outcome {
+        PinnedOutcome::Kinds { kinds, http } => (kinds.clone(), http.clone()),
+        PinnedOutcome::Reaches(_) | PinnedOutcome::Answers(_) | PinnedOutcome::Any => {
+            Default::default()
+        }
+    };
+    let mut expectation = Expectation {
+        reasons: vec![Reason {
+            text: "the row says so; what a proxy says about itself is no part of the API".into(),
+            source: "the case".into(),
+        }],
+        ..Expectation::default()
+    };
+    for kind in kinds {
+        match kind {
+            OutcomeKind::Http => expectation.allowed.extend(http.iter().map(|status| {
+                Allowed::Http { status: *status, local_endpoints: 0, shows: shows.clone() }
+            })),
+            OutcomeKind::Refused => {
+                expectation.allowed.insert(Allowed::Refused);
+            }
+            OutcomeKind::Dropped => {
+                expectation.allowed.insert(Allowed::Dropped);
+            }
+            OutcomeKind::Unhandled => {
+                expectation.allowed.insert(Allowed::Unhandled);
+            }
+            // No row about a page may name these.
+            OutcomeKind::Reached
+            | OutcomeKind::Unreachable
+            | OutcomeKind::Reset
+            | OutcomeKind::Answered => {}
+        }
+    }
+    expectation
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::SocketAddr;
+
+    use touchstone_case::{PinnedSource, Shows};
+    use touchstone_spec::{Asked, Client, ClientKind, Protocol};
+
+    use super::*;
+
+    fn flow(frontend: FrontendKind) -> Flow {
+        let to = SocketAddr::from(([127, 0, 0, 1], 1));
+        let client =
+            Client { kind: ClientKind::Node, place: "n1".into(), node: None, address: to.ip() };
+        Flow {
+            client,
+            via: None,
+            to,
+            protocol: Protocol::Tcp,
+            frontend,
+            question: None,
+            size: 0,
+            http: Some(Asked { path: "/metrics".into(), looks: vec![] }),
+            text: "node@n1 → proxy metrics@n1".into(),
+        }
+    }
+
+    fn pin(growth: Growth) -> Pin {
+        Pin {
+            outcome: PinnedOutcome::Kinds {
+                kinds: BTreeSet::from([OutcomeKind::Http]),
+                http: BTreeSet::from([200]),
+            },
+            source: PinnedSource::Any,
+            sticky: None,
+            spread: None,
+            shows: Shows {
+                status: Some(200),
+                conditions: [("metric x".to_owned(), Condition::Present)].into(),
+                growth: [("metric x".to_owned(), growth)].into(),
+                ..Shows::default()
+            },
+        }
+    }
+
+    fn http(value: Option<&str>) -> Outcome {
+        let shown = value.map(|value| ("metric x".to_owned(), value.to_owned()));
+        Outcome::Http { status: 200, local_endpoints: None, shown: shown.into_iter().collect() }
+    }
+
+    #[test]
+    fn growth_is_measured_from_the_step_before() {
+        let flow = flow(FrontendKind::Page);
+        let mut shown = Shown::default();
+        let expectation = |shown: &Shown, growth| {
+            let mut expectation = Expectation { open: true, ..Expectation::default() };
+            shown.expect(&flow, &pin(growth), &mut expectation);
+            expectation
+        };
+        let first = expectation(&shown, Growth::Somehow);
+        assert!(first.admits(&http(Some("1"))) && !first.admits(&http(None)));
+        assert!(!first.admits(&Outcome::Dropped));
+        shown.0.insert((flow.text.clone(), "metric x".into()), "3".into());
+        let later = expectation(&shown, Growth::Somehow);
+        assert!(later.admits(&http(Some("3.5"))) && !later.admits(&http(Some("3"))));
+        let by = expectation(&shown, Growth::By(2));
+        assert!(by.admits(&http(Some("5"))) && !by.admits(&http(Some("6"))));
+        let still = expectation(&shown, Growth::By(0));
+        assert!(still.admits(&http(Some("3"))) && !still.admits(&http(Some("4"))));
+    }
+}
