@@ -47,6 +47,10 @@ pub(crate) fn answer(
     let mut told = BTreeSet::new();
     // Both address types have the same reasons.
     reasons.retain(|reason| told.insert(reason.clone()));
+    if reasons.is_empty() {
+        let text = format!("`{}` is the name of no Service and no endpoint", question.name);
+        reasons.push(reason(&text, SPEC));
+    }
     let answers: BTreeSet<NameAnswer> = match found {
         Found::Records(records) => BTreeSet::from([NameAnswer::records(records)]),
         Found::Nothing => BTreeSet::from([NameAnswer::Nothing]),
