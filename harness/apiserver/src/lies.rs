@@ -4,6 +4,7 @@
 
 mod known;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -21,8 +22,8 @@ pub struct Lie {
     pub watcher: Option<String>,
     /// The kind lied about, as objects name it (`Service`).
     pub kind: String,
-    /// A namespace that is told the truth, if any.
-    pub spared: Option<String>,
+    /// Namespaces whose objects are told of truly.
+    pub spared: BTreeSet<String>,
     /// End of the name of the namespaces lied about; `None` lies about objects everywhere.
     pub within: Option<String>,
     /// What is altered.
@@ -121,7 +122,7 @@ impl Lie {
     /// Alters an object, if the lie is about it.
     pub(crate) fn tell(&self, object: &mut Value) {
         let namespace = fields::text(object, "metadata.namespace");
-        let spared = self.spared.as_deref() == Some(namespace);
+        let spared = self.spared.contains(namespace);
         let elsewhere = |end: &String| !namespace.ends_with(end.as_str());
         if spared || self.within.as_ref().is_some_and(elsewhere) {
             return;
@@ -223,8 +224,13 @@ mod tests {
 
     fn check(object: Value, how: How, told: Value) {
         let shown = format!("{how:?}");
-        let lie =
-            Lie { watcher: None, kind: "Service".to_owned(), spared: None, within: None, how };
+        let lie = Lie {
+            watcher: None,
+            kind: "Service".to_owned(),
+            spared: BTreeSet::new(),
+            within: None,
+            how,
+        };
         let mut heard = object;
         lie.tell(&mut heard);
         assert_eq!(heard, told, "{shown}");
@@ -279,7 +285,7 @@ mod tests {
     #[test]
     fn only_within_a_namespace() {
         let lie = Lie {
-            spared: None,
+            spared: BTreeSet::new(),
             watcher: None,
             kind: "Service".to_owned(),
             within: Some("-udp-basic".to_owned()),

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use common::{client, serve, service, slice};
 use hyper::http::Request;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
@@ -340,7 +342,7 @@ async fn lies_are_told_to_their_watcher_only() {
     served.server.set_lies(vec![Lie {
         watcher: Some("n1".to_owned()),
         kind: "Service".to_owned(),
-        spared: None,
+        spared: BTreeSet::new(),
         within: None,
         how: How::Set("spec.sessionAffinity".parse::<FieldPath>().unwrap(), json!("None")),
     }]);

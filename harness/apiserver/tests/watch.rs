@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::{client, serve, service};
@@ -157,7 +158,7 @@ async fn watch_events_tell_the_lies_of_the_moment() {
     let lie = |path: &str| Lie {
         watcher: None,
         kind: "Service".to_owned(),
-        spared: None,
+        spared: BTreeSet::new(),
         within: None,
         how: How::Hide(path.parse::<FieldPath>().unwrap()),
     };

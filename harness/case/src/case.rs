@@ -13,6 +13,8 @@ use crate::{Behaviour, CaseError, CaseErrors, Place};
 
 /// What only the lab can do, by the words of `needs.lab`.
 pub(crate) const LAB_NEEDS: &[&str] = &["restart"];
+/// What a case needs of a provider for `needs.dns`, by the name that providers use.
+pub const NAME_SERVER: &str = "dns";
 /// Pods of one node; the planned addresses end there.
 const MAX_PODS_PER_NODE: usize = 240;
 /// Nodes and outside clients; the planned addresses end there.
@@ -281,6 +283,7 @@ impl Checker<'_> {
             shape.proxy.clone_from(&proxy.value);
         }
         shape.network = text.network.clone();
+        shape.dns = text.dns;
         let mut features = BTreeSet::new();
         for name in &text.features {
             match Feature::new(&name.value) {
@@ -307,7 +310,10 @@ impl Checker<'_> {
                 .suggest(&need.value, LAB_NEEDS.iter().copied()),
             );
         }
-        let lab = text.lab.iter().map(|need| need.value.clone()).collect();
+        let mut lab: BTreeSet<String> = text.lab.iter().map(|need| need.value.clone()).collect();
+        if text.dns {
+            lab.insert(NAME_SERVER.to_owned());
+        }
         Needs { shape, features, lab, alone: text.alone }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use touchstone_spec::api::{Service, ServicePort};
-use touchstone_spec::{Family, FrontendKind, Protocol};
+use touchstone_spec::{Family, FrontendKind, Protocol, Question};
 
 use crate::grammar::{PortRef, Target};
 use crate::rows::Scene;
@@ -27,10 +27,12 @@ pub(crate) struct Goal {
     /// For a page: where the node itself finds it, and its path.
     pub(crate) page: Option<(SocketAddr, String)>,
     pub(crate) text: String,
+    /// What is asked of the name server at `address` first.
+    pub(crate) question: Option<Question>,
 }
 
 /// A number with its protocol, and the name of the Service port that it is.
-type FoundPort = (u16, Protocol, Option<String>);
+pub(crate) type FoundPort = (u16, Protocol, Option<String>);
 
 impl Scene<'_, '_> {
     /// Destinations of a target in one family.
@@ -41,6 +43,9 @@ impl Scene<'_, '_> {
         family: Family,
     ) -> Result<Vec<Goal>, CaseError> {
         match target {
+            Target::Frontend { service, kind: FrontendKind::Name, port, .. } => {
+                self.named(service, port.as_ref(), place, family)
+            }
             Target::Frontend { service, kind, index, node, port } => {
                 if let Some(node) = node {
                     self.known_node(node, place)?;
@@ -77,6 +82,7 @@ impl Scene<'_, '_> {
                     service: None,
                     page: None,
                     text: format!("unallocated clusterIP:{number}/{protocol}"),
+                    question: None,
                 }])
             }
             Target::Loopback { service, address, port } => {
@@ -107,6 +113,7 @@ impl Scene<'_, '_> {
                     service: None,
                     page: None,
                     text: format!("node@{node}:{port}/{protocol}"),
+                    question: None,
                 }])
             }
         }
@@ -152,6 +159,7 @@ impl Scene<'_, '_> {
                 None => format!("{service} nodePort@{written}:{number}/{protocol}"),
             },
             service: name.map(|name| (service.to_owned(), name)),
+            question: None,
         });
         Ok(goals.collect())
     }
@@ -199,6 +207,7 @@ impl Scene<'_, '_> {
                     1 => format!("{service} endpoint/{name}"),
                     _ => format!("{service} endpoint/{name}:{port}"),
                 },
+                question: None,
             })
             .collect();
         if goals.is_empty() {
@@ -276,10 +285,24 @@ impl Scene<'_, '_> {
                     service: name.clone().map(|name| (service.to_owned(), name)),
                     page: None,
                     text,
+                    question: None,
                 });
             }
         }
         Ok(goals)
+    }
+
+    /// Ports by which clients know a Service.
+    pub(crate) fn ports_of(
+        &self,
+        service: &str,
+        port: Option<&PortRef>,
+        place: Place,
+    ) -> Result<Vec<FoundPort>, CaseError> {
+        let Some(versions) = self.history.get(service) else {
+            return Err(no_service(self.context.source, place, service, self.history));
+        };
+        self.frontend_ports(service, versions, FrontendKind::Name, port, place)
     }
 
     fn frontend_ports(
@@ -297,6 +320,7 @@ impl Scene<'_, '_> {
             | FrontendKind::LoadBalancer
             | FrontendKind::HealthCheck
             | FrontendKind::Direct
+            | FrontendKind::Name
             | FrontendKind::Page
             | FrontendKind::Address => Some(port.port),
         };
@@ -369,6 +393,7 @@ pub(crate) fn addresses(service: &Service, kind: FrontendKind, family: Family) -
         FrontendKind::NodePort
         | FrontendKind::HealthCheck
         | FrontendKind::Direct
+        | FrontendKind::Name
         | FrontendKind::Page
         | FrontendKind::Address => Vec::new(),
     }

@@ -103,6 +103,7 @@ const FRONTENDS: &[(&str, FrontendKind)] = &[
     ("externalIP", FrontendKind::ExternalIp),
     ("loadBalancer", FrontendKind::LoadBalancer),
     ("healthCheck", FrontendKind::HealthCheck),
+    ("name", FrontendKind::Name),
 ];
 
 impl Target {
@@ -173,7 +174,7 @@ impl Target {
                 .unwrap_or_default();
             return expected(format!(
                 "`{word}` is not a frontend: clusterIP, nodePort, externalIP, loadBalancer, \
-                 healthCheck or endpoint/NAME{near}"
+                 healthCheck, name or endpoint/NAME{near}"
             ));
         };
         let many = matches!(kind, FrontendKind::ExternalIp | FrontendKind::LoadBalancer);
@@ -190,6 +191,9 @@ impl Target {
         let index = index.or(address);
         if kind == FrontendKind::HealthCheck && port.is_some() {
             return expected("healthCheck has one port; leave the port out");
+        }
+        if kind == FrontendKind::Name && node.is_some() {
+            return expected("a name leads to wherever the name server says; leave out `@`");
         }
         if service == "unallocated" {
             return if kind == FrontendKind::ClusterIp {
@@ -302,6 +306,15 @@ impl SourceWord {
                 Some(_) | None => expected("a source is client, node, node@n1, balancer or any"),
             },
         }
+    }
+}
+
+/// The transport of a question, `udp` or `tcp`.
+pub(crate) fn transport(word: &str) -> Option<Protocol> {
+    match word {
+        "udp" => Some(Protocol::Udp),
+        "tcp" => Some(Protocol::Tcp),
+        _ => None,
     }
 }
 

@@ -8,6 +8,7 @@
 //! Invariants: no clock, no randomness, no network; only `files` reads files; a compiled script
 //! depends on nothing but the variant and the book.
 
+mod asks;
 mod behaviour;
 mod book;
 mod case;
@@ -36,7 +37,7 @@ mod variant;
 
 pub use behaviour::{Behaviour, Difference};
 pub use book::{Allocator, Book, BookError, namespace_end, planned_book};
-pub use case::{Case, CaseId, Needs};
+pub use case::{Case, CaseId, NAME_SERVER, Needs};
 pub use compile::compile;
 pub use error::{CaseError, CaseErrors};
 pub use library::Library;

@@ -81,6 +81,7 @@ fn indexes(kind: FrontendKind, further: usize) -> Vec<Option<usize>> {
         | FrontendKind::LoadBalancer
         | FrontendKind::HealthCheck
         | FrontendKind::Direct
+        | FrontendKind::Name
         | FrontendKind::Page
         | FrontendKind::Address => vec![None],
     }

@@ -128,7 +128,10 @@ impl Context<'_> {
                 .get()
                 .copied(),
             load_balancer_class: text.load_balancer_class.get().cloned(),
-            external_name: text.external_name.get().cloned(),
+            external_name: text
+                .external_name
+                .get()
+                .map(|name| name.replace("$ns", &self.namespace)),
             publish_not_ready_addresses: text.publish_not_ready_addresses.get().copied(),
             traffic_distribution: text.traffic_distribution.get().cloned(),
             ..ServiceSpec::default()

@@ -49,6 +49,7 @@ impl Scene<'_, '_> {
             via: None,
             service: None,
             page: Some((home, path)),
+            question: None,
         })
     }
 
@@ -59,6 +60,10 @@ impl Scene<'_, '_> {
         text: &RowText,
         shows: &Shows,
     ) -> Result<(), CaseError> {
+        let asks_only = flow.question.as_ref().is_some_and(|question| question.then.is_none());
+        if let (true, Some(At { place, .. })) = (asks_only, &text.size) {
+            return Err(self.context.wrong(*place, "`size` is for identity servers"));
+        }
         if let Some(At { value, place }) = &text.size {
             let most = match flow.protocol {
                 Protocol::Tcp | Protocol::Sctp => MOST_TCP,

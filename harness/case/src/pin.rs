@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use touchstone_spec::{
-    Allowed, ClientKind, Condition, Expectation, Features, Flow, FrontendKind, Look, OutcomeKind,
-    Reason, World,
+    Allowed, ClientKind, Condition, Expectation, Features, Flow, FrontendKind, Look, NameAnswer,
+    OutcomeKind, Reason, World,
 };
 
 use crate::{CaseError, Names, Variant, compile, planned_book};
@@ -62,6 +62,8 @@ pub enum PinnedOutcome {
         /// Status codes where `http` is among the kinds.
         http: BTreeSet<u16>,
     },
+    /// The name server answers in one of these ways.
+    Answers(BTreeSet<NameAnswer>),
     /// Not pinned: the answer is recorded only.
     Any,
 }
@@ -136,6 +138,11 @@ impl Pin {
                     Some("the outcomes differ".to_owned())
                 }
             }
+            PinnedOutcome::Answers(answers) => {
+                let pinned: BTreeSet<Allowed> =
+                    answers.iter().cloned().map(Allowed::Answered).collect();
+                (expectation.allowed != pinned).then(|| "the answers differ".to_owned())
+            }
             PinnedOutcome::Kinds { kinds, http } => {
                 let told: BTreeSet<u16> = expectation
                     .allowed
@@ -145,7 +152,8 @@ impl Pin {
                         Allowed::Reached { .. }
                         | Allowed::Refused
                         | Allowed::Dropped
-                        | Allowed::Unhandled => None,
+                        | Allowed::Unhandled
+                        | Allowed::Answered(_) => None,
                     })
                     .collect();
                 (expectation.kinds() != *kinds || told != *http)
@@ -190,9 +198,11 @@ impl Pin {
         }
         let strange = expectation.allowed.iter().any(|allowed| match allowed {
             Allowed::Reached { sources, .. } => sources.is_empty() || !sources.is_subset(&pinned),
-            Allowed::Http { .. } | Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => {
-                false
-            }
+            Allowed::Http { .. }
+            | Allowed::Refused
+            | Allowed::Dropped
+            | Allowed::Unhandled
+            | Allowed::Answered(_) => false,
         });
         strange.then(|| "the sources differ".to_owned())
     }
@@ -212,6 +222,10 @@ impl Pin {
                     .map(ToString::to_string)
                     .collect();
                 words.extend(http.iter().map(|code| format!("http {code}")));
+                words.join(" or ")
+            }
+            PinnedOutcome::Answers(answers) => {
+                let words: Vec<String> = answers.iter().map(ToString::to_string).collect();
                 words.join(" or ")
             }
             PinnedOutcome::Any => "any".to_owned(),
@@ -352,6 +366,7 @@ fn describe(expectation: &Expectation, names: &Names) -> String {
             Allowed::Refused => "refused".to_owned(),
             Allowed::Dropped => "dropped".to_owned(),
             Allowed::Unhandled => "unhandled".to_owned(),
+            Allowed::Answered(answer) => answer.to_string(),
         })
         .collect();
     if expectation.open {

@@ -117,6 +117,7 @@ impl Context<'_> {
                 for_zones: hints.for_zones.iter().map(hint).collect(),
                 for_nodes: hints.for_nodes.iter().map(hint).collect(),
             }),
+            hostname: None,
         })
     }
 

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use touchstone_spec::api::Service;
-use touchstone_spec::{Family, Flow, OutcomeKind};
+use touchstone_spec::{Family, Flow, OutcomeKind, Protocol};
 
+use crate::asks::Asked;
 use crate::goals::Goal;
-use crate::grammar::{Expected, Kind, SourceWord, Target, Vantage};
+use crate::grammar::{Expected, Kind, SourceWord, Target, Vantage, transport};
 use crate::objects::Context;
 use crate::state::{State, no_endpoint, no_service};
 use crate::text::{RowText, Words};
-use crate::{At, CaseError, Pin, PinnedOutcome, PinnedSource, Place, Row};
+use crate::{At, CaseError, Pin, PinnedOutcome, PinnedSource, Place, Row, Shows};
 
 /// Every version of every Service so far, the latest last: frontends that are gone keep their
 /// addresses, so that a case can say what must meet clients there.
@@ -40,13 +41,28 @@ impl Scene<'_, '_> {
         for At { value: target, place } in &to.0 {
             let parsed = Target::parse(target).map_err(|error| self.grammar(*place, error))?;
             let goals = self.goals(&parsed, *place, family)?;
-            for At { value: vantage, place } in &from.0 {
-                let parsed =
-                    Vantage::parse(vantage).map_err(|error| self.grammar(*place, error))?;
-                for goal in &goals {
-                    for flow in self.from(&parsed, goal, *place, family)? {
-                        flows.push((flow, goal.clone()));
-                    }
+            flows.extend(self.flows_to(from, goals, family)?);
+        }
+        Ok(flows)
+    }
+
+    /// Flows of every vantage to every goal.
+    fn flows_to(
+        &mut self,
+        from: &Words,
+        goals: Vec<Goal>,
+        family: Family,
+    ) -> Result<Vec<(Flow, Goal)>, CaseError> {
+        let mut flows = Vec::new();
+        for At { value: vantage, place } in &from.0 {
+            let parsed = Vantage::parse(vantage).map_err(|error| self.grammar(*place, error))?;
+            for goal in &goals {
+                if goal.question.is_some() && matches!(parsed, Vantage::Outside(_)) {
+                    let message = "clients outside the cluster do not ask its name server";
+                    return Err(self.context.wrong(*place, message));
+                }
+                for flow in self.from(&parsed, goal, *place, family)? {
+                    flows.push((flow, goal.clone()));
                 }
             }
         }
@@ -79,7 +95,7 @@ impl Scene<'_, '_> {
             if text.family.is_some_and(|only| only != *family) {
                 continue;
             }
-            for (mut flow, goal) in self.flows(&text.from, &text.to, *family)? {
+            for (mut flow, goal) in self.flows_of(text, *place, *family)? {
                 let pin = self.pin(text, *place, &goal, *family)?;
                 self.ask(&mut flow, text, &pin.shows)?;
                 let words = format!("{}: {}", flow.text, pin.words());
@@ -88,6 +104,43 @@ impl Scene<'_, '_> {
             }
         }
         if rows.is_empty() { Err(self.no_flow(text.to.place())) } else { Ok(rows) }
+    }
+
+    /// Flows of a row: to its targets, or its questions.
+    fn flows_of(
+        &mut self,
+        text: &RowText,
+        place: Place,
+        family: Family,
+    ) -> Result<Vec<(Flow, Goal)>, CaseError> {
+        let Some(asks) = &text.asks else {
+            return if text.to.0.is_empty() {
+                Err(self.context.wrong(place, "a row has exactly one of `to` and `asks`"))
+            } else if text.over.is_some() {
+                Err(self.context.wrong(place, "`over` belongs to `asks`"))
+            } else {
+                self.flows(&text.from, &text.to, family)
+            };
+        };
+        if !text.to.0.is_empty() {
+            return Err(self.context.wrong(place, "a row has exactly one of `to` and `asks`"));
+        }
+        let mut transports = Vec::new();
+        for At { value: word, place } in text.over.iter().flat_map(|over| &over.0) {
+            let error = || self.context.wrong(*place, format!("`{word}` is neither udp nor tcp"));
+            transports.push(transport(word).ok_or_else(error)?);
+        }
+        if transports.is_empty() {
+            transports.push(Protocol::Udp);
+        }
+        let mut goals = Vec::new();
+        for At { value: asked, place } in &asks.0 {
+            let parsed = Asked::parse(asked).map_err(|error| self.grammar(*place, error))?;
+            for over in &transports {
+                goals.push(self.question(&parsed, *over, *place, family)?);
+            }
+        }
+        self.flows_to(&text.from, goals, family)
     }
 
     fn no_flow(&self, place: Place) -> CaseError {
@@ -107,6 +160,9 @@ impl Scene<'_, '_> {
         goal: &Goal,
         family: Family,
     ) -> Result<Pin, CaseError> {
+        if let Some(words) = &text.answers {
+            return self.pinned_answer(text, words, goal, place);
+        }
         let shows = self.shows(text.shows.as_ref())?;
         let outcome = match (&text.reaches, &text.is, shows.status) {
             (Some(words), None, None) => {
@@ -118,9 +174,10 @@ impl Scene<'_, '_> {
                 http: BTreeSet::from([status]),
             },
             (Some(_) | None, Some(_) | None, Some(_) | None) => {
-                return Err(self
-                    .context
-                    .wrong(place, "a row has exactly one of `reaches`, `is` and `shows`"));
+                return Err(self.context.wrong(
+                    place,
+                    "a row has exactly one of `reaches`, `is`, `shows` and `answers`",
+                ));
             }
         };
         let source = match &text.source {
@@ -143,6 +200,35 @@ impl Scene<'_, '_> {
             return Err(self.context.wrong(place, message));
         }
         Ok(Pin { outcome, source, sticky: text.sticky, spread: text.spread, shows })
+    }
+
+    /// The pin of a row with `answers`.
+    fn pinned_answer(
+        &mut self,
+        text: &RowText,
+        words: &Words,
+        goal: &Goal,
+        place: Place,
+    ) -> Result<Pin, CaseError> {
+        let alone = text.reaches.is_none()
+            && text.is.is_none()
+            && text.shows.is_none()
+            && text.source.is_none()
+            && text.sticky.is_none()
+            && text.spread.is_none();
+        let Some(question) = goal.question.as_ref().filter(|_| alone) else {
+            return Err(self.context.wrong(
+                place,
+                "`answers` belongs to `asks`, or to a target `web name`, and stands alone",
+            ));
+        };
+        Ok(Pin {
+            outcome: PinnedOutcome::Answers(self.answers(words, question, place)?),
+            source: PinnedSource::Any,
+            sticky: None,
+            spread: None,
+            shows: Shows::default(),
+        })
     }
 
     fn kinds(&self, words: &Words, place: Place) -> Result<PinnedOutcome, CaseError> {

@@ -244,6 +244,7 @@ impl Context<'_> {
         };
         Ok(Endpoint {
             addresses: vec![address.to_string()],
+            hostname: text.value.hostname.get().cloned(),
             node_name,
             zone: state.zones.get(&node).cloned().flatten(),
             conditions: Conditions {

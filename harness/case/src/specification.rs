@@ -36,7 +36,7 @@ pub const TOPICS: &[Topic] = &[
     topic("Topology hints", &["topo"]),
     topic("Terminating and unready endpoints", &["term"]),
     topic("EndpointSlices", &["eps"]),
-    topic("UDP and connection tracking", &["udp", "tcp", "conntrack"]),
+    topic("UDP and connection tracking", &["udp", "tcp", "conntrack", "local"]),
     topic("SCTP", &["sctp"]),
     topic("Ports", &["ports"]),
     topic("Life of a Service", &["life"]),

@@ -72,6 +72,9 @@ pub struct NeedsText {
     /// What the network around them is like; as in the plain lab when left out.
     #[serde(default, skip_serializing_if = "is_default")]
     pub network: NetworkWish,
+    /// Whether the cluster needs a name server.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dns: bool,
     /// Features beyond those that follow from what the case uses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<At<String>>,
@@ -238,7 +241,7 @@ pub struct ServiceText {
     /// Which controller serves the load balancer.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub load_balancer_class: Patch<String>,
-    /// Name for `ExternalName`.
+    /// Name for `ExternalName`; `$ns` stands for the case's namespace.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub external_name: Patch<String>,
     /// Whether controllers publish unready endpoints.
@@ -383,6 +386,10 @@ pub struct EndpointText {
     /// Another endpoint whose address it has: `c`, or `web2/c` of another Service.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub address: Patch<At<String>>,
+    /// First label of its name under its Service's; one that the name server invents when left
+    /// out.
+    #[serde(skip_serializing_if = "Patch::is_keep")]
+    pub hostname: Patch<String>,
 }
 
 impl EndpointText {
@@ -401,6 +408,7 @@ impl EndpointText {
             node_name,
             omit,
             address,
+            hostname,
         } = later;
         self.node.merge(node);
         self.ready.merge(ready);
@@ -414,6 +422,7 @@ impl EndpointText {
         self.node_name.merge(node_name);
         self.omit.merge(omit);
         self.address.merge(address);
+        self.hostname.merge(hostname);
     }
 }
 
@@ -462,7 +471,17 @@ pub struct RowText {
     /// Vantages.
     pub from: Words,
     /// Targets.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub to: Words,
+    /// Questions to the name server, instead of `to`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asks: Option<Words>,
+    /// By which transports; `udp` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<Words>,
+    /// Exactly this is the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Words>,
     /// Bytes sent and echoed, `64kB`; over UDP more than fits into a packet is fragmented.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<At<String>>,

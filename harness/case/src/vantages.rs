@@ -186,6 +186,7 @@ fn flow(client: Client, via: Option<String>, goal: &Goal, text: String) -> Flow 
         to: at_home.map_or(SocketAddr::new(goal.address, goal.port), |(home, _)| *home),
         protocol: goal.protocol,
         frontend: goal.kind,
+        question: goal.question.clone(),
         size: 0,
         http: goal.page.as_ref().map(|(_, path)| Asked { path: path.clone(), looks: Vec::new() }),
         text,

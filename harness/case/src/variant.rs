@@ -11,7 +11,7 @@ use touchstone_spec::{
     ProxyWish, SCTP_NEED,
 };
 
-use crate::grammar::Target;
+use crate::grammar::{Target, transport};
 use crate::text::{
     CaseFile, ChangeText, EndpointText, FamilyAxis, RowText, ServiceText, SliceEndpointText, Words,
 };
@@ -140,6 +140,7 @@ impl Variant {
                 names.targets(words);
             }
             for row in &step.value.expect {
+                names.questions(&row.value);
                 names.outside_clients(&row.value.from, &row.value.to);
             }
             for change in &step.value.change {
@@ -377,6 +378,19 @@ impl Used {
         }
     }
 
+    /// Questions are packets to a Service port of the name server.
+    fn questions(&mut self, row: &RowText) {
+        if row.asks.is_some() {
+            let words = row.over.iter().flat_map(|over| &over.0).map(|word| word.value.as_str());
+            for over in words.filter_map(transport) {
+                self.protocol(over);
+            }
+            if row.over.is_none() {
+                self.protocol(Protocol::Udp);
+            }
+        }
+    }
+
     fn raw_endpoint(&mut self, text: &SliceEndpointText) {
         if text.hints.as_ref().is_some_and(|hints| !hints.for_zones.is_empty()) {
             self.add("zone-hints");
@@ -433,6 +447,7 @@ impl Used {
                     FrontendKind::HealthCheck => self.add("health-check-node-port"),
                     FrontendKind::ClusterIp
                     | FrontendKind::Direct
+                    | FrontendKind::Name
                     | FrontendKind::Page
                     | FrontendKind::Address => {}
                 }

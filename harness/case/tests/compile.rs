@@ -134,7 +134,7 @@ fn the_local_policy_case() {
         "apply web-v4-1 [p:8000] 10.244.1.11@n1/z1 RSt 10.244.1.12@n1/z1 rST 10.244.2.11@n2/z1 RSt",
     );
     let traffic = script.steps[1].traffic.as_ref().expect("the second step has traffic");
-    assert_eq!((traffic.every.as_millis(), traffic.budget, traffic.flows.len()), (5, 0, 1));
+    assert_eq!((traffic.every.as_millis(), traffic.budget, traffic.flows.len()), (5, 2, 1));
     assert_eq!(script.steps[1].within.as_secs(), 30);
     // 3 client pods, 3 nodes, 3 endpoint pods and one client outside by 3 nodes to the cluster IP;
     // 3 + 3 + 3 + 1 clients to the node ports of 3 nodes; less the 3 flows of the rows.

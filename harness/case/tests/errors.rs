@@ -169,11 +169,54 @@ fn every_error_of_a_step_is_told_at_once() {
     );
     let want = "\
 x/y.yaml:12:17: a vantage is `pod@n1`, `pod`, `node@n1`, `node`, `outside`, `outside2`, `neighbour` or `web/a`
-x/y.yaml:13:26: `clusterIp` is not a frontend: clusterIP, nodePort, externalIP, loadBalancer, healthCheck or endpoint/NAME; did you mean `clusterIP`?
+x/y.yaml:13:26: `clusterIp` is not a frontend: clusterIP, nodePort, externalIP, loadBalancer, healthCheck, name or endpoint/NAME; did you mean `clusterIP`?
 x/y.yaml:14:29: no flow comes of it: the Service never had such a frontend; check the Service's type, its families and its addresses
 x/y.yaml:15:17: only packets from outside enter by a node; pod@n1 is inside; leave out `@n1`
-x/y.yaml:16:9: a row has exactly one of `reaches`, `is` and `shows`";
+x/y.yaml:16:9: a row has exactly one of `reaches`, `is`, `shows` and `answers`";
     assert_eq!(messages(&text), want);
+}
+
+#[test]
+fn questions_are_checked() {
+    let good = GOOD.replace("axes:", "needs: { dns: true }\naxes:");
+    let row = |row: &str| good.replace("{ from: pod, to: web clusterIP, reaches: [a, b] }", row);
+    let check = |text: &str, want: &str| assert_eq!(messages(&row(text)), want, "{text}");
+    check("{ from: pod, asks: web A, answers: web clusterIP }", "fine");
+    check(
+        "{ from: pod, asks: web, answers: web clusterIP }",
+        "x/y.yaml:13:28: a question is a name and a type, `web.$ns.svc A`, or an address and PTR, \
+         `web clusterIP PTR`",
+    );
+    check(
+        "{ from: pod, asks: web A, answers: web }",
+        "x/y.yaml:13:44: `web` is no answer; an answer is `web clusterIP`, `web endpoint/a`, a \
+         whole name, an address, `nothing` or `nxdomain`",
+    );
+    check(
+        "{ from: pod, asks: web A, answers: [web clusterIP, nothing] }",
+        "x/y.yaml:13:9: `nothing` and `nxdomain` do not stand beside records",
+    );
+    check(
+        "{ from: pod, asks: web A, over: sctp, answers: web clusterIP }",
+        "x/y.yaml:13:41: `sctp` is neither udp nor tcp",
+    );
+    check(
+        "{ from: outside, asks: web A, answers: web clusterIP }",
+        "x/y.yaml:13:17: clients outside the cluster do not ask its name server",
+    );
+    check(
+        "{ from: pod, asks: web A, to: web clusterIP, answers: web clusterIP }",
+        "x/y.yaml:13:9: a row has exactly one of `to` and `asks`",
+    );
+    check(
+        "{ from: pod, to: web clusterIP, answers: web clusterIP }",
+        "x/y.yaml:13:9: `answers` belongs to `asks`, or to a target `web name`, and stands alone",
+    );
+    check_error(
+        "{ from: pod, to: web clusterIP, reaches: [a, b] }",
+        "{ from: pod, asks: web A, answers: web clusterIP }",
+        "x/y.yaml:12:28: the row asks for a name; write `needs: { dns: true }`",
+    );
 }
 
 #[test]

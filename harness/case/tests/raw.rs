@@ -50,7 +50,9 @@ fn changes(script: &Script, step: usize) -> Vec<String> {
             )
         }
         Change::DeleteSlice { name, .. } => format!("no slice {name}"),
-        Change::SetZone { .. } | Change::Proxy { .. } => "other".to_owned(),
+        Change::SetZone { .. } | Change::Proxy { .. } | Change::ReloadFirewall { .. } => {
+            "other".to_owned()
+        }
     });
     each.collect()
 }

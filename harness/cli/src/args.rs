@@ -270,6 +270,9 @@ pub(crate) struct LabUp {
     /// Number of nodes.
     #[arg(long, default_value_t = 3)]
     pub(crate) nodes: usize,
+    /// With a name server, which is built first where it is not cached.
+    #[arg(long)]
+    pub(crate) dns: bool,
     #[command(flatten)]
     pub(crate) defects: Defects,
 }
@@ -293,7 +296,8 @@ pub(crate) enum SubjectCommand {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Fetch {
-    /// A subject, or `kubectl[@RELEASE]`, which the suite's own tests use.
+    /// A subject, or `kubectl[@RELEASE]`, which the suite's own tests use, or `coredns[@RELEASE]`,
+    /// which cases about names use.
     #[arg(value_name = "SUBJECT")]
     pub(crate) subject: String,
     /// A folder with more subjects.

@@ -12,7 +12,7 @@ use crate::failed::{self, Failed};
 use crate::job::Order;
 use crate::outside::contained;
 use crate::say::say;
-use crate::subjects::{choose, find};
+use crate::subjects::{choose, find, name_server};
 
 /// A program that the lab or a subject starts, the package that has it, and what needs it.
 const PROGRAMS: [(&str, &str, &str); 6] = [
@@ -43,6 +43,13 @@ pub(crate) fn run(doctor: &Doctor) -> Result<u8, Failed> {
         }
     }
     missing += namespaces();
+    match name_server() {
+        Ok(program) => fine("coredns", &program.display().to_string()),
+        Err(why) => {
+            missing += 1;
+            lacking("coredns", &why, "every case about names (area dns)");
+        }
+    }
     for selector in &doctor.subjects.subjects {
         let chosen = choose(selector, &doctor.subjects.folders)?;
         match find(&chosen, doctor.subjects.binary.as_deref()) {

@@ -108,6 +108,7 @@ fn answer(world: &World, flow: &Flow, features: &Features, names: &Names) {
         | FrontendKind::LoadBalancer
         | FrontendKind::HealthCheck
         | FrontendKind::Direct
+        | FrontendKind::Name
         | FrontendKind::Address => words(&expectation, names),
     };
     say(&format!("      {} {}: {allowed}", flow.protocol, flow.to));
@@ -130,6 +131,7 @@ fn words(expectation: &Expectation, names: &Names) -> String {
             format!("http {status} with {local_endpoints} local endpoints")
         }
         Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => allowed.kind().to_string(),
+        Allowed::Answered(answer) => answer.to_string(),
     });
     let mut text = each.collect::<Vec<_>>().join(", or ");
     if expectation.sticky {

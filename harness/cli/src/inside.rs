@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::mpsc;
-use touchstone_case::{Library, Variant};
+use touchstone_case::{Library, NAME_SERVER, Variant};
 use touchstone_provider::lab::Lab;
 use touchstone_record::LogWriter;
 use touchstone_runner::{Emitter, RunSubject, Settings};
@@ -80,7 +80,7 @@ async fn run(job: &Job) -> Result<u8> {
     let (tell, events) = mpsc::unbounded_channel();
     let emitter = Emitter::new(log, Some(tell));
     let live = Live::start(events, job.variants.len() * job.subjects.len());
-    let provided = provided(&variants);
+    let provided = provided(&variants, job.name_server.is_some());
     let mut subjects = Vec::new();
     for subject in &job.subjects {
         let (chosen, resolved) = subject.reopen()?;
@@ -96,6 +96,7 @@ async fn run(job: &Job) -> Result<u8> {
                 without_proxy: job.defects.without_proxy.clone(),
                 sabotage: job.defects.sabotage.clone(),
                 logs: Some(job.out.join("logs")),
+                name_server: job.name_server.clone(),
                 person: None,
             }),
             provided: provided.clone(),
@@ -110,11 +111,12 @@ async fn run(job: &Job) -> Result<u8> {
 }
 
 /// What the lab can do on this machine for these cases.
-fn provided(variants: &[Variant]) -> BTreeSet<String> {
+fn provided(variants: &[Variant], names: bool) -> BTreeSet<String> {
     let wanted: BTreeSet<&str> = variants.iter().flat_map(Variant::host_needs).collect();
     let lacking = touchstone_provider::lab::lacking(&wanted);
     let has = wanted.into_iter().filter(|need| !lacking.contains_key(*need));
-    LAB_PROVIDES.into_iter().chain(has).map(str::to_owned).collect()
+    let names = names.then_some(NAME_SERVER);
+    LAB_PROVIDES.into_iter().chain(names).chain(has).map(str::to_owned).collect()
 }
 
 /// Runs a plan from its first event to its last, or to an interruption.

@@ -46,6 +46,7 @@ pub(crate) struct Job {
     pub(crate) pause: bool,
     pub(crate) keep: bool,
     pub(crate) user_namespace: bool,
+    pub(crate) name_server: Option<PathBuf>,
     pub(crate) defects: DefectJob,
     pub(crate) started: String,
 }
@@ -60,6 +61,7 @@ pub(crate) struct LabJob {
     pub(crate) token: String,
     pub(crate) state: PathBuf,
     pub(crate) kubeconfig: PathBuf,
+    pub(crate) name_server: Option<PathBuf>,
     pub(crate) defects: DefectJob,
 }
 
@@ -148,7 +150,7 @@ fn lie(text: &str) -> Result<Lie> {
         },
     };
     let within = case.map(namespace_end);
-    let lie = Lie { watcher: None, kind: kind.to_owned(), spared: None, within, how };
+    let lie = Lie { watcher: None, kind: kind.to_owned(), spared: BTreeSet::new(), within, how };
     lie.check().with_context(|| format!("--lie {text}"))?;
     Ok(lie)
 }

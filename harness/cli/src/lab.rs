@@ -20,7 +20,7 @@ use crate::failed::Failed;
 use crate::job::{LabJob, Order};
 use crate::outside::contained_with;
 use crate::say::{note, say};
-use crate::subjects::prepare;
+use crate::subjects::{name_server, prepare};
 
 /// Where the places of this user's open labs are found.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,6 +52,11 @@ fn up(up: &LabUp) -> Result<u8, Failed> {
     std::fs::write(&kubeconfig, kubeconfig_text(&address.to_string(), &token))
         .with_context(|| format!("failed to write {}", kubeconfig.display()))
         .map_err(Failed::harness)?;
+    let name_server = if up.dns {
+        Some(name_server().map_err(|why| Failed::harness(anyhow!("no name server: {why}")))?)
+    } else {
+        None
+    };
     let zones = ClusterShape::default().zones;
     let job = LabJob {
         subject,
@@ -59,12 +64,14 @@ fn up(up: &LabUp) -> Result<u8, Failed> {
             zones: (0..up.nodes)
                 .map(|i| zones.get(i).cloned().unwrap_or(zones[2].clone()))
                 .collect(),
+            dns: up.dns,
             ..ClusterShape::default()
         },
         listener: listener.as_raw_fd(),
         token,
         state: state_file(std::process::id()).map_err(Failed::harness)?,
         kubeconfig: kubeconfig.clone(),
+        name_server,
         defects: (&up.defects).into(),
     };
     let nodes = job.shape.node_names().into_iter().collect();
@@ -96,6 +103,7 @@ pub(crate) async fn inside(job: &LabJob) -> Result<u8> {
         without_proxy: job.defects.without_proxy.clone(),
         sabotage: None,
         logs: None,
+        name_server: job.name_server.clone(),
         person: Some(Person { listener: Arc::new(listener), token: job.token.clone() }),
     };
     let request = ClusterRequest { name: "lab".to_owned(), shape: job.shape.clone() };

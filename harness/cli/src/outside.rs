@@ -21,7 +21,7 @@ use crate::job::{DefectJob, Job, Order, log_path};
 use crate::lab::{OUTER_PID, OUTER_UID};
 use crate::say::note;
 use crate::selection::{library, pins_agree, select};
-use crate::subjects::prepare;
+use crate::subjects::{name_server_for, prepare};
 use crate::{report, sim};
 
 /// Folder of runs that were given no other.
@@ -43,6 +43,10 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
         ProviderName::Lab => prepare(&run.subjects, &variants)?,
         ProviderName::Sim => vec![sim::subject()],
     };
+    let name_server = match run.provider {
+        ProviderName::Lab => name_server_for(&variants),
+        ProviderName::Sim => None,
+    };
     let name = run_name(started, seed)?;
     let out = make_folder(run.out.as_deref(), &name)?;
     let job = Job {
@@ -63,6 +67,7 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
         pause: run.pause_on_failure,
         keep: run.keep,
         user_namespace: !run.no_userns,
+        name_server,
         defects,
         started: started.format(&Rfc3339).map_err(Failed::harness)?,
     };

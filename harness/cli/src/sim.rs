@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use tokio::sync::mpsc;
-use touchstone_case::{Library, Variant};
+use touchstone_case::{Library, NAME_SERVER, Variant};
 use touchstone_provider::Sim;
 use touchstone_record::{LogWriter, SubjectRecord};
 use touchstone_runner::{Emitter, RunSubject, Settings};
@@ -51,7 +51,12 @@ pub(crate) fn run(job: &Job) -> Result<(), Failed> {
         record: subject().record,
         features: Arc::new(features.clone()),
         provider: Arc::new(Sim { features, defect: None }),
-        provided: ["restart"].into_iter().chain(NETWORK_NEEDS).map(str::to_owned).collect(),
+        // Its name server answers from the model, as its proxies do.
+        provided: ["restart", NAME_SERVER]
+            .into_iter()
+            .chain(NETWORK_NEEDS)
+            .map(str::to_owned)
+            .collect(),
         known: BTreeMap::new(),
     }];
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -9,8 +9,8 @@ use touchstone_case::Variant;
 use touchstone_record::SubjectRecord;
 use touchstone_spec::{Feature, Features};
 use touchstone_subject::{
-    Cache, Catalog, ModeName, Program, Release, ResolveError, Resolved, Selection, Selector,
-    SelectorError, obtain, resolve,
+    COREDNS, Cache, Catalog, ModeName, Program, Release, ResolveError, Resolved, Selection,
+    Selector, SelectorError, obtain, resolve,
 };
 
 use crate::args::{Fetch, Subjects};
@@ -142,17 +142,63 @@ fn known(
     known
 }
 
+/// The environment variable with the path of a CoreDNS to use instead of the suite's own.
+pub(crate) const COREDNS_PATH: &str = "TOUCHSTONE_COREDNS";
+
+/// A program that is no subject, with a progress line for each thing that is done.
+fn get(program: &Program) -> Result<Resolved, ResolveError> {
+    obtain(program, &Cache::from_environment(), &mut |line| note(&format!("  {line}")))
+}
+
+/// The program of name servers: the one given in the environment, else the suite's own.
+///
+/// Gives the reason when there is none.
+pub(crate) fn name_server() -> Result<PathBuf, String> {
+    if let Some(given) = std::env::var_os(COREDNS_PATH).filter(|path| !path.is_empty()) {
+        let path = PathBuf::from(given);
+        return if path.is_file() {
+            std::path::absolute(&path).map_err(|error| error.to_string())
+        } else {
+            Err(format!("{COREDNS_PATH} names {}, which is no file", path.display()))
+        };
+    }
+    let release = COREDNS.parse().map_err(|error| format!("{COREDNS}: {error}"))?;
+    get(&Program::coredns(release)).map(|found| found.program).map_err(|error| error.to_string())
+}
+
+/// The program of name servers, where any of the cases needs one. Without it those cases are not
+/// judged, and the reason is told.
+pub(crate) fn name_server_for(variants: &[Variant]) -> Option<PathBuf> {
+    if !variants.iter().any(|variant| variant.shape().dns) {
+        return None;
+    }
+    match name_server() {
+        Ok(program) => Some(program),
+        Err(why) => {
+            note(&format!("cases that need a name server will not be judged: {why}"));
+            None
+        }
+    }
+}
+
 /// `touchstone subject fetch`.
 pub(crate) fn fetch(fetch: &Fetch) -> Result<u8, Failed> {
-    let (name, release) = fetch.subject.split_once('@').unwrap_or((&fetch.subject, KUBECTL));
-    if name == "kubectl" {
+    let (name, release) = match fetch.subject.split_once('@') {
+        Some((name, release)) => (name, Some(release)),
+        None => (fetch.subject.as_str(), None),
+    };
+    let tool: Option<fn(Release) -> Program> = match name {
+        "kubectl" => {
+            Some(|release| Program::kubernetes("kubectl", release, &["version", "--client"]))
+        }
+        "coredns" => Some(Program::coredns),
+        _ => None,
+    };
+    if let Some(tool) = tool {
+        let release = release.unwrap_or(if name == "coredns" { COREDNS } else { KUBECTL });
         let release: Release =
             release.parse().map_err(|error| Failed::usage(anyhow!("{release}: {error}")))?;
-        let program = Program::kubernetes("kubectl", release, &["version", "--client"]);
-        let resolved = obtain(&program, &Cache::from_environment(), &mut |line| {
-            note(&format!("  {line}"));
-        })
-        .map_err(Failed::harness)?;
+        let resolved = get(&tool(release)).map_err(Failed::harness)?;
         say(&resolved.program.display().to_string());
         return Ok(0);
     }

@@ -488,7 +488,7 @@ fn one(allowed: Allowed, why: Reason) -> Expectation {
     Expectation { allowed: BTreeSet::from([allowed]), reasons: vec![why], ..Expectation::default() }
 }
 
-fn is_endpoint(world: &World, to: SocketAddr) -> bool {
+pub(crate) fn is_endpoint(world: &World, to: SocketAddr) -> bool {
     world.slices.iter().any(|slice| {
         slice.ports.iter().any(|port| port.port == Some(to.port()))
             && slice.endpoints.iter().any(|endpoint| {

@@ -76,7 +76,8 @@ pub(crate) fn any_of(flows: &[Flow], answer: impl Fn(&Flow) -> Expectation) -> E
                 other @ (Allowed::Http { .. }
                 | Allowed::Refused
                 | Allowed::Dropped
-                | Allowed::Unhandled) => {
+                | Allowed::Unhandled
+                | Allowed::Answered(_)) => {
                     all.allowed.insert(other);
                 }
             }

@@ -73,7 +73,7 @@ fn forward_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allo
             from_outside && !ends_here && !accepted
         }
         Allowed::Unhandled => from_outside,
-        Allowed::Http { .. } | Allowed::Refused | Allowed::Dropped => false,
+        Allowed::Http { .. } | Allowed::Refused | Allowed::Dropped | Allowed::Answered(_) => false,
     }
 }
 
@@ -94,7 +94,7 @@ fn input_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allowe
                 && !is_own_node(flow, node)
                 && claim(world, flow, node, features).is_empty()
         }
-        Allowed::Unhandled | Allowed::Dropped => false,
+        Allowed::Unhandled | Allowed::Dropped | Allowed::Answered(_) => false,
     }
 }
 
@@ -117,7 +117,7 @@ fn policy_drops(world: &World, flow: &Flow, allowed: &Allowed) -> bool {
         }
         // On its way out it still has the Service's address.
         Allowed::Unhandled => !starts_here,
-        Allowed::Http { .. } | Allowed::Refused | Allowed::Dropped => false,
+        Allowed::Http { .. } | Allowed::Refused | Allowed::Dropped | Allowed::Answered(_) => false,
     }
 }
 

@@ -9,6 +9,7 @@ mod balancer;
 mod claim;
 mod endpoints;
 mod firewall;
+mod names;
 mod network;
 mod node_ports;
 mod path;
@@ -23,8 +24,12 @@ use touchstone_spec::{Expectation, Features, Flow, World};
 ///
 /// Features narrow the answer where the API leaves a choice that the subject has declared.
 ///
-/// Spec: the API text of `v1.Service` and `EndpointSlice`, and the KEPs named in each reason.
+/// Spec: the API text of `v1.Service` and `EndpointSlice`, the DNS specification for Kubernetes
+/// Services 1.1.0, and the KEPs named in each reason.
 #[must_use]
 pub fn expect(world: &World, flow: &Flow, features: &Features) -> Expectation {
-    answer::answer(world, flow, features)
+    match &flow.question {
+        Some(question) => names::answer(world, flow, question, features),
+        None => answer::answer(world, flow, features),
+    }
 }

@@ -105,6 +105,9 @@ fn flow(from: &str, to: &str) -> Flow {
         to: to.parse::<SocketAddr>().expect("an address and port"),
         protocol: Protocol::Tcp,
         frontend,
+        question: None,
+        size: 0,
+        http: None,
         text: format!("{from} → {to}"),
     }
 }
@@ -122,6 +125,7 @@ fn check(world: &World, features: &[&str], from: &str, to: &str, expected: &str)
             }
             Allowed::Http { status, .. } => format!("http {status}"),
             Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => allowed.kind().to_string(),
+            Allowed::Answered(answer) => answer.to_string(),
         })
         .collect();
     assert_eq!(words.join(", "), expected, "{from} → {to}: {:#?}", answer.reasons);
@@ -148,7 +152,10 @@ fn a_masqueraded_pod_arrives_as_its_node() {
 fn further_addresses_are_the_proxys_choice() {
     let network = NetworkWish { more_node_addresses: Some(1), ..NetworkWish::default() };
     let local = world(TrafficPolicy::Local, network);
-    check(&local, &[], "outside", "172.18.1.101:30080", "refused");
+    let either = "10.244.1.11 as 198.51.100.17, refused";
+    check(&local, &[], "outside", "172.18.1.101:30080", either);
+    let primary = ["node-ports-on-primary-addresses"];
+    check(&local, &primary, "outside", "172.18.1.101:30080", "refused");
     let all = ["node-ports-on-all-addresses"];
     check(&local, &all, "outside", "172.18.1.101:30080", "10.244.1.11 as 198.51.100.17");
 }

@@ -1,4 +1,5 @@
-//! Identity-echo servers and the clients that ask them, over TCP, UDP and HTTP.
+//! Identity-echo servers and the clients that ask them, over TCP, UDP and HTTP; clients that ask
+//! name servers.
 //!
 //! Clients and servers work on sockets that somebody else has opened, for a socket stays in the
 //! network namespace it was made in; [`open_tcp`], [`open_udp`] and the `bind_…` constructors of
@@ -19,6 +20,7 @@
 //! A client may add ` <size>` to its line and so many bytes after it, which the server sends back
 //! after its own line; over UDP line and bytes are one datagram.
 
+mod dns;
 mod errors;
 mod http;
 mod line;
@@ -29,6 +31,7 @@ mod stream;
 mod tcp;
 mod udp;
 
+pub use dns::{Findings, ask_names_tcp, ask_names_udp, search_names};
 pub use http::get_http;
 pub use open::{open_tcp, open_udp};
 pub use server::{IDLE_LIMIT, Server, ServerError};

@@ -30,6 +30,15 @@ impl ClusterError {
     }
 }
 
+/// Why a cluster can no longer be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// What ended, and how.
+    pub why: String,
+    /// Whether it was a proxy; otherwise it is trouble of the lab.
+    pub proxy: bool,
+}
+
 /// What a cluster must be like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterRequest {
@@ -155,8 +164,9 @@ pub trait Cluster: Send + Sync {
     /// What does not work.
     async fn control(&self) -> Result<(), String>;
 
-    /// Why the cluster can no longer be used: a proxy that ended unexpectedly.
-    fn broken(&self) -> Option<String>;
+    /// Why the cluster can no longer be used: a proxy, or something that the lab runs itself, ended
+    /// unexpectedly.
+    fn broken(&self) -> Option<Broken>;
 
     /// Damages the proxy's rules behind its back, when the run asks for it: to prove that cases
     /// notice.

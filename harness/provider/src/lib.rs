@@ -7,6 +7,6 @@ pub mod lab;
 mod sim;
 
 pub use cluster::{
-    Cluster, ClusterError, ClusterRequest, Kept, Notice, Provider, Servers, Started,
+    Broken, Cluster, ClusterError, ClusterRequest, Kept, Notice, Provider, Servers, Started,
 };
 pub use sim::{Defect, Sim};

@@ -16,7 +16,7 @@ use touchstone_spec::{
     Refusal, ServerWish, World,
 };
 
-use crate::{Cluster, ClusterError, ClusterRequest, Kept, Provider, Servers, Started};
+use crate::{Broken, Cluster, ClusterError, ClusterRequest, Kept, Provider, Servers, Started};
 
 /// A planted defect of the simulated proxies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,8 +118,10 @@ impl State {
     fn answer(&self, flow: &Flow, turn: u64) -> Outcome {
         let world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
         let node = touchstone_model::entry(&world, flow).map(|node| node.name.clone());
+        // The name server of the simulation answers for itself; the way to it is the proxy's.
         let through = touchstone_model::entry(&world, flow).is_some_and(|node| {
-            !touchstone_model::claim(&world, flow, node, &self.features).is_empty()
+            flow.question.is_some()
+                || !touchstone_model::claim(&world, flow, node, &self.features).is_empty()
         });
         let expectation = touchstone_model::expect(&world, flow, &self.features);
         drop(world);
@@ -161,6 +163,7 @@ impl State {
             }
             Allowed::Dropped => Outcome::Dropped,
             Allowed::Unhandled => Outcome::Unhandled,
+            Allowed::Answered(answer) => Outcome::Answered(answer.example()),
         }
     }
 
@@ -241,7 +244,7 @@ impl Cluster for SimCluster {
         Ok(())
     }
 
-    fn broken(&self) -> Option<String> {
+    fn broken(&self) -> Option<Broken> {
         None
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 use touchstone_case::{Allocator, Book, CaseError, Script, Variant, compile};
-use touchstone_provider::{ClusterError, Servers};
+use touchstone_provider::{Broken, ClusterError, Servers};
 use touchstone_record::{Ended, Event, Failure};
 use touchstone_spec::{Change, Family, PodFacts, Verdict};
 use touchstone_verdict::{CaseFacts, Listed, decide};
@@ -69,12 +69,19 @@ impl Attempt<'_> {
             gathered.doubts.push(format!("the cluster's own network: {why}"));
         }
         let of_the_proxy = match &trouble {
-            Some(Trouble::Cluster(error)) if error.proxy => Some(error.to_string()),
+            Some(Trouble::Cluster(error)) if error.proxy => {
+                Some(Broken { why: error.to_string(), proxy: true })
+            }
             Some(Trouble::Cluster(_) | Trouble::Case(_) | Trouble::Book(_)) | None => None,
         };
-        if let Some(why) = cluster.broken().or(of_the_proxy) {
+        if let Some(broken) = cluster.broken().or(of_the_proxy) {
             trouble = None;
-            gathered.doubts.push(why);
+            if broken.proxy {
+                gathered.doubts.push(broken.why);
+            } else {
+                let act = "the cluster broke";
+                trouble = Some(ClusterError::new(act, broken.why).into());
+            }
         }
         let verdict = decide(CaseFacts {
             level: self.variant.level(),

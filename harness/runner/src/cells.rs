@@ -1,13 +1,14 @@
 //! The cells of a step: which flows, what they must meet, what they have met.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use touchstone_case::{Pin, ScriptStep};
 use touchstone_model::{entry, expect};
 use touchstone_spec::{
-    Allowed, Change, Client, Expectation, Features, Flow, FrontendKind, Observation, Outcome,
-    OutcomeKind, World,
+    Allowed, Change, Client, DNS_PORT, DnsFacts, Expectation, Features, Flow, FrontendKind,
+    Observation, Outcome, OutcomeKind, Protocol, Question, World,
 };
 use touchstone_verdict::{CellTally, Wrong};
 
@@ -190,6 +191,8 @@ impl Worlds {
         match outcome {
             // Silence and late answers are what a change in progress looks like.
             Outcome::Dropped | Outcome::Unhandled | Outcome::Reached { resent: 1.., .. } => true,
+            // A name server reads the API by itself; what it says meanwhile is no proxy's doing.
+            Outcome::Answered(_) => true,
             Outcome::Refused(_) | Outcome::Unreachable | Outcome::Reset if self.is_first() => true,
             Outcome::Refused(_)
             | Outcome::Unreachable
@@ -229,6 +232,7 @@ pub(crate) fn cells(
     features: &Features,
     sampling: Sampling,
     shown: &Shown,
+    dns: Option<&DnsFacts>,
 ) -> Vec<Cell> {
     let mut cells = Vec::new();
     for row in &step.rows {
@@ -241,7 +245,7 @@ pub(crate) fn cells(
     for flow in &step.matrix {
         cells.push(Cell::new(flow.clone(), Role::Matrix, worlds, features));
     }
-    for flow in controls(&cells) {
+    for flow in controls(&cells).into_iter().chain(name_controls(&cells, dns)) {
         cells.push(Cell::new(flow, Role::Control, worlds, features));
     }
     let mut sharing: BTreeMap<ChoiceKey, u64> = BTreeMap::new();
@@ -259,6 +263,40 @@ pub(crate) fn cells(
 /// Cells that show that a marker has arrived.
 pub(crate) fn marker_cells(flows: &[Flow], worlds: &Worlds, features: &Features) -> Vec<Cell> {
     flows.iter().map(|flow| Cell::new(flow.clone(), Role::Marker, worlds, features)).collect()
+}
+
+/// Every question that a judged flow asks, put to the name servers past the proxy: what they say
+/// is no proxy's doing.
+fn name_controls(cells: &[Cell], dns: Option<&DnsFacts>) -> Vec<Flow> {
+    let mut controls: Vec<Flow> = Vec::new();
+    let servers = || dns.into_iter().flat_map(|dns| &dns.servers);
+    for cell in cells {
+        let Some(question) = &cell.flow.question else { continue };
+        let question = Question { then: None, ..question.clone() };
+        for address in servers().filter_map(|server| server.address(cell.flow.family())) {
+            let to = SocketAddr::new(address, DNS_PORT);
+            let client = &cell.flow.client;
+            let known = controls.iter().any(|known| {
+                known.to == to
+                    && known.question.as_ref() == Some(&question)
+                    && known.client.place == client.place
+            });
+            if !known && client.address != address {
+                controls.push(Flow {
+                    client: client.clone(),
+                    via: None,
+                    to,
+                    protocol: Protocol::Udp,
+                    frontend: FrontendKind::Name,
+                    question: Some(question.clone()),
+                    size: 0,
+                    http: None,
+                    text: format!("control: {} asks {to} for {}", client.place, question.name),
+                });
+            }
+        }
+    }
+    controls
 }
 
 /// From every place that judged flows start from, directly to every endpoint that they may reach.
@@ -282,6 +320,7 @@ fn controls(cells: &[Cell]) -> Vec<Flow> {
                     to: *endpoint,
                     protocol: cell.flow.protocol,
                     frontend: FrontendKind::Direct,
+                    question: None,
                     size: cell.flow.size,
                     http: None,
                     text: format!("control: {} → {endpoint}", client.place),

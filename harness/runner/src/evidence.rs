@@ -205,6 +205,7 @@ fn allowed(cell: &Cell, names: &Names) -> Vec<String> {
                     | FrontendKind::LoadBalancer
                     | FrontendKind::HealthCheck
                     | FrontendKind::Direct
+                    | FrontendKind::Name
                     | FrontendKind::Address => {
                         format!("http {status} ({local_endpoints} local endpoints)")
                     }
@@ -215,6 +216,7 @@ fn allowed(cell: &Cell, names: &Names) -> Vec<String> {
                 line
             }
             Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => allowed.kind().to_string(),
+            Allowed::Answered(answer) => answer.to_string(),
         });
     }
     if cell.expectation.sticky {
@@ -247,7 +249,8 @@ fn said(saw: &Observation, names: &Names) -> String {
             | Outcome::Dropped
             | Outcome::Unhandled
             | Outcome::Unreachable
-            | Outcome::Reset),
+            | Outcome::Reset
+            | Outcome::Answered(_)),
         ) => other.to_string(),
     }
 }
@@ -274,6 +277,7 @@ fn needles(cell: &Cell) -> Vec<String> {
         | FrontendKind::ExternalIp
         | FrontendKind::LoadBalancer
         | FrontendKind::Direct
+        | FrontendKind::Name
         | FrontendKind::Page
         | FrontendKind::Address => {
             needles.insert(cell.flow.to.ip().to_string());

@@ -87,6 +87,7 @@ pub(crate) fn marker(
                 to: SocketAddr::new(ip, CLIENT_PORT),
                 protocol: Protocol::Tcp,
                 frontend: FrontendKind::ClusterIp,
+                question: None,
                 size: 0,
                 http: None,
                 text: format!("pod@{} → marker of step {step}", node.name),
@@ -112,6 +113,7 @@ fn answering(facts: &ClusterFacts, family: Family) -> Vec<Endpoint> {
                     terminating: Some(false),
                 },
                 hints: None,
+                hostname: None,
             })
         })
         .into_iter()

@@ -186,6 +186,7 @@ impl SubjectRun {
     async fn batch(self: &Arc<Self>, batch: Batch) {
         let mut queue: VecDeque<Variant> = batch.variants.into();
         let mut again: Vec<Variant> = Vec::new();
+        let mut last = None;
         for _ in 0..=NEW_CLUSTERS {
             if queue.is_empty() || self.emitter.has_failed() {
                 break;
@@ -207,9 +208,11 @@ impl SubjectRun {
             if !batch.alone && queue.is_empty() {
                 self.settings.person.before_close(live.cluster.how_to_join()).await;
             }
-            if let Err(error) = live.clearing.finish(live.cluster.as_ref()).await {
+            let cleared = live.clearing.finish(live.cluster.as_ref()).await;
+            last = live.cluster.broken();
+            if let Err(error) = cleared {
                 self.emitter.emit(Event::HarnessError { message: error.to_string() });
-            } else if live.cluster.broken().is_none() {
+            } else if last.is_none() {
                 self.look_for_leftovers(&live).await;
             }
             self.close(&live).await;
@@ -217,8 +220,8 @@ impl SubjectRun {
         if !queue.is_empty() {
             let why = ClusterError {
                 act: "failed to keep a cluster".to_owned(),
-                why: "the proxy ended unexpectedly on each of them".to_owned(),
-                proxy: true,
+                why: last.as_ref().map_or_else(String::new, |broken| broken.why.clone()),
+                proxy: last.is_none_or(|broken| broken.proxy),
             };
             self.give_up(&mut queue, &why);
         }

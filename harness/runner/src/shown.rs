@@ -46,7 +46,8 @@ impl Shown {
                 other @ (Allowed::Reached { .. }
                 | Allowed::Refused
                 | Allowed::Dropped
-                | Allowed::Unhandled) => other,
+                | Allowed::Unhandled
+                | Allowed::Answered(_)) => other,
             })
             .collect();
     }
@@ -72,7 +73,9 @@ impl Shown {
 fn alone(pin: &Pin, shows: BTreeMap<String, Condition>) -> Expectation {
     let (kinds, http) = match &pin.outcome {
         PinnedOutcome::Kinds { kinds, http } => (kinds.clone(), http.clone()),
-        PinnedOutcome::Reaches(_) | PinnedOutcome::Any => Default::default(),
+        PinnedOutcome::Reaches(_) | PinnedOutcome::Answers(_) | PinnedOutcome::Any => {
+            Default::default()
+        }
     };
     let mut expectation = Expectation {
         reasons: vec![Reason {
@@ -96,7 +99,10 @@ fn alone(pin: &Pin, shows: BTreeMap<String, Condition>) -> Expectation {
                 expectation.allowed.insert(Allowed::Unhandled);
             }
             // No row about a page may name these.
-            OutcomeKind::Reached | OutcomeKind::Unreachable | OutcomeKind::Reset => {}
+            OutcomeKind::Reached
+            | OutcomeKind::Unreachable
+            | OutcomeKind::Reset
+            | OutcomeKind::Answered => {}
         }
     }
     expectation
@@ -122,6 +128,7 @@ mod tests {
             to,
             protocol: Protocol::Tcp,
             frontend,
+            question: None,
             size: 0,
             http: Some(Asked { path: "/metrics".into(), looks: vec![] }),
             text: "node@n1 → proxy metrics@n1".into(),

@@ -320,6 +320,7 @@ fn is_loss(outcome: &Outcome) -> bool {
         | Outcome::Dropped
         | Outcome::Unhandled
         | Outcome::Unreachable
-        | Outcome::Reset => true,
+        | Outcome::Reset
+        | Outcome::Answered(_) => true,
     }
 }

@@ -338,6 +338,9 @@ pub struct Endpoint {
     /// Addresses; proxies use the first.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// First label of its own name under its Service's, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
     /// Node on which the endpoint runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Family, NetworkWish, Page, ProxySettings, ProxyWish};
+use crate::{DnsFacts, Family, NetworkWish, Page, ProxySettings, ProxyWish};
 
 /// What a case asks of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +22,9 @@ pub struct ClusterShape {
     /// What the network around them is like.
     #[serde(default)]
     pub network: NetworkWish,
+    /// Whether the cluster has a name server.
+    #[serde(default)]
+    pub dns: bool,
 }
 
 impl Default for ClusterShape {
@@ -33,6 +36,7 @@ impl Default for ClusterShape {
             outside: 2,
             proxy: ProxyWish::default(),
             network: NetworkWish::default(),
+            dns: false,
         }
     }
 }
@@ -46,6 +50,7 @@ impl ClusterShape {
             && self.outside <= other.outside
             && self.proxy == other.proxy
             && self.network == other.network
+            && self.dns == other.dns
     }
 
     /// Whether it asks for no settings of proxies or network.
@@ -92,6 +97,8 @@ pub struct ClusterFacts {
     pub external_ip_cidrs: Vec<IpNet>,
     /// First and last node port.
     pub node_ports: (u16, u16),
+    /// Its name server, if it has one.
+    pub dns: Option<DnsFacts>,
     /// What the network around the proxies is like.
     #[serde(default)]
     pub network: NetworkWish,

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Outcome, OutcomeKind, Refusal};
+use crate::{Condition, NameAnswer, Outcome, OutcomeKind, Refusal};
 
 /// One allowed outcome.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub enum Allowed {
     Dropped,
     /// Handled by nobody.
     Unhandled,
+    /// A name server answers so; a first label `*` of a name stands for any.
+    Answered(NameAnswer),
 }
 
 impl Allowed {
@@ -61,12 +63,14 @@ impl Allowed {
             (Allowed::Refused, Outcome::Refused(_))
             | (Allowed::Dropped, Outcome::Dropped | Outcome::Refused(Refusal::OwnNode))
             | (Allowed::Unhandled, Outcome::Unhandled) => true,
+            (Allowed::Answered(want), Outcome::Answered(got)) => want.admits(got),
             (
                 Allowed::Reached { .. }
                 | Allowed::Http { .. }
                 | Allowed::Refused
                 | Allowed::Dropped
-                | Allowed::Unhandled,
+                | Allowed::Unhandled
+                | Allowed::Answered(_),
                 _,
             ) => false,
         }
@@ -81,6 +85,7 @@ impl Allowed {
             Allowed::Refused => OutcomeKind::Refused,
             Allowed::Dropped => OutcomeKind::Dropped,
             Allowed::Unhandled => OutcomeKind::Unhandled,
+            Allowed::Answered(_) => OutcomeKind::Answered,
         }
     }
 }
@@ -129,9 +134,11 @@ impl Expectation {
             .iter()
             .filter_map(|allowed| match allowed {
                 Allowed::Reached { endpoint, .. } => Some(*endpoint),
-                Allowed::Http { .. } | Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => {
-                    None
-                }
+                Allowed::Http { .. }
+                | Allowed::Refused
+                | Allowed::Dropped
+                | Allowed::Unhandled
+                | Allowed::Answered(_) => None,
             })
             .collect()
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Asked, Family, Protocol};
+use crate::{Asked, Family, Protocol, Question};
 
 /// What kind of place a client stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,6 +48,8 @@ pub enum FrontendKind {
     HealthCheck,
     /// An endpoint itself, past the proxy: the control of a probe.
     Direct,
+    /// The name server, or whatever it says a name stands for.
+    Name,
     /// A page that a proxy serves about itself.
     Page,
     /// Any other address and port.
@@ -63,6 +65,7 @@ impl fmt::Display for FrontendKind {
             FrontendKind::LoadBalancer => "loadBalancer",
             FrontendKind::HealthCheck => "healthCheck",
             FrontendKind::Direct => "endpoint",
+            FrontendKind::Name => "name",
             FrontendKind::Page => "page",
             FrontendKind::Address => "address",
         })
@@ -84,6 +87,10 @@ pub struct Flow {
     /// What kind of frontend `to` is meant to be; for probing (health checks speak HTTP) and for
     /// reports. The oracle reads the address only.
     pub frontend: FrontendKind,
+    /// What the client asks the name server at `to`; the flow then ends with the answer, or goes
+    /// on to an address that it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<Question>,
     /// Bytes that are sent and must come back; 0 for the ordinary question.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub size: u32,
@@ -112,6 +119,7 @@ impl Flow {
             && self.via == other.via
             && self.to == other.to
             && self.protocol == other.protocol
+            && self.question == other.question
             && self.size == other.size
             && self.http == other.http
     }
@@ -119,6 +127,13 @@ impl Flow {
 
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} {})", self.text, self.protocol, self.to)
+        match &self.question {
+            Some(Question { name, then: Some(port), .. }) => {
+                write!(f, "{} ({} {name} port {port}, asked {})", self.text, self.protocol, self.to)
+            }
+            Some(Question { then: None, .. }) | None => {
+                write!(f, "{} ({} {})", self.text, self.protocol, self.to)
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@ mod expectation;
 mod family;
 mod feature;
 mod flow;
+mod names;
 mod network;
 mod outcome;
 mod page;
@@ -26,6 +27,10 @@ pub use expectation::{Allowed, Expectation, Reason};
 pub use family::{Family, Protocol};
 pub use feature::{Feature, FeatureError, Features, KNOWN_FEATURES, KnownFeature};
 pub use flow::{Client, ClientKind, Flow, FrontendKind};
+pub use names::{
+    CLUSTER_DOMAIN, DNS_PORT, DnsFacts, NDOTS, NameAnswer, NameRecord, Question, RecordType,
+    SITE_NAMES, SiteName, SiteRecord,
+};
 pub use network::{BALANCER, NEIGHBOUR, NETWORK_NEEDS, SCTP_NEED};
 pub use outcome::{Observation, Outcome, OutcomeKind, Refusal};
 pub use page::{Asked, Condition, Look, Page, Selector};

@@ -127,6 +127,10 @@ impl ClusterFacts {
             node.addresses.retain(has);
             node.client.addresses.retain(has);
         }
+        if let Some(dns) = &mut self.dns {
+            dns.service.retain(has);
+            dns.servers.iter_mut().for_each(|server| server.addresses.retain(has));
+        }
         let further = self.balancer.iter_mut().chain(&mut self.neighbour);
         for client in self.outside.iter_mut().chain(further) {
             client.addresses.iter_mut().for_each(|addresses| addresses.retain(has));

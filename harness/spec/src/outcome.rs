@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::NameAnswer;
+
 /// What happened to one attempt of a client.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -40,6 +42,8 @@ pub enum Outcome {
     Unreachable,
     /// A connection that had been accepted was reset.
     Reset,
+    /// A name server answered.
+    Answered(NameAnswer),
 }
 
 /// How an attempt was refused.
@@ -81,6 +85,8 @@ pub enum OutcomeKind {
     Unreachable,
     /// Reset after it was accepted.
     Reset,
+    /// A name server answered.
+    Answered,
 }
 
 impl Outcome {
@@ -95,6 +101,7 @@ impl Outcome {
             Outcome::Unhandled => OutcomeKind::Unhandled,
             Outcome::Unreachable => OutcomeKind::Unreachable,
             Outcome::Reset => OutcomeKind::Reset,
+            Outcome::Answered(_) => OutcomeKind::Answered,
         }
     }
 }
@@ -109,6 +116,7 @@ impl fmt::Display for OutcomeKind {
             OutcomeKind::Unhandled => "unhandled",
             OutcomeKind::Unreachable => "unreachable",
             OutcomeKind::Reset => "reset",
+            OutcomeKind::Answered => "answered",
         })
     }
 }
@@ -141,6 +149,7 @@ impl fmt::Display for Outcome {
                 write!(f, "refused (icmp {kind}/{code})")
             }
             Outcome::Refused(Refusal::OwnNode) => f.write_str("refused (by the client's own node)"),
+            Outcome::Answered(answer) => write!(f, "{answer}"),
             Outcome::Dropped | Outcome::Unhandled | Outcome::Unreachable | Outcome::Reset => {
                 write!(f, "{}", self.kind())
             }

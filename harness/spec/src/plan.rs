@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::{ClientFacts, ClusterFacts, ClusterShape, NodeFacts, Page, PodFacts, ProxySettings};
+use crate::{
+    ClientFacts, ClusterFacts, ClusterShape, DnsFacts, NodeFacts, Page, PodFacts, ProxySettings,
+};
 
 /// Number of the pod that stands on each node as a client for all cases.
 const CLIENT_POD: u16 = 10;
@@ -59,6 +61,7 @@ impl ClusterFacts {
             pod_cidrs: pods,
             nodes,
             outside: outside.collect(),
+            dns: shape.dns.then(|| DnsFacts::planned(&names, &service_cidrs)),
             service_cidrs,
             load_balancer_cidrs: vec![
                 v4(198, 18, 0, 0, 16),
@@ -75,6 +78,28 @@ impl ClusterFacts {
             neighbour: None,
         };
         facts.in_its_network()
+    }
+}
+
+/// Host number of the name server's Service in the Service ranges.
+const DNS_HOST: u8 = 10;
+/// Number of the name server's planned pod: above those of cases.
+const DNS_POD: u16 = 250;
+
+impl DnsFacts {
+    /// By the address plan: the Service `kube-dns` has the tenth address of each Service range,
+    /// and its pod stands on the last node.
+    fn planned(nodes: &[String], service_cidrs: &[IpNet]) -> DnsFacts {
+        let service = service_cidrs
+            .iter()
+            .map(|range| match range.network() {
+                IpAddr::V4(ip) => IpAddr::V4((u32::from(ip) + u32::from(DNS_HOST)).into()),
+                IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) + u128::from(DNS_HOST)).into()),
+            })
+            .collect();
+        let number = nodes.len() as u16;
+        let server = nodes.last().map(|node| PodFacts::planned(node, number, DNS_POD));
+        DnsFacts { service, servers: server.into_iter().collect() }
     }
 }
 

@@ -38,7 +38,9 @@ pub use known::{KnownFailure, KnownFailures, known_failures_schema};
 pub use launch::{Launch, LaunchError, LaunchFile, LaunchLog, NodeFacts, ProxyFacts};
 pub use name::{ConfigurationName, ModeName, NameError, SubjectName, ValueName};
 pub use release::{Release, ReleaseError, ReleaseRange, ReleaseRangeError};
-pub use resolve::{Closed, Found, Program, Recipe, ResolveError, Resolved, obtain, resolve};
+pub use resolve::{
+    COREDNS, Closed, Found, Program, Recipe, ResolveError, Resolved, obtain, resolve,
+};
 pub use selector::{Selector, SelectorError, Which};
 pub use template::Template;
 

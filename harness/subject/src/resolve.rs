@@ -153,6 +153,30 @@ impl Program {
     }
 }
 
+/// Release of CoreDNS that name servers of the lab are.
+pub const COREDNS: &str = "v1.15.0";
+
+impl Program {
+    /// CoreDNS: a build of its module.
+    ///
+    /// Its official downloads are archives, so there is no recipe for them.
+    #[must_use]
+    pub fn coredns(release: Release) -> Self {
+        let module = "github.com/coredns/coredns".to_owned();
+        Self {
+            name: "coredns".to_owned(),
+            release: release.clone(),
+            version_args: Some(vec!["-version".to_owned()]),
+            recipes: vec![Recipe::Go(GoProgram {
+                package: module.clone(),
+                module,
+                version: release,
+                version_variable: None,
+            })],
+        }
+    }
+}
+
 impl Recipe {
     fn way(&self) -> &'static str {
         match self {

@@ -240,11 +240,19 @@ fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn check(kind: &str, path: &str) -> Result<(), String> {
         let how = How::Hide(path.parse().unwrap());
-        let lie = Lie { watcher: None, kind: kind.to_owned(), spared: None, within: None, how };
+        let lie = Lie {
+            watcher: None,
+            kind: kind.to_owned(),
+            spared: BTreeSet::new(),
+            within: None,
+            how,
+        };
         lie.check().map_err(|error| error.to_string())
     }
 
@@ -290,7 +298,7 @@ mod tests {
         assert!(refused("Service", "spec.typ").contains("did you mean spec.type?"));
         let lie = |kind: &str, how, within: Option<&str>| {
             let within = within.map(ToOwned::to_owned);
-            Lie { watcher: None, kind: kind.to_owned(), spared: None, within, how }
+            Lie { watcher: None, kind: kind.to_owned(), spared: BTreeSet::new(), within, how }
                 .check()
                 .unwrap_err()
         };

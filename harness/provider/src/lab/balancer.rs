@@ -175,7 +175,8 @@ async fn healthy(sent: &Flow, to: SocketAddr, places: &Places) -> bool {
             | Outcome::Dropped
             | Outcome::Unhandled
             | Outcome::Unreachable
-            | Outcome::Reset,
+            | Outcome::Reset
+            | Outcome::Answered(_),
         )
         | Observation::ProbeBroke(_) => false,
     }

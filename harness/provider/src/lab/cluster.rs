@@ -16,13 +16,14 @@ use touchstone_spec::{
 };
 
 use super::balancer::{Balanced, Balancer};
+use super::dns::{FirstQuestions, NameServer};
 use super::flows;
 use super::objects;
 use super::places::Places;
 use super::proxy::Proxy;
 use super::rules;
 use super::surroundings;
-use crate::{Cluster, ClusterError, Kept, Servers};
+use crate::{Broken, Cluster, ClusterError, Kept, Servers};
 
 /// How long one control attempt may take.
 const CONTROL_WAIT: Duration = Duration::from_secs(3);
@@ -34,12 +35,16 @@ pub(super) struct LabCluster {
     pub(super) places: Arc<Places>,
     pub(super) topology: Arc<Topology>,
     pub(super) proxies: BTreeMap<String, Arc<Proxy>>,
+    /// The name server, where the shape asks for one.
+    pub(super) name_server: Option<NameServer>,
     /// Command that damages a node's rules once they are there, if the run asks for it.
     pub(super) sabotage: Option<String>,
     /// Flows that must reach the canary Service.
     pub(super) canary: Vec<Flow>,
+    /// What its name server must answer, where it has one.
+    pub(super) first_questions: FirstQuestions,
     /// Why it did not become ready, if so.
-    pub(super) unready: OnceLock<String>,
+    pub(super) unready: OnceLock<Broken>,
     /// Chooses nodes for connections from outside, where the network has such a balancer.
     pub(super) balancer: Balancer,
     /// Listeners of the API server, and the client pods' servers.
@@ -98,7 +103,12 @@ impl LabCluster {
     }
 
     /// Tells silence of a proxy from silence of nobody: what nobody handled is in the sink.
-    fn judge_silence(&self, flow: &Flow, since: Instant, saw: Observation) -> Observation {
+    pub(super) fn judge_silence(
+        &self,
+        flow: &Flow,
+        since: Instant,
+        saw: Observation,
+    ) -> Observation {
         // Nobody told the neighbour a link address: no node took the packet.
         let unknown = matches!(saw, Observation::Saw(Outcome::Unreachable));
         if unknown && flow.client.place == NEIGHBOUR {
@@ -117,9 +127,13 @@ impl LabCluster {
         }
     }
 
-    /// Which proxy ended unexpectedly, if one did.
-    pub(super) fn died(&self) -> Option<String> {
-        self.proxies.values().find_map(|proxy| proxy.died())
+    /// What ended unexpectedly, if something did: a proxy, or the name server.
+    pub(super) fn died(&self) -> Option<Broken> {
+        let proxy = self.proxies.values().find_map(|proxy| proxy.died());
+        let server = || self.name_server.as_ref().and_then(NameServer::died);
+        proxy
+            .map(|why| Broken { why, proxy: true })
+            .or_else(|| server().map(|why| Broken { why, proxy: false }))
     }
 
     async fn act(&self, node: &str, action: ProxyAction) -> Result<(), ClusterError> {
@@ -140,7 +154,7 @@ impl LabCluster {
 #[async_trait]
 impl Cluster for LabCluster {
     async fn ready(&self) -> Result<BTreeMap<String, u64>, ClusterError> {
-        self.wait_for_canary().await
+        self.become_ready().await
     }
 
     fn facts(&self) -> &ClusterFacts {
@@ -181,37 +195,16 @@ impl Cluster for LabCluster {
     }
 
     async fn probe(&self, flow: &Flow, wait: Duration) -> Observation {
-        let balanced = self.balance(flow).await;
-        let flow = match &balanced {
-            Balanced::Untouched => flow,
-            Balanced::Sent(flow) => flow,
-            Balanced::Nowhere => return Observation::Saw(Outcome::Dropped),
-            Balanced::Broke(why) => return Observation::ProbeBroke(why.clone()),
-        };
-        let since = Instant::now();
-        let saw = match (flow.frontend, flow.protocol) {
-            (FrontendKind::HealthCheck | FrontendKind::Page, _) => {
-                let usual = Asked { path: "/healthz".to_owned(), looks: Vec::new() };
-                let asked = flow.http.as_ref().unwrap_or(&usual);
-                match self.places.tcp(flow).await {
-                    Ok(socket) => get_http(socket, flow.to, asked, wait).await,
-                    Err(why) => Observation::ProbeBroke(why),
-                }
-            }
-            (_, Protocol::Tcp) => match self.places.tcp(flow).await {
-                Ok(socket) => echo_tcp(socket, flow.to, flow.size, wait).await,
-                Err(why) => Observation::ProbeBroke(why),
-            },
-            (_, Protocol::Udp) => match self.places.udp(flow).await {
-                Ok(socket) => echo_udp(socket, flow.to, flow.size, wait).await,
-                Err(why) => Observation::ProbeBroke(why),
-            },
-            (_, Protocol::Sctp) => Observation::ProbeBroke("the lab has no SCTP clients".into()),
-        };
-        self.judge_silence(flow, since, saw)
+        match &flow.question {
+            Some(question) => self.ask(flow, question, wait).await,
+            None => self.send(flow, wait).await,
+        }
     }
 
     async fn open(&self, flow: &Flow, wait: Duration) -> Result<Box<dyn Kept>, Observation> {
+        if flow.question.is_some() {
+            return Err(Observation::ProbeBroke("what a name leads to is not kept".to_owned()));
+        }
         let balanced = self.balance(flow).await;
         let flow = match &balanced {
             Balanced::Untouched => flow,
@@ -299,7 +292,7 @@ impl Cluster for LabCluster {
         Ok(())
     }
 
-    fn broken(&self) -> Option<String> {
+    fn broken(&self) -> Option<Broken> {
         self.died().or_else(|| self.unready.get().cloned())
     }
 
@@ -341,6 +334,11 @@ impl Cluster for LabCluster {
                 remarks.push(error.to_string());
             }
         }
+        if let Some(server) = &self.name_server
+            && let Err(error) = server.stop().await
+        {
+            remarks.push(error.to_string());
+        }
         let sink = self.topology.sink();
         if let Some(failure) = sink.failure() {
             remarks.push(format!("the sink stopped counting: {failure}"));
@@ -353,6 +351,38 @@ impl Cluster for LabCluster {
 }
 
 impl LabCluster {
+    /// Sends one attempt of a flow to its address.
+    pub(super) async fn send(&self, flow: &Flow, wait: Duration) -> Observation {
+        let balanced = self.balance(flow).await;
+        let flow = match &balanced {
+            Balanced::Untouched => flow,
+            Balanced::Sent(flow) => flow,
+            Balanced::Nowhere => return Observation::Saw(Outcome::Dropped),
+            Balanced::Broke(why) => return Observation::ProbeBroke(why.clone()),
+        };
+        let since = Instant::now();
+        let saw = match (flow.frontend, flow.protocol) {
+            (FrontendKind::HealthCheck | FrontendKind::Page, _) => {
+                let usual = Asked { path: "/healthz".to_owned(), looks: Vec::new() };
+                let asked = flow.http.as_ref().unwrap_or(&usual);
+                match self.places.tcp(flow).await {
+                    Ok(socket) => get_http(socket, flow.to, asked, wait).await,
+                    Err(why) => Observation::ProbeBroke(why),
+                }
+            }
+            (_, Protocol::Tcp) => match self.places.tcp(flow).await {
+                Ok(socket) => echo_tcp(socket, flow.to, flow.size, wait).await,
+                Err(why) => Observation::ProbeBroke(why),
+            },
+            (_, Protocol::Udp) => match self.places.udp(flow).await {
+                Ok(socket) => echo_udp(socket, flow.to, flow.size, wait).await,
+                Err(why) => Observation::ProbeBroke(why),
+            },
+            (_, Protocol::Sctp) => Observation::ProbeBroke("the lab has no SCTP clients".into()),
+        };
+        self.judge_silence(flow, since, saw)
+    }
+
     /// One attempt from a client pod straight to another.
     async fn reach(&self, from: &PodFacts, to: IpAddr) -> Result<(), String> {
         let Some(address) = from.address(Family::of(to)) else { return Ok(()) };
@@ -367,6 +397,7 @@ impl LabCluster {
             to: SocketAddr::new(to, CLIENT_PORT),
             protocol: Protocol::Tcp,
             frontend: FrontendKind::Direct,
+            question: None,
             size: 0,
             http: None,
             text: format!("{} → {to}", from.place),

@@ -6,6 +6,7 @@
 mod backend;
 mod balancer;
 mod cluster;
+mod dns;
 mod flows;
 mod host;
 mod objects;
@@ -40,6 +41,8 @@ pub struct Lab {
     pub sabotage: Option<String>,
     /// Folder for the proxies' whole logs, one file per cluster and node.
     pub logs: Option<PathBuf>,
+    /// The name server's program; without it no cluster can have one.
+    pub name_server: Option<PathBuf>,
     /// One more listener of the first cluster's API server, for a person, with its token.
     pub person: Option<Person>,
 }

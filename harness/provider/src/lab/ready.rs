@@ -1,16 +1,17 @@
 //! When a cluster counts as ready: a Service answers from every node in every family that the
-//! proxy has.
+//! proxy has, and names are answered where there is a name server.
 //!
 //! A proxy that calls itself healthy may not have seen a single Service.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use touchstone_spec::{Change, Observation, Outcome};
+use touchstone_spec::{Change, Flow, Observation, Outcome};
 
 use super::cluster::LabCluster;
+use super::dns::is_answered;
 use super::objects;
-use crate::{Cluster, ClusterError};
+use crate::{Broken, Cluster, ClusterError};
 
 /// Limit of becoming ready.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -20,33 +21,59 @@ const INTERVAL: Duration = Duration::from_millis(20);
 const WAIT: Duration = Duration::from_millis(300);
 
 impl LabCluster {
-    /// Waits until the canary answers everywhere.
-    pub(super) async fn wait_for_canary(&self) -> Result<BTreeMap<String, u64>, ClusterError> {
+    /// Waits until the canary answers everywhere, and the name server where there is one.
+    pub(super) async fn become_ready(&self) -> Result<BTreeMap<String, u64>, ClusterError> {
+        let mut took = BTreeMap::new();
+        let mut began = Instant::now();
+        let mut lap = |part: &str| {
+            let spent = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            took.insert(part.to_owned(), spent);
+            began = Instant::now();
+        };
+        let of_proxy = |broken| self.not_ready(broken);
+        self.answered(&self.canary, is_reached, true).await.map_err(of_proxy)?;
+        self.tell_zones()?;
+        lap("canary");
+        if self.name_server.is_some() {
+            let first = &self.first_questions;
+            self.answered(&first.direct, is_answered, false).await.map_err(of_proxy)?;
+            self.answered(&first.through, is_answered, true).await.map_err(of_proxy)?;
+            lap("names");
+        }
+        Ok(took)
+    }
+
+    /// Sends flows until each was answered once; `proxy` says whose fault it is when one is not.
+    async fn answered(
+        &self,
+        flows: &[Flow],
+        is_right: fn(&Observation) -> bool,
+        proxy: bool,
+    ) -> Result<(), Broken> {
         let began = Instant::now();
-        let mut waiting = self.canary.clone();
+        let mut waiting = flows.to_vec();
         let mut tick = tokio::time::interval(INTERVAL);
         while !waiting.is_empty() {
             tick.tick().await;
             let looks = waiting.iter().map(|flow| self.probe(flow, WAIT));
             let seen = futures::future::join_all(looks).await;
-            let late = seen.last().cloned();
-            let mut answered = seen.iter().map(is_reached);
-            waiting.retain(|_| !answered.next().unwrap_or(false));
-            let first = waiting.first().map(|flow| flow.text.clone()).unwrap_or_default();
+            let late = seen.iter().rfind(|saw| !is_right(saw)).map(said);
+            let mut right = seen.iter().map(is_right);
+            waiting.retain(|_| !right.next().unwrap_or(false));
             if let Some(died) = self.died() {
-                return Err(self.not_ready(died));
+                return Err(died);
             }
-            if began.elapsed() > LIMIT && !waiting.is_empty() {
-                return Err(self.not_ready(format!(
-                    "{first} does not answer {} s after the proxy was started (last seen: {})",
+            if let (Some(first), true) = (waiting.first(), began.elapsed() > LIMIT) {
+                let why = format!(
+                    "{} does not answer within {} s (last seen: {})",
+                    first.text,
                     LIMIT.as_secs(),
-                    late.map_or("nothing".to_owned(), |saw| said(&saw))
-                )));
+                    late.unwrap_or_else(|| "nothing".to_owned())
+                );
+                return Err(Broken { why, proxy });
             }
         }
-        self.tell_zones()?;
-        let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Ok(BTreeMap::from([("canary".to_owned(), took)]))
+        Ok(())
     }
 
     /// Labels the nodes with their zones, as a cloud's controller does after nodes have joined.
@@ -61,24 +88,34 @@ impl LabCluster {
         Ok(())
     }
 
-    /// The error of a cluster that did not become ready, with the proxies' last lines.
-    fn not_ready(&self, why: String) -> ClusterError {
-        let mut text = why;
-        if let Some((node, proxy)) = self
-            .proxies
-            .iter()
-            .find(|(_, proxy)| proxy.died().is_some())
-            .or_else(|| self.proxies.iter().next())
-        {
-            text.push_str(&format!("; last lines of the proxy on {node}:"));
-            for line in proxy.last_lines() {
-                text.push_str("\n  ");
-                text.push_str(&line);
-            }
+    /// The error of a cluster that did not become ready, with the last lines of the program whose
+    /// fault it is.
+    fn not_ready(&self, broken: Broken) -> ClusterError {
+        let Broken { why: mut text, proxy } = broken;
+        let (of, lines) = if proxy { self.proxy_lines() } else { self.name_server_lines() };
+        text.push_str(&of);
+        for line in lines {
+            text.push_str("\n  ");
+            text.push_str(&line);
         }
         // The first reason stays: later ones follow from it.
-        let _ = self.unready.set(text.clone());
-        ClusterError { act: "the cluster did not become ready".to_owned(), why: text, proxy: true }
+        let _ = self.unready.set(Broken { why: text.clone(), proxy });
+        ClusterError { act: "the cluster did not become ready".to_owned(), why: text, proxy }
+    }
+
+    /// The last lines of a proxy that ended, or else of the first.
+    fn proxy_lines(&self) -> (String, Vec<String>) {
+        let ended = self.proxies.iter().find(|(_, proxy)| proxy.died().is_some());
+        let any = || self.proxies.iter().next();
+        ended.or_else(any).map_or_else(Default::default, |(node, proxy)| {
+            (format!("; last lines of the proxy on {node}:"), proxy.last_lines())
+        })
+    }
+
+    fn name_server_lines(&self) -> (String, Vec<String>) {
+        self.name_server.as_ref().map_or_else(Default::default, |server| {
+            ("; last lines of the name server:".to_owned(), server.last_lines())
+        })
     }
 }
 

@@ -23,13 +23,14 @@ use touchstone_subject::{Launch, NodeFacts};
 
 use super::balancer::Balancer;
 use super::cluster::LabCluster;
+use super::dns::{self, FirstQuestions, NameServer};
 use super::places::{Places, lab_family};
 use super::proxy::Proxy;
 use super::{Lab, backend, objects, settings, surroundings};
 use crate::{ClusterError, ClusterRequest, Notice, Provider, Started};
 
 /// Port of the API server on the loopback of every node.
-const API_PORT: u16 = 6443;
+pub(super) const API_PORT: u16 = 6443;
 /// Where a node's private files are.
 const RUN_DIR: &str = "/run/touchstone";
 /// Host number of the canary's cluster IPs.
@@ -63,15 +64,17 @@ impl Provider for Lab {
             .collect();
         let clients = tokio::task::block_in_place(|| places.take(&wishes))?;
         let mut facts = facts(request, &topology, clients);
+        if let (Some(dns), Some(node)) = (&mut facts.dns, request.shape.node_names().pop()) {
+            let wish = PodWish { key: "name server".to_owned(), node, addresses: 1 };
+            dns.servers = tokio::task::block_in_place(|| places.take(&[wish]))?;
+        }
         clock.lap("topology");
 
         let api = ApiServer::new(Config {
             service_cidrs: facts.service_cidrs.clone(),
             node_ports: facts.node_ports.0..=facts.node_ports.1,
         });
-        // The canary is told truly: a lie that hides it would look like a proxy that never starts.
-        let spare = |lie: &Lie| Lie { spared: Some(CANARY_NAMESPACE.to_owned()), ..lie.clone() };
-        api.set_lies(self.lies.iter().map(spare).collect());
+        api.set_lies(self.lies_to_proxies(&facts));
         let serving = self.serve(&api, &topology)?;
         self.create_nodes(&api, &facts, &topology)?;
         clock.lap("api");
@@ -81,6 +84,9 @@ impl Provider for Lab {
         families.retain(|family| facts.network.has(*family));
         // Before the proxies, so that their first lists have it.
         for change in canary_objects(&facts, &families) {
+            objects::apply(&api, &change)?;
+        }
+        for change in facts.dns.iter().flat_map(|dns| dns::objects(dns, &families)) {
             objects::apply(&api, &change)?;
         }
         let (tell, notices) = mpsc::unbounded_channel();
@@ -93,19 +99,23 @@ impl Provider for Lab {
             .iter()
             .map(|(node, proxy)| (node.clone(), configuration(proxy.launch())))
             .collect();
+        let name_server = self.name_server(request, &facts, &places, &api)?;
         let remarks = remarks(&topology);
         let mut canary = canary_flows(&facts, &families);
         canary.retain(|flow| {
             flow.client.node.as_ref().is_none_or(|node| !self.without_proxy.contains(node))
         });
+        let first_questions = FirstQuestions::of(&facts, &families, &self.without_proxy);
         let cluster = LabCluster {
             facts,
             api,
             places,
             topology,
             proxies,
+            name_server,
             sabotage: self.sabotage.clone(),
             canary,
+            first_questions,
             unready: OnceLock::new(),
             balancer: Balancer::default(),
             _serving: Mutex::new(serving),
@@ -152,6 +162,50 @@ impl Lab {
             serving.push(handle);
         }
         Ok(serving)
+    }
+
+    /// The lies, told to nobody but proxies where a name server listens too: what it says is no
+    /// proxy's doing.
+    ///
+    /// What a cluster must show to count as ready is told truly: a lie that hides it would look
+    /// like a proxy that never starts.
+    fn lies_to_proxies(&self, facts: &ClusterFacts) -> Vec<Lie> {
+        let told_to_all = |lie: &Lie| lie.watcher.is_none() && facts.dns.is_some();
+        let each = |lie: &Lie| -> Vec<Lie> {
+            let nodes = facts.nodes.iter().map(|node| Some(node.name.clone()));
+            nodes.map(|watcher| Lie { watcher, ..lie.clone() }).collect()
+        };
+        let spared = [CANARY_NAMESPACE, dns::NAMESPACE].map(str::to_owned);
+        let spare = |lie: &Lie| Lie { spared: spared.clone().into(), ..lie.clone() };
+        self.lies
+            .iter()
+            .map(spare)
+            .flat_map(|lie| if told_to_all(&lie) { each(&lie) } else { vec![lie] })
+            .collect()
+    }
+
+    /// The name server, where the shape asks for one.
+    fn name_server(
+        &self,
+        request: &ClusterRequest,
+        facts: &ClusterFacts,
+        places: &Places,
+        api: &ApiServer,
+    ) -> Result<Option<NameServer>, ClusterError> {
+        let Some(dns) = &facts.dns else { return Ok(None) };
+        let lacking = |why: &str| ClusterError::new("failed to start a name server", why);
+        let program = self.name_server.as_ref().ok_or_else(|| {
+            lacking("its program was not found; `touchstone subject fetch coredns` gets it")
+        })?;
+        let pod = dns.servers.first().ok_or_else(|| lacking("it has no pod"))?;
+        let subject = &self.selection;
+        let log = self.logs.as_ref().map(|folder| {
+            folder.join(format!(
+                "{}-{}-{}-coredns.log",
+                subject.subject.name, subject.mode, request.name
+            ))
+        });
+        NameServer::start(program, pod, places, api, log.as_ref()).map(Some)
     }
 
     fn create_nodes(
@@ -427,6 +481,7 @@ fn canary_flows(facts: &ClusterFacts, families: &[Family]) -> Vec<Flow> {
                 to: SocketAddr::new(ip, CLIENT_PORT),
                 protocol: Protocol::Tcp,
                 frontend: FrontendKind::ClusterIp,
+                question: None,
                 size: 0,
                 http: None,
                 text: format!("the canary Service from {} over {family}", node.name),

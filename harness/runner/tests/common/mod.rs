@@ -34,7 +34,7 @@ pub(crate) fn run_on_sim(
         record: record(),
         features: Arc::new(features.clone()),
         provider: Arc::new(Sim { features, defect }),
-        provided: ["restart"].into_iter().chain(NETWORK_NEEDS).map(str::to_owned).collect(),
+        provided: ["restart", "dns"].into_iter().chain(NETWORK_NEEDS).map(str::to_owned).collect(),
         known: BTreeMap::new(),
     };
     let settings = Settings { jobs: 8, seed: 1, person: Arc::new(Nobody) };

@@ -1,0 +1,442 @@
+//! The cluster's name server: CoreDNS, unmodified, in a pod, behind the Service `kube-dns`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::sync::watch;
+use touchstone_apiserver::{ApiServer, ServeHandle};
+use touchstone_probe::{Findings, ask_names_tcp, ask_names_udp, search_names};
+use touchstone_spec::api::{
+    Endpoint, EndpointPort, EndpointSlice, Meta, SERVICE_NAME_LABEL, Service, ServicePort,
+    ServiceSpec,
+};
+use touchstone_spec::{
+    CLUSTER_DOMAIN, Change, Client, ClientKind, ClusterFacts, DNS_PORT, DnsFacts, Family, Flow,
+    FrontendKind, NameAnswer, NodeFacts, Observation, Outcome, PodFacts, Protocol, Question,
+    RecordType, SITE_NAMES, SiteRecord,
+};
+
+use super::cluster::LabCluster;
+use super::places::Places;
+use super::start::API_PORT;
+use crate::ClusterError;
+
+/// Namespace and name of the Service.
+pub(super) const NAMESPACE: &str = "kube-system";
+const NAME: &str = "kube-dns";
+/// What the API server calls the name server.
+const WATCHER: &str = "kube-dns";
+/// Port of the stand-in for the site's resolver, on the pod's loopback.
+const SITE_PORT: u16 = 5300;
+/// Lines of its log that are kept for evidence.
+const KEPT_LINES: usize = 50;
+/// How long a question that only leads to a connection may take: that the connection must be
+/// silent says nothing about the question.
+const LOOKUP_WAIT: Duration = Duration::from_secs(3);
+/// How long it may take to end when it is stopped.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// A running name server.
+pub(super) struct NameServer {
+    pid: Pid,
+    state: Arc<Mutex<State>>,
+    ended: watch::Receiver<bool>,
+    /// Its own listener of the API server.
+    _serving: Mutex<ServeHandle>,
+}
+
+#[derive(Default)]
+struct State {
+    stopping: bool,
+    died: Option<String>,
+    lines: VecDeque<String>,
+    log: Option<File>,
+}
+
+fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl NameServer {
+    /// Starts the program in its pod, with the API server on the pod's loopback.
+    pub(super) fn start(
+        program: &Path,
+        pod: &PodFacts,
+        places: &Places,
+        api: &ApiServer,
+        log: Option<&PathBuf>,
+    ) -> Result<NameServer, ClusterError> {
+        let failed = |why: String| {
+            ClusterError::new(
+                format!("failed to start {} in {}", program.display(), pod.place),
+                why,
+            )
+        };
+        let held = places.hold(&pod.place).ok_or_else(|| failed("no such place".to_owned()))?;
+        let namespace = held.namespace().ok_or_else(|| failed("it is gone".to_owned()))?;
+        let api_address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), API_PORT);
+        let listener =
+            namespace.tcp_listener(api_address).map_err(|error| failed(error.to_string()))?;
+        let serving =
+            api.serve(listener, WATCHER, None).map_err(|error| failed(error.to_string()))?;
+        let mut command = Command::new(program);
+        command
+            .args(["-conf", "stdin"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // So that the terminal's ^C reaches the harness alone.
+            .process_group(0);
+        let mut child = namespace.spawn(command).map_err(|error| failed(error.to_string()))?;
+        if let Some(mut input) = child.stdin.take() {
+            input
+                .write_all(corefile().as_bytes())
+                .map_err(|error| failed(format!("failed to write its configuration: {error}")))?;
+        }
+        let log = log
+            .map(|path| File::create(path).map_err(|error| failed(error.to_string())))
+            .transpose()?;
+        let state = Arc::new(Mutex::new(State { log, ..State::default() }));
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let (tell, ended) = watch::channel(false);
+        let waiting = Arc::clone(&state);
+        std::thread::spawn(move || {
+            wait(child, &waiting);
+            // Nobody waits for it any more when the cluster is gone.
+            let _ = tell.send(true);
+        });
+        Ok(NameServer { pid, state, ended, _serving: Mutex::new(serving) })
+    }
+
+    /// Why it ended, when nobody wanted it to.
+    pub(super) fn died(&self) -> Option<String> {
+        lock(&self.state).died.clone()
+    }
+
+    /// The last lines of its log.
+    pub(super) fn last_lines(&self) -> Vec<String> {
+        lock(&self.state).lines.iter().cloned().collect()
+    }
+
+    /// Stops it and waits for its end.
+    pub(super) async fn stop(&self) -> Result<(), ClusterError> {
+        {
+            let mut state = lock(&self.state);
+            state.stopping = true;
+            if state.died.is_none() && !*self.ended.borrow() {
+                // It may have ended just now; then nothing is left to stop.
+                let _ = kill(self.pid, Signal::SIGKILL);
+            }
+        }
+        let mut ended = self.ended.clone();
+        match tokio::time::timeout(STOP_LIMIT, ended.wait_for(|ended| *ended)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(ClusterError::new(
+                "failed to stop the name server",
+                format!("it did not end within {} s", STOP_LIMIT.as_secs()),
+            )),
+        }
+    }
+}
+
+fn wait(mut child: Child, state: &Arc<Mutex<State>>) {
+    let outputs: Vec<Box<dyn Read + Send>> = [
+        child.stdout.take().map(|out| Box::new(out) as Box<dyn Read + Send>),
+        child.stderr.take().map(|out| Box::new(out) as Box<dyn Read + Send>),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let readers: Vec<_> = outputs
+        .into_iter()
+        .map(|output| {
+            let state = Arc::clone(state);
+            std::thread::spawn(move || keep_lines(output, &state))
+        })
+        .collect();
+    let status = child.wait();
+    for reader in readers {
+        // A reader that panicked has kept what it read.
+        let _ = reader.join();
+    }
+    let mut state = lock(state);
+    if !state.stopping {
+        let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        state.died = Some(format!("the name server ended: {how}"));
+    }
+}
+
+fn keep_lines(output: Box<dyn Read + Send>, state: &Mutex<State>) {
+    let mut reader = BufReader::new(output);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut reader).take(2_000).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                let mut state = lock(state);
+                if let Some(log) = &mut state.log {
+                    // A log that cannot be written is missing for a person, not for a verdict.
+                    let _ = log.write_all(&line);
+                }
+                if state.lines.len() == KEPT_LINES {
+                    state.lines.pop_front();
+                }
+                state.lines.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+        }
+    }
+}
+
+/// The configuration: the cluster's domain from the API server, everything else from a stand-in
+/// for the resolver of the site, which knows a few names and says of all others that they do not
+/// exist. Nothing is cached, so that an answer is as new as the API server's.
+pub(super) fn corefile() -> String {
+    let mut site = String::new();
+    let mut template = |kind: &str, name: &str, answer: String| {
+        let pattern = name.replace('.', "\\.");
+        let _ = writeln!(
+            site,
+            "    template IN {kind} {{\n        match \"^{pattern}$\"\n        answer \"{name} 5 IN \
+             {answer}\"\n        fallthrough\n    }}"
+        );
+    };
+    for known in SITE_NAMES {
+        match known.is {
+            SiteRecord::Host(v4, v6) => {
+                template("A", known.name, format!("A {v4}"));
+                template("AAAA", known.name, format!("AAAA {v6}"));
+            }
+            // The plugin itself goes on to the host.
+            SiteRecord::AliasOf(other) => template("ANY", known.name, format!("CNAME {other}")),
+        }
+    }
+    format!(
+        ".:{DNS_PORT} {{\n    errors\n    kubernetes {CLUSTER_DOMAIN} in-addr.arpa ip6.arpa {{\n        \
+         endpoint http://127.0.0.1:{API_PORT}\n        ttl 5\n    }}\n    \
+         forward . 127.0.0.1:{SITE_PORT}\n    loadbalance\n}}\n\
+         .:{SITE_PORT} {{\n    bind 127.0.0.1\n    errors\n{site}    \
+         template ANY ANY {{\n        rcode NXDOMAIN\n    }}\n}}\n"
+    )
+}
+
+/// The Service and its slices.
+pub(super) fn objects(dns: &DnsFacts, families: &[Family]) -> Vec<Change> {
+    let meta = |name: String, labels| Meta {
+        name,
+        namespace: NAMESPACE.to_owned(),
+        labels,
+        annotations: BTreeMap::new(),
+    };
+    let ips: Vec<IpAddr> = families.iter().filter_map(|family| dns.address(*family)).collect();
+    let ports = [("dns", Protocol::Udp), ("dns-tcp", Protocol::Tcp)];
+    let policy = if ips.len() > 1 { "RequireDualStack" } else { "SingleStack" };
+    let mut changes = vec![Change::ApplyService(Service {
+        metadata: meta(NAME.to_owned(), BTreeMap::new()),
+        spec: ServiceSpec {
+            cluster_ip: ips.first().map(ToString::to_string),
+            cluster_ips: ips.iter().map(ToString::to_string).collect(),
+            ip_families: families.iter().map(|f| f.api_name().to_owned()).collect(),
+            ip_family_policy: Some(policy.to_owned()),
+            ports: ports
+                .iter()
+                .map(|(name, protocol)| ServicePort {
+                    name: (*name).to_owned(),
+                    protocol: Some(*protocol),
+                    port: DNS_PORT,
+                    target_port: Some(DNS_PORT),
+                    ..ServicePort::default()
+                })
+                .collect(),
+            ..ServiceSpec::default()
+        },
+        ..Service::default()
+    })];
+    for family in families {
+        let labels = BTreeMap::from([(SERVICE_NAME_LABEL.to_owned(), NAME.to_owned())]);
+        changes.push(Change::ApplySlice(EndpointSlice {
+            metadata: meta(format!("{NAME}-{family}"), labels),
+            address_type: family.api_name().to_owned(),
+            ports: ports
+                .iter()
+                .map(|(name, protocol)| EndpointPort {
+                    name: Some((*name).to_owned()),
+                    protocol: *protocol,
+                    port: Some(DNS_PORT),
+                })
+                .collect(),
+            endpoints: dns
+                .servers
+                .iter()
+                .filter_map(|server| {
+                    Some(Endpoint {
+                        addresses: vec![server.address(*family)?.to_string()],
+                        node_name: Some(server.node.clone()),
+                        ..Endpoint::default()
+                    })
+                })
+                .collect(),
+        }));
+    }
+    changes
+}
+
+/// What a name server must have answered before the cluster is ready.
+#[derive(Default)]
+pub(super) struct FirstQuestions {
+    /// To the server itself, which is the lab's affair.
+    pub(super) direct: Vec<Flow>,
+    /// Through its Service, from every node with a proxy in every family that the proxy has.
+    pub(super) through: Vec<Flow>,
+}
+
+impl FirstQuestions {
+    pub(super) fn of(
+        facts: &ClusterFacts,
+        families: &[Family],
+        without_proxy: &BTreeSet<String>,
+    ) -> FirstQuestions {
+        let Some(dns) = &facts.dns else { return FirstQuestions::default() };
+        let services: Vec<IpAddr> =
+            families.iter().filter_map(|family| dns.address(*family)).collect();
+        let own = || dns.servers.iter().flat_map(|server| &server.addresses);
+        let nodes = facts.nodes.iter().filter(|node| !without_proxy.contains(&node.name));
+        FirstQuestions {
+            direct: facts
+                .nodes
+                .first()
+                .into_iter()
+                .flat_map(|node| own().filter_map(|ip| first_question(node, *ip)))
+                .collect(),
+            through: nodes
+                .flat_map(|node| services.iter().filter_map(|ip| first_question(node, *ip)))
+                .collect(),
+        }
+    }
+}
+
+/// The first question to a name server, from a node's client pod: what is `kube-dns` itself?
+fn first_question(node: &NodeFacts, server: IpAddr) -> Option<Flow> {
+    let family = Family::of(server);
+    Some(Flow {
+        client: Client {
+            kind: ClientKind::Pod,
+            place: node.client.place.clone(),
+            node: Some(node.name.clone()),
+            address: node.client.address(family)?,
+        },
+        via: None,
+        to: SocketAddr::new(server, DNS_PORT),
+        protocol: Protocol::Udp,
+        frontend: FrontendKind::Name,
+        question: Some(Question {
+            name: format!("{NAME}.{NAMESPACE}.svc.{CLUSTER_DOMAIN}."),
+            types: [RecordType::of(family)].into(),
+            search: Vec::new(),
+            then: None,
+        }),
+        size: 0,
+        http: None,
+        text: format!("the name server {server} from {}", node.name),
+    })
+}
+
+/// Whether a question was answered with records.
+pub(super) fn is_answered(saw: &Observation) -> bool {
+    matches!(saw, Observation::Saw(Outcome::Answered(NameAnswer::Records(_))))
+}
+
+impl LabCluster {
+    /// Asks a name server, and goes on to an address that it names where the question says so.
+    pub(super) async fn ask(
+        &self,
+        flow: &Flow,
+        question: &Question,
+        wait: Duration,
+    ) -> Observation {
+        let over = if question.then.is_some() { Protocol::Udp } else { flow.protocol };
+        let lookup = Flow { protocol: over, question: None, ..flow.clone() };
+        let patience = if question.then.is_some() { wait.max(LOOKUP_WAIT) } else { wait };
+        let mut findings = Findings::default();
+        let mut found = None;
+        for name in search_names(question) {
+            let since = Instant::now();
+            let saw = match over {
+                Protocol::Udp => match self.places.udp(&lookup).await {
+                    Ok(socket) => {
+                        ask_names_udp(socket, flow.to, &name, &question.types, patience).await
+                    }
+                    Err(why) => Observation::ProbeBroke(why),
+                },
+                Protocol::Tcp => match self.places.tcp(&lookup).await {
+                    Ok(socket) => {
+                        ask_names_tcp(socket, flow.to, &name, &question.types, patience).await
+                    }
+                    Err(why) => Observation::ProbeBroke(why),
+                },
+                Protocol::Sctp => Observation::ProbeBroke("names are not asked by SCTP".to_owned()),
+            };
+            let Observation::Saw(Outcome::Answered(answer)) = saw else {
+                return self.judge_silence(&lookup, since, saw);
+            };
+            if let Some(records) = findings.take(answer) {
+                found = Some(records);
+                break;
+            }
+        }
+        let answer = found.unwrap_or_else(|| findings.end());
+        let addresses = answer.addresses(flow.family());
+        match (question.then, any_of(&addresses)) {
+            (Some(port), Some(address)) => {
+                let to = SocketAddr::new(address, port);
+                self.send(&Flow { to, question: None, ..flow.clone() }, wait).await
+            }
+            (Some(_), None) | (None, _) => Observation::Saw(Outcome::Answered(answer)),
+        }
+    }
+}
+
+/// One address by chance: the order of an answer means nothing.
+fn any_of(addresses: &[IpAddr]) -> Option<IpAddr> {
+    // Each state of the standard library's hash has keys of its own.
+    let chance = RandomState::new().build_hasher().finish();
+    let count = u64::try_from(addresses.len()).ok().filter(|count| *count > 0)?;
+    usize::try_from(chance % count).ok().and_then(|index| addresses.get(index).copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_knows_the_names_of_the_site() {
+        let text = corefile();
+        assert!(text.contains("match \"^host\\.example\\.test\\.$\""), "{text}");
+        assert!(text.contains("answer \"host.example.test. 5 IN A 192.0.2.53\""), "{text}");
+        assert!(
+            text.contains("answer \"alias.example.test. 5 IN CNAME host.example.test.\""),
+            "{text}"
+        );
+        assert_eq!(text.matches('{').count(), text.matches('}').count());
+    }
+
+    #[test]
+    fn chance_reaches_every_address() {
+        let addresses: Vec<IpAddr> = (1..=3).map(|i| IpAddr::from([10, 0, 0, i])).collect();
+        for address in &addresses {
+            assert!((0..200).any(|_| any_of(&addresses) == Some(*address)), "{address}");
+        }
+        assert_eq!(any_of(&[]), None);
+    }
+}
