@@ -286,6 +286,9 @@ pub struct StepTimes {
     pub nodes: BTreeMap<String, (Option<u64>, Option<u64>)>,
     /// Probes sent.
     pub probes: u64,
+    /// Cells that lost one answer and, asked many times again, no other.
+    #[serde(default)]
+    pub strays: u64,
 }
 
 /// One thing that was wrong.

@@ -183,6 +183,7 @@ impl<'a> Gathering<'a> {
                 }
             }
             Event::StepEnded { subject, case, attempt, step, times } => {
+                self.figures.strays = self.figures.strays.saturating_add(times.strays);
                 self.figures.sampling_ms = self.figures.sampling_ms.saturating_add(times.harness);
                 let seen = self.attempt(subject, case, *attempt);
                 seen.steps.push(StepResult { step: *step, times: times.clone() });

@@ -246,6 +246,9 @@ pub struct Figures {
     pub probes: u64,
     /// Cells judged.
     pub cells: u64,
+    /// Cells that lost one answer and, asked many times again, no other; they count as right.
+    #[serde(default)]
+    pub strays: u64,
 }
 
 /// One cluster of the run.

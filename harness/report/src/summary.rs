@@ -72,12 +72,16 @@ pub(crate) fn figures(report: &Report) -> Vec<(&'static str, String)> {
         lines.push((
             "Plan",
             format!(
-                "{} of {}, seed {}; {}, {} judged",
+                "{} of {}, seed {}; {}, {} judged{}",
                 clean::line(&short(&run.digest)),
                 many(cases, "case"),
                 run.seed,
                 many(figures.probes, "probe"),
                 many(figures.cells, "cell"),
+                match figures.strays {
+                    0 => String::new(),
+                    strays => format!(", {} that did not come again", many(strays, "single loss")),
+                },
             ),
         ));
         let host = &run.host;

@@ -9,6 +9,7 @@ mod clearing;
 mod emit;
 mod evidence;
 mod leftovers;
+mod losses;
 mod markers;
 mod pace;
 mod plan;

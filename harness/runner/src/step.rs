@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use touchstone_case::{ScriptStep, Spread};
 use touchstone_provider::{Cluster, ClusterError};
 use touchstone_record::StepTimes;
-use touchstone_spec::{Change, Expectation, Features, Observation, Outcome};
+use touchstone_spec::{Change, Expectation, Features, Observation};
 use touchstone_verdict::{CellJudgement, CellTally, Wrong, even_share_slack, judge_one};
 
 use crate::cells::{Cell, Role, Worlds, cells, marker_cells};
@@ -161,19 +161,21 @@ pub(crate) async fn run_step(
             run.hold(settled_at + step.hold).await;
         }
     }
-    run.ask_controls_again().await;
+    let strays = run.weigh_losses().await;
     let traffic = match stream {
         Some(stream) => Some(stream.finish(&worlds).await),
         None => None,
     };
-    Ok(run.finish(polled, settled, traffic))
+    let mut outcome = run.finish(polled, settled, traffic);
+    outcome.times.strays = strays;
+    Ok(outcome)
 }
 
 /// A step while it runs.
-struct Run<'a> {
+pub(crate) struct Run<'a> {
     ground: &'a Ground,
     worlds: &'a Worlds,
-    cells: Vec<Cell>,
+    pub(crate) cells: Vec<Cell>,
     /// Whether the changes were made before the cluster was ready.
     early: bool,
     began: Instant,
@@ -197,7 +199,7 @@ impl Run<'_> {
     }
 
     /// Probes cells the given number of times each, all at once.
-    async fn round(
+    pub(crate) async fn round(
         &mut self,
         wanted: &[(usize, u64)],
         wait: fn(&Cell) -> Duration,
@@ -406,35 +408,7 @@ impl Run<'_> {
         }
     }
 
-    /// Asks the controls of cells that are wrong by nothing but loss as often as those cells were
-    /// asked: where the network itself loses packets, nothing can be said about the proxy.
-    async fn ask_controls_again(&mut self) {
-        let mut again: BTreeMap<usize, u64> = BTreeMap::new();
-        let lost = |cell: &&Cell| cell.is_judged() && cell.wrong.as_ref().is_some_and(is_loss);
-        for cell in self.cells.iter().filter(lost) {
-            let endpoints = cell.expectation.endpoints();
-            for (index, control) in self.cells.iter().enumerate() {
-                let past_the_proxy = control.role == Role::Control
-                    && control.flow.client.place == cell.flow.client.place
-                    && control.flow.protocol == cell.flow.protocol
-                    && endpoints.contains(&control.flow.to);
-                if past_the_proxy {
-                    let samples = again.entry(index).or_default();
-                    *samples = cell.tally.samples().max(*samples);
-                }
-            }
-        }
-        let again: Vec<(usize, u64)> = again.into_iter().collect();
-        for (index, saw) in self.round(&again, Cell::patience).await {
-            self.strict(index, saw);
-            let cell = &mut self.cells[index];
-            if let CellJudgement::Wrong(wrong) = cell.tally.judge(&membership(cell), 0) {
-                cell.wrong.get_or_insert(wrong);
-            }
-        }
-    }
-
-    fn strict(&mut self, index: usize, saw: Observation) {
+    pub(crate) fn strict(&mut self, index: usize, saw: Observation) {
         let now = self.now();
         let cell = &mut self.cells[index];
         if let CellJudgement::Wrong(_) = judge_one(&cell.expectation, &saw) {
@@ -508,21 +482,14 @@ impl Run<'_> {
             harness: self.now().saturating_sub(millis(polled)),
             nodes,
             probes: self.probes,
+            strays: 0,
         }
     }
 }
 
 /// What every single answer of a cell must be; whether all endpoints were seen is judged apart.
-fn membership(cell: &Cell) -> Expectation {
+pub(crate) fn membership(cell: &Cell) -> Expectation {
     Expectation { cover: false, ..cell.expectation.clone() }
-}
-
-/// Whether nothing but missing or late answers is wrong.
-fn is_loss(wrong: &Wrong) -> bool {
-    match wrong {
-        Wrong::Outcome(Outcome::Dropped) | Wrong::Resent(_) => true,
-        Wrong::Outcome(_) | Wrong::NeverSeen(_) | Wrong::Moved(_) | Wrong::Uneven(_) => false,
-    }
 }
 
 /// Whether a cell's row asks for an even spread.
