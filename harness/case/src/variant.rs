@@ -158,7 +158,7 @@ impl Variant {
         self.case.needs().features.iter().cloned().chain(derived).collect()
     }
 
-    /// At most so many endpoint ports per family it has at a time.
+    /// About so many lines of rules and chains per family a proxy may need for it at a time.
     #[must_use]
     pub fn weight(&self) -> usize {
         let body = self.case.body();
@@ -166,10 +166,20 @@ impl Variant {
             .filter_map(|text| text.ports.get())
             .map(Vec::len)
             .max()
-            .unwrap_or(1);
+            .unwrap_or(1)
+            .max(1);
         let endpoints: BTreeSet<(&str, &str)> =
             endpoint_texts(body).map(|(service, endpoint, _)| (service, endpoint)).collect();
-        endpoints.len() * ports.max(1)
+        let raw: usize = body
+            .world
+            .slices
+            .values()
+            .map(|slice| slice.value.endpoints.get().map_or(0, Vec::len))
+            .sum();
+        let frontends: usize =
+            service_texts(body).map(|text| lines_of_frontends(text, endpoints.len())).sum();
+        ports * (frontends + LINES_OF_AN_ENDPOINT * (endpoints.len() + raw))
+            + body.steps.len() * (LINES_OF_A_SERVICE + LINES_OF_AN_ENDPOINT)
     }
 
     /// The pods that it wants: one for each endpoint that occurs in any step and has an address
@@ -178,6 +188,38 @@ impl Variant {
     pub fn pods(&self) -> Vec<PodWish> {
         pods(self.case.body())
     }
+}
+
+/// Lines for a Service port with nothing but a cluster IP: a chain, the jump to it, a mark.
+const LINES_OF_A_SERVICE: usize = 3;
+/// Lines for an endpoint of a Service port: a chain, the jump to it, a mark, the translation.
+const LINES_OF_AN_ENDPOINT: usize = 4;
+/// Lines for everything that external addresses of a Service port share.
+const LINES_OF_EXTERNAL: usize = 5;
+/// Addresses that a list or number of them may stand for.
+const ADDRESSES: usize = 2;
+
+/// Lines of one port of a Service without its endpoints, as far as the text says.
+fn lines_of_frontends(text: &ServiceText, endpoints: usize) -> usize {
+    let kind = text.service_type.get();
+    let external = matches!(kind, Some(ServiceType::NodePort | ServiceType::LoadBalancer))
+        || text.external_ips.get().is_some();
+    let mut lines = LINES_OF_A_SERVICE;
+    if external {
+        lines += LINES_OF_EXTERNAL + ADDRESSES;
+    }
+    let local = text.external_traffic_policy.get() == Some(&TrafficPolicy::Local)
+        || text.internal_traffic_policy.get() == Some(&TrafficPolicy::Local);
+    if local {
+        lines += LINES_OF_A_SERVICE + 2 * endpoints;
+    }
+    if text.session_affinity.get() == Some(&SessionAffinity::ClientIP) {
+        lines += 2 * endpoints;
+    }
+    if let Some(ranges) = text.load_balancer_source_ranges.get() {
+        lines += LINES_OF_EXTERNAL + ranges.len();
+    }
+    lines
 }
 
 /// The digest of a plan: SHA-256, in hexadecimal, over the ids and files of its variants, in any

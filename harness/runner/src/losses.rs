@@ -1,6 +1,6 @@
 //! What a lost answer says: a proxy that loses some, a network that does, or one stray packet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use touchstone_spec::{Observation, Outcome, OutcomeKind};
 use touchstone_verdict::{CellJudgement, CellTally, Wrong, judge_one};
@@ -8,7 +8,9 @@ use touchstone_verdict::{CellJudgement, CellTally, Wrong, judge_one};
 use crate::cells::{Cell, Role};
 use crate::step::{Run, membership};
 
-/// Attempts that follow one loss: a proxy that loses one in fifty loses another of them with
+/// Attempts that follow one loss at first: where the next ones are lost too, no more are needed.
+const FEW: u64 = 6;
+/// Attempts that follow when none of the few is lost: a proxy that loses one in fifty loses another of them with
 /// probability 0.998.
 const MORE: u64 = 300;
 
@@ -24,8 +26,18 @@ impl Run<'_> {
             .iter()
             .enumerate()
             .filter(|(_, cell)| cell.is_judged() && is_lost_by_chance(cell))
-            .map(|(index, _)| (index, MORE))
+            .map(|(index, _)| (index, FEW))
             .collect();
+        let mut lost_again = BTreeSet::new();
+        for (index, saw) in self.round(&lost, Cell::patience).await {
+            if !matches!(judge_one(&self.cells[index].expectation, &saw), CellJudgement::Agrees) {
+                lost_again.insert(index);
+            }
+            self.strict(index, saw);
+        }
+        let alone = |(index, _): &(usize, u64)| !lost_again.contains(index);
+        let lost: Vec<(usize, u64)> =
+            lost.into_iter().filter(alone).map(|(index, _)| (index, MORE)).collect();
         if lost.is_empty() {
             return 0;
         }
@@ -75,7 +87,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether a cell must be answered, was, and once got no answer or a late one.
+/// Whether a cell must be answered and got one answer late or not at all.
 fn is_lost_by_chance(cell: &Cell) -> bool {
     let loss = match &cell.wrong {
         Some(Wrong::Outcome(Outcome::Dropped | Outcome::Unhandled) | Wrong::Resent(_)) => true,

@@ -22,16 +22,15 @@ use crate::plan::{PROXY_STAYS_UP, excuse};
 use crate::sampling::Sampling;
 use crate::step::{Ground, Ready};
 
-/// Endpoint ports per family on a shared cluster at a time.
+/// Lines of rules per family on a shared cluster at a time.
 ///
 /// In a user namespace one netlink transaction has no more than 208 KiB, and a proxy that loads
-/// all its rules at once by iptables-nft failed at 85 endpoint ports. (Above 1,000 kube-proxy
-/// would sync in another way.)
-const SHARED_ENDPOINT_PORTS: usize = 56;
+/// all its rules at once by iptables-nft failed at 557 lines of rules and chains (decision 0006).
+const SHARED_RULES: usize = 400;
 /// Clusters among which the cases of one shape are divided at most.
 const SHARED_CLUSTERS: usize = 3;
-/// Endpoint ports for which one more of them is worth its start.
-const PORTS_PER_CLUSTER: usize = 400;
+/// Lines of rules for which one more of them is worth its start.
+const RULES_PER_CLUSTER: usize = 3_000;
 /// Clusters that live side by side with the shared one.
 const CLUSTERS_BESIDE: usize = 6;
 /// Times that a shared cluster is started anew after its proxy ended unexpectedly.
@@ -238,8 +237,7 @@ impl SubjectRun {
         queue: &mut VecDeque<Variant>,
     ) -> Vec<Variant> {
         let jobs = Arc::new(Semaphore::new(self.settings.jobs));
-        let room =
-            Family::BOTH.map(|family| (family, Arc::new(Semaphore::new(SHARED_ENDPOINT_PORTS))));
+        let room = Family::BOTH.map(|family| (family, Arc::new(Semaphore::new(SHARED_RULES))));
         let mut tasks: JoinSet<Option<Variant>> = JoinSet::new();
         while let Some(variant) = queue.pop_front() {
             let mut permits = vec![Arc::clone(&jobs).acquire_owned().await];
@@ -464,10 +462,10 @@ impl SubjectRun {
     }
 }
 
-/// Endpoint ports that a case has at a time, the markers of its steps included.
+/// Lines of rules that a case needs at a time; one with more than there is room for runs when it
+/// has all of the room.
 fn weight(variant: &Variant) -> u32 {
-    let ports = variant.weight() + variant.case().body().steps.len();
-    u32::try_from(ports.min(SHARED_ENDPOINT_PORTS)).unwrap_or(u32::MAX)
+    u32::try_from(variant.weight().min(SHARED_RULES)).unwrap_or(u32::MAX)
 }
 
 /// Groups cases: shared clusters per shape, smaller shapes on the clusters of a larger one that
@@ -504,9 +502,9 @@ fn split(mut batch: Batch, seed: u64) -> Vec<Batch> {
         let traffic = steps.iter().filter(|step| step.value.traffic.is_some()).count();
         (std::cmp::Reverse(steps.len() + traffic), mixed(seed, &variant.id()))
     });
-    let ports: usize = batch.variants.iter().map(|variant| weight(variant) as usize).sum();
-    let count = if ports > SHARED_ENDPOINT_PORTS {
-        (1 + ports.div_ceil(PORTS_PER_CLUSTER)).min(SHARED_CLUSTERS)
+    let rules: usize = batch.variants.iter().map(|variant| weight(variant) as usize).sum();
+    let count = if rules > SHARED_RULES {
+        (1 + rules.div_ceil(RULES_PER_CLUSTER)).min(SHARED_CLUSTERS)
     } else {
         1
     };

@@ -161,7 +161,7 @@ pub(crate) async fn run_step(
             run.hold(settled_at + step.hold).await;
         }
     }
-    let strays = run.weigh_losses().await;
+    let strays = if settled { run.weigh_losses().await } else { 0 };
     let traffic = match stream {
         Some(stream) => Some(stream.finish(&worlds).await),
         None => None,
