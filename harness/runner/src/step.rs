@@ -507,6 +507,9 @@ fn samples(cell: &Cell) -> u64 {
 }
 
 /// The changes that take everything of a case away: Services first, as a controller would see it.
+///
+/// What a step deletes is among it: a case that ends early leaves it, and to delete what is gone
+/// already is no error.
 pub(crate) fn removal(steps: &[ScriptStep], markers: &[Marker]) -> Vec<Change> {
     let mut services = BTreeSet::new();
     let mut slices = BTreeSet::new();
@@ -521,13 +524,11 @@ pub(crate) fn removal(steps: &[ScriptStep], markers: &[Marker]) -> Vec<Change> {
                 let meta = &slice.metadata;
                 slices.insert((meta.namespace.clone(), meta.name.clone()));
             }
-            Change::DeleteService { namespace, name } => {
-                services.remove(&(namespace.clone(), name.clone()));
-            }
-            Change::DeleteSlice { namespace, name } => {
-                slices.remove(&(namespace.clone(), name.clone()));
-            }
-            Change::SetZone { .. } | Change::Proxy { .. } | Change::ReloadFirewall { .. } => {}
+            Change::DeleteService { .. }
+            | Change::DeleteSlice { .. }
+            | Change::SetZone { .. }
+            | Change::Proxy { .. }
+            | Change::ReloadFirewall { .. } => {}
         }
     }
     services
