@@ -115,7 +115,7 @@ fn proxy_did_not_stay_up(bench: &Bench, evidence: &[&str]) {
 #[test]
 fn a_proxy_killed_while_cases_run() {
     let _turn = LabTurn::take();
-    let (bench, in_flight) = kill_a_proxy("case-started");
+    let (bench, in_flight) = kill_a_proxy("cluster-ready");
     // kube-proxy's own words: it logs each change that it has applied.
     proxy_did_not_stay_up(&bench, &["signal: 9 (SIGKILL)", "SyncProxyRules"]);
     let report = bench.report();

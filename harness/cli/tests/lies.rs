@@ -35,6 +35,9 @@ struct Row {
     unnoticed: Option<String>,
     stillborn: Option<String>,
     case: Option<String>,
+    /// Whether the marker, a Service of the case like any other, is what shows the lie.
+    #[serde(default)]
+    by_marker: bool,
 }
 
 fn iptables() -> String {
@@ -94,7 +97,7 @@ fn noticed(rows: &[Row]) -> BTreeMap<&str, Vec<(&Row, &str)>> {
 /// Fails unless the case failed for a flow of its own.
 fn fails(report: &Report, row: &Row, case: &str) {
     assert_eq!(report.verdict(case), "fail", "{} is not noticed by {case}", row.told());
-    let own = |failure: &Failure| !failure.flow.contains("marker");
+    let own = |failure: &Failure| row.by_marker || !failure.flow.contains("marker");
     let failures = report.failures(case);
     assert!(failures.iter().any(own), "{case} fails for its markers alone with {}", row.told());
 }

@@ -198,7 +198,10 @@ fn check(subject: &str, defect: &Defect) {
 /// A planted defect is no reason for any other verdict: the proxy itself is well.
 fn the_rest_is_fine(report: &Report, case: &str) {
     for result in report.results().iter().filter(|result| result["case"] != case) {
-        assert_eq!(result["verdict"], "pass", "{result:#}");
+        // The reference does not promise to forget UDP flows.
+        let excused = result["case"] == "lifecycle/udp-flows-go-with-services";
+        let verdict = if excused { "unsupported" } else { "pass" };
+        assert_eq!(result["verdict"], verdict, "{result:#}");
     }
 }
 

@@ -14,7 +14,7 @@ use super::objects;
 use crate::{Broken, Cluster, ClusterError};
 
 /// Limit of becoming ready.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at the canary.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// How long one look waits.
