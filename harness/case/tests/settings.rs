@@ -221,7 +221,7 @@ fn mistakes() {
     assert!(unknown.contains("unknown value `NodeCidr`"), "{unknown}");
     assert_eq!(
         said("{}", &row("pod@n1", "web nodePort@loopback")),
-        "x/y.yaml:14:17: web nodePort@loopback is a node's own loopback; pod@n1 is no node; \
+        "x/y.yaml:16:17: web nodePort@loopback is a node's own loopback; pod@n1 is no node; \
          write `from: node` or `from: node@n1`"
     );
     let outside = said("{}", &row("outside", "web nodePort@loopback"));
