@@ -450,7 +450,7 @@ pub struct StepText {
     /// Traffic that runs through the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<At<TrafficText>>,
-    /// Limit of settling; 10s when left out.
+    /// Limit of settling; 30s when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<At<String>>,
     /// How long agreement must be kept; 300ms when left out.

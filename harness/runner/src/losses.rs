@@ -17,32 +17,37 @@ const MORE: u64 = 300;
 impl Run<'_> {
     /// Weighs the cells that are wrong by nothing but loss.
     ///
-    /// Each is asked again many times, and so is the way past the proxy. A cell that loses nothing
-    /// more lost a stray packet, as happens on busy machines with any proxy (adjudication 0025);
-    /// that is counted and not held against the proxy. Gives the number of such cells.
-    pub(crate) async fn weigh_losses(&mut self) -> u64 {
-        let lost: Vec<(usize, u64)> = self
-            .cells
-            .iter()
-            .enumerate()
-            .filter(|(_, cell)| cell.is_judged() && is_lost_by_chance(cell))
-            .map(|(index, _)| (index, FEW))
-            .collect();
-        let mut lost_again = BTreeSet::new();
-        for (index, saw) in self.round(&lost, Cell::patience).await {
+    /// The way past the proxy is asked at least as often as each of them. In a settled step a cell
+    /// that lost one answer is asked many times again: when it loses nothing more, it lost a stray
+    /// packet, as happens on busy machines with any proxy (adjudication 0025); that is counted and
+    /// not held against the proxy. Gives the number of such cells.
+    pub(crate) async fn weigh_losses(&mut self, settled: bool) -> u64 {
+        let all = self.cells.iter().enumerate();
+        let lossy: Vec<usize> =
+            all.filter(|(_, cell)| cell.is_judged() && is_lossy(cell)).map(|(i, _)| i).collect();
+        if lossy.is_empty() {
+            return 0;
+        }
+        let mut once: BTreeSet<usize> =
+            lossy.iter().copied().filter(|i| settled && losses(&self.cells[*i]) == 1).collect();
+        let few: Vec<(usize, u64)> = once.iter().map(|index| (*index, FEW)).collect();
+        for (index, saw) in self.round(&few, Cell::patience).await {
             if !matches!(judge_one(&self.cells[index].expectation, &saw), CellJudgement::Agrees) {
-                lost_again.insert(index);
+                once.remove(&index);
             }
             self.strict(index, saw);
         }
-        let alone = |(index, _): &(usize, u64)| !lost_again.contains(index);
-        let lost: Vec<(usize, u64)> =
-            lost.into_iter().filter(alone).map(|(index, _)| (index, MORE)).collect();
-        if lost.is_empty() {
-            return 0;
+        let mut again: BTreeMap<usize, u64> = once.iter().map(|index| (*index, MORE)).collect();
+        for index in lossy {
+            let samples = match once.contains(&index) {
+                true => MORE,
+                false => self.cells[index].tally.samples().min(MORE),
+            };
+            for control in self.past_the_proxy(index) {
+                let wanted = again.entry(control).or_default();
+                *wanted = samples.max(*wanted);
+            }
         }
-        let mut again: BTreeMap<usize, u64> = lost.iter().copied().collect();
-        again.extend(lost.iter().flat_map(|(index, _)| self.past_the_proxy(*index)));
         let again: Vec<(usize, u64)> = again.into_iter().collect();
         let mut seen: BTreeMap<usize, CellTally> = BTreeMap::new();
         for (index, saw) in self.round(&again, Cell::patience).await {
@@ -58,6 +63,9 @@ impl Run<'_> {
                 }
                 (CellJudgement::Agrees | CellJudgement::NeedsMore, Role::Pinned | Role::Matrix) => {
                     cell.wrong = None;
+                    cell.tally = cell.tally.without(|saw| {
+                        !matches!(judge_one(&cell.expectation, saw), CellJudgement::Agrees)
+                    });
                     strays += 1;
                 }
                 (
@@ -69,11 +77,15 @@ impl Run<'_> {
                 ) => {}
             }
         }
+        if strays > 0 {
+            // The loss came first and hid whatever else is wrong with them.
+            self.judge_all();
+        }
         strays
     }
 
     /// Controls from the place of a cell to the endpoints that it may reach.
-    fn past_the_proxy(&self, index: usize) -> Vec<(usize, u64)> {
+    fn past_the_proxy(&self, index: usize) -> Vec<usize> {
         let cell = &self.cells[index];
         let endpoints = cell.expectation.endpoints();
         let is_control = |control: &Cell| {
@@ -83,22 +95,23 @@ impl Run<'_> {
                 && endpoints.contains(&control.flow.to)
         };
         let all = self.cells.iter().enumerate();
-        all.filter(|(_, control)| is_control(control)).map(|(i, _)| (i, MORE)).collect()
+        all.filter(|(_, control)| is_control(control)).map(|(i, _)| i).collect()
     }
 }
 
-/// Whether a cell must be answered and got one answer late or not at all.
-fn is_lost_by_chance(cell: &Cell) -> bool {
+/// Whether a cell must be answered, and nothing is wrong but missing or late answers.
+fn is_lossy(cell: &Cell) -> bool {
     let loss = match &cell.wrong {
         Some(Wrong::Outcome(Outcome::Dropped | Outcome::Unhandled) | Wrong::Resent(_)) => true,
         Some(Wrong::Outcome(_) | Wrong::NeverSeen(_) | Wrong::Moved(_) | Wrong::Uneven(_))
         | None => false,
     };
-    let reached = cell.expectation.kinds().into_iter().all(|kind| kind == OutcomeKind::Reached);
-    let answers = cell.tally.seen().iter().filter(|(saw, _)| {
-        matches!(judge_one(&cell.expectation, saw), CellJudgement::Agrees)
-            && matches!(saw, Observation::Saw(Outcome::Reached { .. }))
-    });
-    let others = cell.tally.samples() - answers.map(|(_, count)| count).sum::<u64>();
-    loss && reached && others == 1
+    loss && cell.expectation.kinds().into_iter().all(|kind| kind == OutcomeKind::Reached)
+}
+
+/// How many of a cell's answers were not right.
+fn losses(cell: &Cell) -> u64 {
+    let right =
+        |saw: &Observation| matches!(judge_one(&cell.expectation, saw), CellJudgement::Agrees);
+    cell.tally.seen().iter().filter(|(saw, _)| !right(saw)).map(|(_, count)| count).sum()
 }

@@ -161,7 +161,12 @@ pub(crate) async fn run_step(
             run.hold(settled_at + step.hold).await;
         }
     }
-    let strays = if settled { run.weigh_losses().await } else { 0 };
+    let strays = run.weigh_losses(settled).await;
+    if strays > 0 && run.wrong().is_empty() {
+        // The loss had cut the holding short.
+        waiting("agreement to hold".into());
+        run.hold(Instant::now() + step.hold).await;
+    }
     let traffic = match stream {
         Some(stream) => Some(stream.finish(&worlds).await),
         None => None,
@@ -343,6 +348,11 @@ impl Run<'_> {
         for (index, saw) in self.round(&round, Cell::patience).await {
             self.strict(index, saw);
         }
+        self.judge_all();
+    }
+
+    /// Judges what every cell has seen, and every choice that cells share.
+    pub(crate) fn judge_all(&mut self) {
         let miss = self.ground.sampling.miss();
         for cell in &mut self.cells {
             let judgement = match cell.tally.judge(&membership(cell), cell.wanted) {

@@ -50,6 +50,13 @@ impl CellTally {
         }
     }
 
+    /// The tally without some observations.
+    #[must_use]
+    pub fn without(&self, gone: impl Fn(&Observation) -> bool) -> CellTally {
+        let seen: Vec<_> = self.seen.iter().filter(|(saw, _)| !gone(saw)).cloned().collect();
+        CellTally { samples: seen.iter().map(|(_, count)| count).sum(), seen }
+    }
+
     /// Number of observations.
     #[must_use]
     pub fn samples(&self) -> u64 {
