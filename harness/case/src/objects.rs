@@ -375,7 +375,18 @@ impl Context<'_> {
         families: &[Family],
         place: Place,
     ) -> Result<Vec<LoadBalancerIngress>, CaseError> {
-        let settings = text.load_balancer.get().map(|text| &text.value);
+        let settings = text.load_balancer.get();
+        if let Some(At { value, place }) = settings
+            && (value.ingress > 0 || value.hostname.is_some())
+            && service_type != ServiceType::LoadBalancer
+        {
+            let message = format!("`{name}` is not of type LoadBalancer, so it has no balancer");
+            return Err(self.wrong(*place, message).help(
+                "the API server clears the balancer's addresses of every other Service; leave \
+                 `loadBalancer` out, or write 0",
+            ));
+        }
+        let settings = settings.map(|text| &text.value);
         let count = match settings {
             Some(settings) => settings.ingress,
             None => u8::from(service_type == ServiceType::LoadBalancer),

@@ -158,6 +158,18 @@ fn names_that_do_not_exist() {
 }
 
 #[test]
+fn only_load_balancers_have_their_addresses() {
+    check_error(
+        "web: { ports",
+        "web: { loadBalancer: 1, ports",
+        "x/y.yaml:7:26: `web` is not of type LoadBalancer, so it has no balancer; the API server \
+         clears the balancer's addresses of every other Service; leave `loadBalancer` out, or write 0",
+    );
+    let none = GOOD.replace("web: { ports", "web: { loadBalancer: 0, ports");
+    assert_eq!(messages(&none), "fine");
+}
+
+#[test]
 fn every_error_of_a_step_is_told_at_once() {
     let text = GOOD.replace(
         "      - { from: pod, to: web clusterIP, reaches: [a, b] }",

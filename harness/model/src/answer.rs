@@ -34,7 +34,7 @@ pub(crate) fn answer(world: &World, flow: &Flow, features: &Features) -> Expecta
 
 /// The answer of the proxies, to a flow as it arrives where it is handled.
 fn handled(world: &World, flow: &Flow, features: &Features) -> Expectation {
-    let Some(node) = entry(world, flow) else {
+    let Some(node) = entry(world, flow, features) else {
         if is_endpoint(world, flow.to) {
             return direct(world, flow);
         }

@@ -34,8 +34,10 @@ pub(crate) fn pass(
                 behind(&mut answer, |allowed| input_drops(world, flow, features, allowed))
                     .then_some("a node's INPUT policy is DROP, and nobody accepts the packet")
             }
-            Firewall::Policy => behind(&mut answer, |allowed| policy_drops(world, flow, allowed))
-                .then_some("the network policy admits pods only, and sees no pod's address"),
+            Firewall::Policy => {
+                behind(&mut answer, |allowed| policy_drops(world, flow, features, allowed))
+                    .then_some("the network policy admits pods only, and sees no pod's address")
+            }
             Firewall::SecondPostrouting => None,
         };
         if let Some(why) = why {
@@ -63,7 +65,7 @@ fn behind(answer: &mut Expectation, drops: impl Fn(&Allowed) -> bool) -> bool {
 /// The policy DROP of a FORWARD chain that accepts what comes from pods and nodes.
 fn forward_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allowed) -> bool {
     let from_outside = flow.client.kind == ClientKind::Outside;
-    let Some(node) = first(world, flow) else { return false };
+    let Some(node) = first(world, flow, features) else { return false };
     match allowed {
         Allowed::Reached { endpoint, sources } => {
             let ends_here = node.addresses.contains(&endpoint.ip());
@@ -79,7 +81,7 @@ fn forward_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allo
 
 /// The policy DROP of an INPUT chain that accepts answers and the loopback.
 fn input_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allowed) -> bool {
-    let Some(node) = first(world, flow) else { return false };
+    let Some(node) = first(world, flow, features) else { return false };
     match allowed {
         Allowed::Reached { endpoint, .. } => {
             // What a node sends to itself comes by its loopback.
@@ -100,8 +102,8 @@ fn input_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allowe
 
 /// A network policy that admits pods only, and looks at the forward hook for a pod's source and
 /// an endpoint's destination.
-fn policy_drops(world: &World, flow: &Flow, allowed: &Allowed) -> bool {
-    let Some(node) = first(world, flow) else { return false };
+fn policy_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allowed) -> bool {
+    let Some(node) = first(world, flow, features) else { return false };
     let starts_here = is_own_node(flow, node);
     let from_pod = flow.client.kind == ClientKind::Pod;
     match allowed {
@@ -123,8 +125,8 @@ fn policy_drops(world: &World, flow: &Flow, allowed: &Allowed) -> bool {
 
 /// The node whose hooks a packet passes first: for one that goes straight to an endpoint, the
 /// endpoint's own.
-fn first<'w>(world: &'w World, flow: &Flow) -> Option<&'w Node> {
-    entry(world, flow).or_else(|| world.node(home(world, flow.to)?))
+fn first<'w>(world: &'w World, flow: &Flow, features: &Features) -> Option<&'w Node> {
+    entry(world, flow, features).or_else(|| world.node(home(world, flow.to)?))
 }
 
 /// The node on which an endpoint runs, as its slice says.

@@ -3,22 +3,28 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use touchstone_spec::{ClientKind, Family, Flow, LocalDetector, Node, World};
+use touchstone_spec::{ClientKind, Family, Features, Flow, LocalDetector, Node, World};
+
+use crate::claim::claim;
 
 /// The node whose proxy decides about a flow.
 ///
-/// A node's own address is decided there, wherever the packet came from; everything else on the
-/// client's node, or for outside clients on the node by which the packet enters.
+/// The first node that sees the packet decides when one of its Services claims address and port,
+/// also where the address is another node's own (adjudication 0001); what it does not claim is
+/// decided by the owner of the address. Packets of outside clients come to the owner directly, and
+/// those to any other address enter by `via`.
 /// None when the packet never enters a node.
 #[must_use]
-pub fn entry<'w>(world: &'w World, flow: &Flow) -> Option<&'w Node> {
+pub fn entry<'w>(world: &'w World, flow: &Flow, features: &Features) -> Option<&'w Node> {
+    let own = flow.client.node.as_deref().and_then(|name| world.node(name));
     if flow.to.ip().is_loopback() {
-        return flow.client.node.as_deref().and_then(|name| world.node(name));
+        return own;
     }
     if let Some(owner) = world.owner(flow.to.ip()) {
-        return Some(owner);
+        let first = own.filter(|node| !claim(world, flow, node, features).is_empty());
+        return first.or(Some(owner));
     }
-    flow.client.node.as_deref().or(flow.via.as_deref()).and_then(|name| world.node(name))
+    own.or_else(|| world.node(flow.via.as_deref()?))
 }
 
 /// Whether the proxy on `node` takes the flow's client for a pod of the cluster.

@@ -117,9 +117,10 @@ struct State {
 impl State {
     fn answer(&self, flow: &Flow, turn: u64) -> Outcome {
         let world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
-        let node = touchstone_model::entry(&world, flow).map(|node| node.name.clone());
+        let entry = touchstone_model::entry(&world, flow, &self.features);
+        let node = entry.map(|node| node.name.clone());
         // The name server of the simulation answers for itself; the way to it is the proxy's.
-        let through = touchstone_model::entry(&world, flow).is_some_and(|node| {
+        let through = entry.is_some_and(|node| {
             flow.question.is_some()
                 || !touchstone_model::claim(&world, flow, node, &self.features).is_empty()
         });

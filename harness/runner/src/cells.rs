@@ -64,7 +64,7 @@ impl Cell {
         let expectation = expect(&worlds.after, &flow, features);
         let before = expect(&worlds.before, &flow, features);
         Cell {
-            node: entry(&worlds.after, &flow).map(|node| node.name.clone()),
+            node: entry(&worlds.after, &flow, features).map(|node| node.name.clone()),
             changed: before.allowed != expectation.allowed,
             needs_zone: worlds
                 .unheard

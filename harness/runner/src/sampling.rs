@@ -49,7 +49,8 @@ impl Sampling {
                 let flows = step.rows.iter().map(|row| &row.flow).chain(&step.matrix);
                 let choices: BTreeSet<ChoiceKey> = flows
                     .filter_map(|flow| {
-                        let node = entry(&step.world, flow).map(|node| node.name.as_str());
+                        let node =
+                            entry(&step.world, flow, &features).map(|node| node.name.as_str());
                         choice(node, flow, &expect(&step.world, flow, &features))
                     })
                     .collect();

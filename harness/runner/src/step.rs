@@ -33,6 +33,8 @@ const GLANCES: u64 = 1;
 /// Looks at a cell that depends on a zone: with two endpoints, a proxy that has not heard of the
 /// zone is right in all of them once in a million.
 const ZONE_GLANCES: u64 = 20;
+/// What is left of settling when every marker has answered (decision 0002).
+const AFTER_MARKERS: Duration = Duration::from_secs(10);
 /// Connections per endpoint of a cell whose spread is judged.
 const SPREAD_SAMPLES: u64 = 200;
 
@@ -142,7 +144,7 @@ pub(crate) async fn run_step(
         cells: all,
         early,
         began,
-        within: step.within,
+        limit: began + step.within,
         probes: 0,
         impossible: BTreeSet::new(),
     };
@@ -184,7 +186,8 @@ pub(crate) struct Run<'a> {
     /// Whether the changes were made before the cluster was ready.
     early: bool,
     began: Instant,
-    within: Duration,
+    /// When settling ends.
+    limit: Instant,
     probes: u64,
     /// Cells that saw something that no moment of the change allows.
     impossible: BTreeSet<usize>,
@@ -196,7 +199,16 @@ impl Run<'_> {
     }
 
     fn late(&self) -> bool {
-        self.began.elapsed() > self.within
+        Instant::now() > self.limit
+    }
+
+    /// Ends settling earlier once every marker has answered.
+    ///
+    /// Whoever serves them has read all that came before them. Zones come by another watch.
+    fn expect_soon(&mut self) {
+        if !self.cells.iter().any(|cell| cell.needs_zone) {
+            self.limit = self.limit.min(Instant::now() + AFTER_MARKERS);
+        }
     }
 
     async fn pause(&self) {
@@ -255,12 +267,17 @@ impl Run<'_> {
                 watched.insert(index);
             }
         }
+        let mut unmarked = true;
         loop {
             let pending: Vec<(usize, u64)> = watched
                 .iter()
                 .filter(|i| self.cells[**i].first_right.is_none())
                 .map(|i| (*i, 1))
                 .collect();
+            if unmarked && pending.iter().all(|(index, _)| *index < markers_from) {
+                unmarked = false;
+                self.expect_soon();
+            }
             if pending.is_empty() || self.late() || !self.impossible.is_empty() {
                 return;
             }

@@ -1,9 +1,7 @@
 //! Older releases of the reference subject pass simple cases, and a mode that a release does not
 //! have is refused.
 
-mod common;
-
-use common::{Bench, LabTurn, list};
+use crate::common::{Bench, LabTurn, list};
 
 const CASES: [&str; 2] = ["cluster-ip/basic", "node-port/every-node"];
 

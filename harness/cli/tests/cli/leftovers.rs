@@ -1,10 +1,8 @@
 //! Whoever of a run is killed, and whenever: nothing is left, and who remains says what happened.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{Bench, GONE_LIMIT, LabTurn, Part, RUN_LIMIT, eventually};
+use crate::common::{Bench, GONE_LIMIT, LabTurn, Part, RUN_LIMIT, eventually};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

@@ -1,9 +1,7 @@
 //! `touchstone spec`: the specification as a document, its coverage by saved runs, and what
 //! nothing covers.
 
-mod common;
-
-use common::Bench;
+use crate::common::Bench;
 use serde_json::Value;
 
 const USAGE: i32 = 64;

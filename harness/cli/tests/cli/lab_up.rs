@@ -1,11 +1,9 @@
 //! A lab for a person: the API from the host, the places from another terminal, and its end.
 
-mod common;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::{Bench, Done, RUN_LIMIT, Running, eventually};
+use crate::common::{Bench, Done, RUN_LIMIT, Running, eventually};
 use nix::sys::signal::Signal;
 use touchstone_spec::CLIENT_PORT;
 

@@ -3,11 +3,9 @@
 //! `lies.yaml` says for every known field which case that is, or why there is none. A lie about
 //! objects of a namespace is told in its own case alone, so one run tells many of them.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{Bench, Failure, LabTurn, Report};
+use crate::common::{Bench, Failure, LabTurn, Report};
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -3,8 +3,6 @@
 //! Every run gets a mark in its environment, which all processes of the run inherit, so that a
 //! test finds its own processes and no others.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
@@ -26,8 +24,8 @@ pub(crate) const RUN_LIMIT: Duration = Duration::from_secs(150);
 /// How soon after a run's end nothing of it may be left; the kernel needs milliseconds.
 pub(crate) const GONE_LIMIT: Duration = Duration::from_secs(20);
 
-/// Labs of one test binary that are open at a time.
-const LABS: usize = 2;
+/// Labs that are open at a time: most of the time a lab waits, for a proxy or for a limit.
+const LABS: usize = 3;
 
 /// Between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(10);

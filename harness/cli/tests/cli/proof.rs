@@ -2,9 +2,7 @@
 //! is found, by the case made for it and for the right reason; without the defect the same cases
 //! pass.
 
-mod common;
-
-use common::{Bench, Failure, LabTurn, Report};
+use crate::common::{Bench, Failure, LabTurn, Report};
 
 const CONFORMANCE: i32 = 1;
 

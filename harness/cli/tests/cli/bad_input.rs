@@ -1,11 +1,9 @@
 //! What people get wrong, what a machine forbids, and what interrupts a run: each has its exit
 //! code and says what to do.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Bench, Done, LabTurn, Part, RUN_LIMIT, Running, eventually};
+use crate::common::{Bench, Done, LabTurn, Part, RUN_LIMIT, Running, eventually};
 use nix::sys::signal::Signal;
 
 const USAGE: i32 = 64;

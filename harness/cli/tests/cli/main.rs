@@ -1,0 +1,12 @@
+//! The program as a user starts it.
+//!
+//! One binary, so that all these tests share the machine's room for labs.
+
+mod bad_input;
+mod common;
+mod lab_up;
+mod leftovers;
+mod lies;
+mod proof;
+mod releases;
+mod spec;
