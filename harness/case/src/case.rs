@@ -196,8 +196,28 @@ impl Case {
         &self.source
     }
 
-    /// Ids in `covers` that no behaviour has.
-    pub(crate) fn unknown_behaviours(
+    /// Ids in `covers` that no behaviour has, and a level above that of all behaviours covered.
+    pub(crate) fn errors_of_covers(
+        &self,
+        known: &std::collections::BTreeMap<String, Behaviour>,
+    ) -> Vec<CaseError> {
+        let unknown = self.unknown_behaviours(known);
+        let covered = self.body.covers.iter().filter_map(|id| Some((id, known.get(&id.value)?)));
+        // The most binding level comes first.
+        let most = covered.min_by_key(|(_, behaviour)| behaviour.level);
+        match most {
+            Some((id, behaviour)) if unknown.is_empty() && self.body.level < behaviour.level => {
+                let message = format!(
+                    "the case is `{}`, and nothing that it covers is more than `{}`",
+                    self.body.level, behaviour.level
+                );
+                vec![CaseError::new(&self.source, id.place, message)]
+            }
+            Some(_) | None => unknown,
+        }
+    }
+
+    fn unknown_behaviours(
         &self,
         known: &std::collections::BTreeMap<String, Behaviour>,
     ) -> Vec<CaseError> {

@@ -121,7 +121,7 @@ impl Library {
             Ok(case) => Arc::new(case),
             Err(CaseErrors(errors)) => return errors,
         };
-        let mut errors = case.unknown_behaviours(&self.behaviours);
+        let mut errors = case.errors_of_covers(&self.behaviours);
         errors.extend(compile_errors(&case));
         if errors.is_empty() {
             self.cases.insert(case.id().clone(), case);

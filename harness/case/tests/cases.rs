@@ -49,6 +49,15 @@ fn every_must_behaviour_is_covered_or_says_why_not() {
         .collect();
     assert!(missing.is_empty(), "neither covered nor excused: {}", missing.join(", "));
     for (id, behaviour) in library.behaviours() {
+        let mut levels = library
+            .cases()
+            .filter(|case| case.covers().any(|covered| covered == id))
+            .map(|case| case.body().level)
+            .peekable();
+        let weak = levels.peek().is_some() && levels.all(|level| level > behaviour.level);
+        assert!(!weak, "{id} is {}, and every case that covers it is less", behaviour.level);
+    }
+    for (id, behaviour) in library.behaviours() {
         let idle = behaviour.uncovered.is_some() && covered.contains(id.as_str());
         assert!(!idle, "{id} says why no case covers it, but one does");
     }
@@ -61,7 +70,7 @@ fn cases_survive_printing() {
         let path = format!("{}.yaml", case.id());
         let behaviours: String = case
             .covers()
-            .map(|id| format!("{id}: {{ statement: s, level: may, why: w, source: s }}\n"))
+            .map(|id| format!("{id}: {{ statement: s, level: must, why: w, source: s }}\n"))
             .collect();
         let again = Library::of_texts([("behaviours.yaml", behaviours.as_str()), (&path, &yaml)])
             .unwrap_or_else(|errors| panic!("{}\n{yaml}", errors.render()));

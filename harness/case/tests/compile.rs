@@ -7,7 +7,7 @@ use touchstone_spec::api::{EndpointSlice, Service};
 
 fn variant(text: &str, axes: &str) -> Variant {
     let library = Library::of_texts([
-        ("behaviours.yaml", "b: { statement: s, level: may, why: w, source: s }"),
+        ("behaviours.yaml", "b: { statement: s, level: must, why: w, source: s }"),
         ("x/y.yaml", &format!("about: a\ncovers: [b]\nlevel: must\naxes: {axes}\n{text}")),
     ])
     .unwrap_or_else(|errors| panic!("{}", errors.render()));

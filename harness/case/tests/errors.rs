@@ -158,6 +158,22 @@ fn names_that_do_not_exist() {
 }
 
 #[test]
+fn no_case_is_more_binding_than_what_it_covers() {
+    let behaviours = BEHAVIOURS.replace("must", "should");
+    let told = |case: &str| match Library::of_texts([
+        ("behaviours.yaml", behaviours.as_str()),
+        ("x/y.yaml", case),
+    ]) {
+        Ok(_) => "fine".to_owned(),
+        Err(errors) => errors.to_string(),
+    };
+    let want =
+        "x/y.yaml:2:10: the case is `must`, and nothing that it covers is more than `should`";
+    assert_eq!(told(GOOD), want);
+    assert_eq!(told(&GOOD.replace("level: must", "level: may")), "fine");
+}
+
+#[test]
 fn only_load_balancers_have_their_addresses() {
     check_error(
         "web: { ports",

@@ -14,7 +14,7 @@ fn messages(text: &str) -> String {
 
 fn library(text: &str) -> Result<Library, String> {
     Library::of_texts([
-        ("behaviours.yaml", "b: { statement: s, level: may, why: w, source: s }"),
+        ("behaviours.yaml", "b: { statement: s, level: must, why: w, source: s }"),
         ("x/y.yaml", &format!("{HEAD}{text}")),
     ])
     .map_err(|errors| errors.to_string())

@@ -14,7 +14,7 @@ fn library() -> Library {
     let policy = case("should", "{ family: [dual] }", "type: NodePort, ", "");
     let even = case("survey", "{ family: [v6] }", "", "");
     Library::of_texts([
-        ("behaviours.yaml", "b: { statement: s, level: may, why: w, source: s }"),
+        ("behaviours.yaml", "b: { statement: s, level: must, why: w, source: s }"),
         ("cluster-ip/basic.yaml", basic.as_str()),
         ("cluster-ip/even.yaml", even.as_str()),
         ("node-port/basic.yaml", policy.as_str()),
@@ -123,7 +123,7 @@ fn a_digest_tells_plans_apart_and_ignores_their_order() {
     assert_eq!(whole, digest(variants.iter().rev()));
     assert_ne!(whole, digest(&variants[1..]));
     let other = Library::of_texts([
-        ("behaviours.yaml", "b: { statement: s, level: may, why: w, source: s }"),
+        ("behaviours.yaml", "b: { statement: s, level: must, why: w, source: s }"),
         ("cluster-ip/even.yaml", &variants[4].case().text().replace("about: a", "about: b")),
     ])
     .unwrap_or_else(|errors| panic!("{}", errors.render()));

@@ -6,7 +6,7 @@ use touchstone_case::{Library, Variant, compile, planned_book};
 use touchstone_model::expect;
 use touchstone_spec::{Allowed, Feature, Features};
 
-const BEHAVIOURS: &str = "b: { statement: s, level: may, why: w, source: s }";
+const BEHAVIOURS: &str = "b: { statement: s, level: must, why: w, source: s }";
 
 fn text(proxy: &str, rows: &str) -> String {
     format!(

@@ -15,6 +15,7 @@ use crate::clearing::Clearing;
 use crate::emit::Emitter;
 use crate::evidence::{Whose, failures, record};
 use crate::markers::{Marker, marker};
+use crate::own;
 use crate::run::Person;
 use crate::shown::Shown;
 use crate::step::{Ground, StepOutcome, removal, run_step};
@@ -62,6 +63,13 @@ impl Attempt<'_> {
         let began = Instant::now();
         let mut gathered = Gathered::default();
         let mut trouble = self.world(&mut gathered, began).await.err();
+        if let Some(Trouble::Cluster(error)) = &trouble
+            && own::of_the_settings(&self.variant.shape(), error)
+        {
+            gathered.judged += 1;
+            gathered.failures.push(own::never_served(error));
+            trouble = None;
+        }
         let cluster = &self.ground.cluster;
         if !gathered.failures.is_empty()
             && let Err(why) = cluster.control().await
@@ -76,7 +84,12 @@ impl Attempt<'_> {
         };
         if let Some(broken) = cluster.broken().or(of_the_proxy) {
             trouble = None;
-            if broken.proxy {
+            if broken.proxy && self.ground.alone && self.ground.was_ready() {
+                gathered.judged += 1;
+                let ended = own::ended("it ended unexpectedly".to_owned(), vec![broken.why]);
+                gathered.failures.push(ended);
+                gathered.doubts.clear();
+            } else if broken.proxy {
                 gathered.doubts.push(broken.why);
             } else {
                 let act = "the cluster broke";

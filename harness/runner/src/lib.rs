@@ -11,6 +11,7 @@ mod evidence;
 mod leftovers;
 mod losses;
 mod markers;
+mod own;
 mod pace;
 mod plan;
 mod run;

@@ -13,11 +13,13 @@ use touchstone_case::{Allocator, Variant};
 use touchstone_provider::{Cluster, ClusterError, ClusterRequest, Notice, Provider};
 use touchstone_record::{Ended, Event, ExitByDesign, Failure, SubjectRecord};
 use touchstone_spec::{ClusterShape, Family, Features, Verdict};
+use touchstone_verdict::{CaseFacts, Listed, decide};
 
 use crate::attempt::Attempt;
 use crate::clearing::Clearing;
 use crate::emit::Emitter;
 use crate::leftovers::Leftovers;
+use crate::own;
 use crate::plan::{PROXY_STAYS_UP, excuse};
 use crate::sampling::Sampling;
 use crate::step::{Ground, Ready};
@@ -193,13 +195,13 @@ impl SubjectRun {
             let live = match self.open(&batch.shape, batch.alone).await {
                 Ok(live) => Arc::new(live),
                 Err(error) => {
-                    self.give_up(&mut queue, &error);
+                    self.give_up(&batch.shape, &mut queue, &error);
                     break;
                 }
             };
             let in_flight = self.side_by_side(&live, &mut queue).await;
             if let Err(error) = live.ready.clone().await {
-                self.give_up(&mut queue, &error);
+                self.give_up(&batch.shape, &mut queue, &error);
                 self.close(&live).await;
                 break;
             }
@@ -222,7 +224,7 @@ impl SubjectRun {
                 why: last.as_ref().map_or_else(String::new, |broken| broken.why.clone()),
                 proxy: last.is_none_or(|broken| broken.proxy),
             };
-            self.give_up(&mut queue, &why);
+            self.give_up(&batch.shape, &mut queue, &why);
         }
         for variant in again {
             self.repeat(&batch.shape, variant).await;
@@ -363,7 +365,8 @@ impl SubjectRun {
             name.clone(),
             started.notices,
             self.emitter.clone(),
-            Arc::clone(&self.exits),
+            // An exit on a case's own cluster is that case's finding.
+            (!alone).then(|| Arc::clone(&self.exits)),
         ));
         Ok(Live {
             allocator: Allocator::new(cluster.facts()),
@@ -400,36 +403,36 @@ impl SubjectRun {
     }
 
     /// Ends every case of a queue for which no cluster could be had.
-    fn give_up(&self, queue: &mut VecDeque<Variant>, error: &ClusterError) {
-        if error.proxy {
+    fn give_up(&self, shape: &ClusterShape, queue: &mut VecDeque<Variant>, error: &ClusterError) {
+        let of_the_settings = own::of_the_settings(shape, error);
+        if error.proxy && !of_the_settings {
             let exit = Exit { what: error.act.clone(), evidence: vec![error.to_string()] };
             self.exits.lock().unwrap_or_else(PoisonError::into_inner).push(exit);
         }
-        let verdict = if error.proxy { Verdict::Inconclusive } else { Verdict::Error };
         for variant in queue.drain(..) {
-            let note = Some(error.to_string());
-            self.emitter.emit(Event::CaseEnded(self.ended(&variant.id(), 1, verdict, note)));
+            let id = variant.id();
+            let known = self.subject.known.get(&id);
+            let failures = if of_the_settings { vec![own::never_served(error)] } else { vec![] };
+            let verdict = decide(CaseFacts {
+                level: variant.level(),
+                trouble: !error.proxy,
+                failures: failures.len(),
+                doubtful: false,
+                judged: failures.len(),
+                listed: if known.is_some() { Listed::Known } else { Listed::No },
+            });
+            let note = known.filter(|_| verdict == Verdict::KnownFailure).cloned();
+            let note = note.or_else(|| failures.is_empty().then(|| error.to_string()));
+            let ended = Ended { failures, ..self.ended(&id, 1, verdict, note) };
+            self.emitter.emit(Event::CaseEnded(ended));
         }
     }
 
     /// The case that every run has: no proxy ended unexpectedly.
     fn judge_exits(&self) {
         let exits = std::mem::take(&mut *self.exits.lock().unwrap_or_else(PoisonError::into_inner));
-        let failures: Vec<Failure> = exits
-            .into_iter()
-            .map(|Exit { what, evidence }| Failure {
-                step: 0,
-                at_ms: 0,
-                flow: "the proxy's process".to_owned(),
-                line: None,
-                allowed: vec!["runs until it is stopped, or ends by design".to_owned()],
-                because: vec![],
-                seen: vec![what],
-                phase: None,
-                rules: vec![],
-                evidence,
-            })
-            .collect();
+        let failures: Vec<Failure> =
+            exits.into_iter().map(|Exit { what, evidence }| own::ended(what, evidence)).collect();
         let verdict = if failures.is_empty() { Verdict::Pass } else { Verdict::Fail };
         let ended = self.ended(PROXY_STAYS_UP, 1, verdict, None);
         self.emitter.emit(Event::CaseEnded(Ended { failures, ..ended }));
@@ -528,12 +531,12 @@ async fn listen(
     cluster: String,
     mut notices: mpsc::UnboundedReceiver<Notice>,
     emitter: Emitter,
-    exits: Arc<Mutex<Vec<Exit>>>,
+    exits: Option<Arc<Mutex<Vec<Exit>>>>,
 ) {
     while let Some(notice) = notices.recv().await {
         match notice {
             Notice::ProxyExited { node, status, by_design, last_lines } => {
-                if by_design.is_none() {
+                if let (None, Some(exits)) = (&by_design, &exits) {
                     let mut evidence = vec![format!("{cluster}, {node}: {status}")];
                     evidence.extend(last_lines.iter().cloned());
                     let exit = Exit { what: "it ended unexpectedly".to_owned(), evidence };

@@ -74,6 +74,11 @@ impl Ground {
         }
     }
 
+    /// Whether the cluster has become ready.
+    pub(crate) fn was_ready(&self) -> bool {
+        self.ready.peek().is_some_and(Result::is_ok)
+    }
+
     async fn probe(&self, cell: &Cell, wait: Duration) -> Observation {
         let room = if cell.patience() > Cell::glance() { &self.busy } else { &self.silent };
         // The semaphores are never closed.

@@ -230,6 +230,10 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         promise: "counts its iptables rules in kubeproxy_ metrics",
     },
     KnownFeature {
+        name: "metrics-iptables-rules-of-last-sync",
+        promise: "counts the iptables rules of its last sync in a kubeproxy_ metric",
+    },
+    KnownFeature {
         name: "restartable",
         promise: "may be stopped and started again while its rules keep serving",
     },
