@@ -63,12 +63,14 @@ impl Attempt<'_> {
         let began = Instant::now();
         let mut gathered = Gathered::default();
         let mut trouble = self.world(&mut gathered, began).await.err();
+        let mut explained = false;
         if let Some(Trouble::Cluster(error)) = &trouble
             && own::of_the_settings(&self.variant.shape(), error)
         {
             gathered.judged += 1;
             gathered.failures.push(own::never_served(error));
             trouble = None;
+            explained = true;
         }
         let cluster = &self.ground.cluster;
         if !gathered.failures.is_empty()
@@ -82,7 +84,7 @@ impl Attempt<'_> {
             }
             Some(Trouble::Cluster(_) | Trouble::Case(_) | Trouble::Book(_)) | None => None,
         };
-        if let Some(broken) = cluster.broken().or(of_the_proxy) {
+        if let Some(broken) = cluster.broken().or(of_the_proxy).filter(|_| !explained) {
             trouble = None;
             if broken.proxy && self.ground.alone && self.ground.was_ready() {
                 gathered.judged += 1;

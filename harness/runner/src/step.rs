@@ -175,7 +175,13 @@ pub(crate) async fn run_step(
         run.hold(Instant::now() + step.hold).await;
     }
     let traffic = match stream {
-        Some(stream) => Some(stream.finish(&worlds).await),
+        Some(stream) => {
+            if settled {
+                waiting("kept flows to follow".into());
+                stream.follow(&worlds, run.limit).await;
+            }
+            Some(stream.finish(&worlds).await)
+        }
         None => None,
     };
     let mut outcome = run.finish(polled, settled, traffic);

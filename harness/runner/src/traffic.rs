@@ -15,6 +15,7 @@ use touchstone_provider::Cluster;
 use touchstone_spec::{Features, Flow, FrontendKind, Observation, Outcome, Protocol};
 
 use crate::cells::Worlds;
+use crate::pace::{POLL, pace};
 use crate::step::Ground;
 
 /// How long an attempt may take before it counts as lost.
@@ -125,6 +126,20 @@ impl Stream {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until every kept flow has followed the change, or until the step's limit: a proxy may
+    /// look after flows some time after its rules.
+    pub(crate) async fn follow(&self, worlds: &Worlds, limit: Instant) {
+        while Instant::now() < limit && !self.stuck(&self.last_seen(), worlds).is_empty() {
+            pace(POLL).await;
+        }
+    }
+
+    /// What each flow met last, and when after the start.
+    fn last_seen(&self) -> BTreeMap<usize, (Observation, Duration)> {
+        let seen = self.lock();
+        seen.attempts.iter().map(|(flow, saw, at)| (*flow, (saw.clone(), *at))).collect()
+    }
+
     /// Stops the traffic, waits for what is under way, and judges it.
     pub(crate) async fn finish(mut self, worlds: &Worlds) -> TrafficResult {
         self.stop.store(true, Ordering::Relaxed);
@@ -132,11 +147,17 @@ impl Stream {
             // A task that panicked is seen by its missing attempts.
             let _ = task.await;
         }
+        let last = self.last_seen();
         let attempts = std::mem::take(&mut self.lock().attempts);
-        self.judge(&attempts, worlds)
+        self.judge(&attempts, self.stuck(&last, worlds), worlds)
     }
 
-    fn judge(&self, attempts: &[(usize, Observation, Duration)], worlds: &Worlds) -> TrafficResult {
+    fn judge(
+        &self,
+        attempts: &[(usize, Observation, Duration)],
+        stuck: Vec<String>,
+        worlds: &Worlds,
+    ) -> TrafficResult {
         let mut lost: BTreeMap<String, u64> = BTreeMap::new();
         let budget = u64::from(self.traffic.budget);
         let budget = match self.traffic.keep {
@@ -145,13 +166,11 @@ impl Stream {
         };
         let mut strange: BTreeMap<String, u64> = BTreeMap::new();
         let mut broken = None;
-        let mut last: BTreeMap<usize, (&Observation, Duration)> = BTreeMap::new();
-        for (number, saw, at) in attempts {
+        for (number, saw, _) in attempts {
             let flow = &self.traffic.flows[*number];
             match saw {
                 Observation::ProbeBroke(why) => broken = Some(why.clone()),
                 Observation::Saw(outcome) => {
-                    last.insert(*number, (saw, *at));
                     if is_loss(outcome) {
                         *lost.entry(outcome.to_string()).or_default() += 1;
                     } else if !self.allowed(flow, saw, worlds) {
@@ -177,7 +196,7 @@ impl Stream {
             budget,
             strange: count(&strange),
             losses: count(&lost),
-            stuck: self.stuck(&last, worlds),
+            stuck,
             broken,
         }
     }
@@ -203,7 +222,7 @@ impl Stream {
     /// Kept UDP flows must have followed the change when the traffic ends.
     fn stuck(
         &self,
-        last: &BTreeMap<usize, (&Observation, Duration)>,
+        last: &BTreeMap<usize, (Observation, Duration)>,
         worlds: &Worlds,
     ) -> Vec<String> {
         if self.traffic.keep != Keep::Connection {

@@ -33,9 +33,9 @@ struct KnownFailuresFile {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct KnownFailureEntry {
-    /// Exact id of the case.
-    case: Placed<String>,
-    /// The variants of the case, by some of its axes; none means all.
+    /// Exact ids of the cases that fail for this reason, at least one.
+    cases: Vec<Placed<String>>,
+    /// The variants of the cases, by some of its axes; none means all.
     #[serde(default)]
     axes: BTreeMap<String, String>,
     /// The modes; none means all.
@@ -118,9 +118,12 @@ impl KnownFailures {
     pub(crate) fn parse(text: Text<'_>) -> Result<Self, Box<FileError>> {
         let file: KnownFailuresFile = text.parse()?;
         let mut entries = Vec::new();
-        for Placed { value, line, .. } in file.known_failures {
+        for entry in file.known_failures {
+            if entry.value.cases.is_empty() {
+                return Err(text.error(&entry, "`cases` is empty: name at least one", None));
+            }
             let KnownFailureEntry {
-                case,
+                cases,
                 axes,
                 modes,
                 releases,
@@ -129,26 +132,28 @@ impl KnownFailures {
                 link,
                 owner,
                 expires: Day(expires),
-            } = value;
-            if case.value.is_empty() || case.value.contains(['*', '?', '[', ' ']) {
-                let message = format!(
-                    "`{}` is not the exact id of a case; choose variants by `axes`",
-                    case.value
-                );
-                return Err(text.error(&case, message, None));
+            } = entry.value;
+            for case in cases {
+                if case.value.is_empty() || case.value.contains(['*', '?', '[', ' ']) {
+                    let message = format!(
+                        "`{}` is not the exact id of a case; choose variants by `axes`",
+                        case.value
+                    );
+                    return Err(text.error(&case, message, None));
+                }
+                entries.push(KnownFailure {
+                    line: case.line,
+                    case: case.value,
+                    axes: axes.clone(),
+                    modes: modes.clone(),
+                    releases: releases.clone(),
+                    reason: reason.clone(),
+                    evidence: evidence.clone(),
+                    link: link.clone(),
+                    owner: owner.clone(),
+                    expires,
+                });
             }
-            entries.push(KnownFailure {
-                line,
-                case: case.value,
-                axes,
-                modes,
-                releases,
-                reason,
-                evidence,
-                link,
-                owner,
-                expires,
-            });
         }
         Ok(Self { entries })
     }

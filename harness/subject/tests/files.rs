@@ -215,7 +215,7 @@ fn an_exit_by_design_is_known_by_its_log() -> Done {
 const KNOWN: &str = "\
 format: 1
 known-failures:
-  - case: lifecycle/stale
+  - cases: [lifecycle/stale]
     axes: { family: v6 }
     modes: [iptables]
     releases: '<1.31'
@@ -223,7 +223,7 @@ known-failures:
     evidence: Seen on v1.30.0.
     owner: someone
     expires: 2027-03-31
-  - case: lifecycle/other
+  - cases: [lifecycle/other]
     reason: r
     evidence: e
     owner: o
@@ -286,7 +286,7 @@ fn bad_known_failures_are_refused() {
     );
     check_known(
         &KNOWN.replace("lifecycle/other", "lifecycle/*"),
-        "known-failures.yaml:11:11: `lifecycle/*` is not the exact id of a case; \
+        "known-failures.yaml:11:13: `lifecycle/*` is not the exact id of a case; \
          choose variants by `axes`",
     );
     check_known(
@@ -295,8 +295,12 @@ fn bad_known_failures_are_refused() {
          be parsed); write for example 2027-03-31",
     );
     check_known(
+        &KNOWN.replace("[lifecycle/other]", "[]"),
+        "known-failures.yaml:11:5: `cases` is empty: name at least one",
+    );
+    check_known(
         &KNOWN.replace("    modes:", "    mode:"),
-        "known-failures.yaml:5:5: unknown key `mode`, known are: case, axes, modes, releases, \
+        "known-failures.yaml:5:5: unknown key `mode`, known are: cases, axes, modes, releases, \
          reason, evidence, link, owner, expires; did you mean `modes`?",
     );
 }
