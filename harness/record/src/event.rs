@@ -277,6 +277,9 @@ pub struct StepTimes {
     pub last_wrong: Option<u64>,
     /// All samples of all cells agreed.
     pub settled: Option<u64>,
+    /// The changes were made before the proxies served anything, so nothing was timed.
+    #[serde(default)]
+    pub early: bool,
     /// The step's end, hold included.
     pub ended: u64,
     /// Time spent in the harness's own sampling and controls, apart from waiting for the proxy.

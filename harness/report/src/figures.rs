@@ -14,7 +14,8 @@ pub(crate) fn settling(results: &[&CaseResult]) -> Settling {
     Settling {
         first_right: quantiles(times().filter_map(|times| times.first_right).collect()),
         settled: quantiles(times().filter_map(|times| times.settled).collect()),
-        unsettled: times().map(|times| u64::from(times.settled.is_none())).sum(),
+        unsettled: times().map(|it| u64::from(it.settled.is_none() && !it.early)).sum(),
+        untimed: times().map(|times| u64::from(times.early)).sum(),
     }
 }
 

@@ -205,6 +205,8 @@ pub struct Settling {
     pub settled: Option<Quantiles>,
     /// Steps that never settled.
     pub unsettled: u64,
+    /// Steps whose changes were made before the proxies served anything: their time says nothing.
+    pub untimed: u64,
 }
 
 /// Quantiles of a sample by nearest rank, so that each was measured.

@@ -58,6 +58,10 @@ pub(crate) fn figures(report: &Report) -> Vec<(&'static str, String)> {
         if settling.unsettled > 0 {
             parts.push(format!("{} never settled", many(settling.unsettled, "step")));
         }
+        if settling.untimed > 0 {
+            parts
+                .push(format!("{} made before proxies, not timed", many(settling.untimed, "step")));
+        }
         if !parts.is_empty() {
             let subject = clean::line(&totals.subject);
             let parts = parts.join("; ");
@@ -80,7 +84,7 @@ pub(crate) fn figures(report: &Report) -> Vec<(&'static str, String)> {
                 many(figures.cells, "cell"),
                 match figures.strays {
                     0 => String::new(),
-                    strays => format!(", {} that did not come again", many(strays, "single loss")),
+                    strays => format!(", {} that did not recur", many(strays, "lost answer")),
                 },
             ),
         ));

@@ -237,9 +237,8 @@ impl Attempt<'_> {
     }
 
     fn tell(&self, whose: &Whose<'_>, outcome: &StepOutcome) {
-        let settled = outcome.times.settled.is_some();
         for cell in &outcome.cells {
-            self.emitter.emit(Event::CellJudged(record(whose, cell, settled)));
+            self.emitter.emit(Event::CellJudged(record(whose, cell, outcome.settled)));
         }
         self.emitter.emit(Event::StepEnded {
             subject: self.subject.to_owned(),

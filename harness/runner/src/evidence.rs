@@ -85,7 +85,6 @@ pub(crate) fn record(whose: &Whose<'_>, cell: &Cell, settled: bool) -> CellRecor
 }
 
 fn failure(whose: &Whose<'_>, cell: &Cell, outcome: &StepOutcome, names: &Names) -> Failure {
-    let settled = outcome.times.settled.is_some();
     let at = cell.first_disagreement.as_ref().map_or(outcome.times.ended, |(at, _)| *at);
     let mut evidence = Vec::new();
     match &cell.wrong {
@@ -137,7 +136,7 @@ fn failure(whose: &Whose<'_>, cell: &Cell, outcome: &StepOutcome, names: &Names)
             .iter()
             .map(|(saw, count)| format!("{count} × {}", said(saw, names)))
             .collect(),
-        phase: Some(if settled { PhaseKind::Hold } else { PhaseKind::Settle }),
+        phase: Some(if outcome.settled { PhaseKind::Hold } else { PhaseKind::Settle }),
         rules: Vec::new(),
         evidence,
     }

@@ -95,6 +95,8 @@ pub(crate) struct StepOutcome {
     pub(crate) wrong: Vec<usize>,
     /// Why nothing can be said: broken probes, failed controls.
     pub(crate) doubts: Vec<String>,
+    /// Whether every cell agreed in time; what was wrong afterwards is no matter of time.
+    pub(crate) settled: bool,
     pub(crate) times: StepTimes,
     pub(crate) traffic: Option<TrafficResult>,
 }
@@ -499,7 +501,7 @@ impl Run<'_> {
         doubts.sort();
         doubts.dedup();
         let times = self.times(polled, settled);
-        StepOutcome { cells: self.cells, wrong, doubts, times, traffic }
+        StepOutcome { cells: self.cells, wrong, doubts, settled, times, traffic }
     }
 
     fn times(&self, polled: Duration, settled: bool) -> StepTimes {
@@ -516,6 +518,7 @@ impl Run<'_> {
             first_right: nodes.values().filter_map(|(right, _)| *right).max(),
             last_wrong: self.cells.iter().filter_map(|cell| cell.last_wrong).max(),
             settled: (settled && !self.early).then(|| millis(polled)),
+            early: self.early,
             ended: self.now(),
             harness: self.now().saturating_sub(millis(polled)),
             nodes,
