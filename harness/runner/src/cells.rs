@@ -12,6 +12,7 @@ use touchstone_spec::{
 };
 use touchstone_verdict::{CellTally, Wrong};
 
+use crate::affinity::Pauses;
 use crate::sampling::{ChoiceKey, Sampling, choice};
 use crate::shown::Shown;
 
@@ -51,6 +52,8 @@ pub(crate) struct Cell {
     pub(crate) wanted: u64,
     /// What was seen since it was last wrong.
     pub(crate) tally: CellTally,
+    /// How regularly that was looked at.
+    pub(crate) pauses: Pauses,
     pub(crate) first_right: Option<u64>,
     pub(crate) last_wrong: Option<u64>,
     /// The first thing that was wrong, and when.
@@ -73,6 +76,7 @@ impl Cell {
             line: None,
             pin: None,
             tally: CellTally::default(),
+            pauses: Pauses::default(),
             first_right: None,
             last_wrong: None,
             first_disagreement: None,

@@ -3,6 +3,7 @@
 //! A run takes a fixed plan and one provider per subject, and tells everything that happens as
 //! events. It decides verdicts; it prints nothing and writes no report.
 
+mod affinity;
 mod attempt;
 mod cells;
 mod clearing;

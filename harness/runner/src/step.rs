@@ -14,6 +14,7 @@ use touchstone_record::StepTimes;
 use touchstone_spec::{Change, Expectation, Features, Observation};
 use touchstone_verdict::{CellJudgement, CellTally, Wrong, even_share_slack, judge_one};
 
+use crate::affinity::Pauses;
 use crate::cells::{Cell, Role, Worlds, cells, marker_cells};
 use crate::markers::Marker;
 use crate::pace::{HOLD, POLL, POLL_ALONE, pace};
@@ -238,11 +239,20 @@ impl Run<'_> {
         let cells = &self.cells;
         let probes = wanted.iter().flat_map(|(index, count)| {
             let cell = &cells[*index];
-            (0..*count).map(move |_| async move { (*index, ground.probe(cell, wait(cell)).await) })
+            (0..*count).map(move |_| async move {
+                let saw = ground.probe(cell, wait(cell)).await;
+                (Instant::now(), *index, saw)
+            })
         });
-        let seen = join_all(probes).await;
+        let mut seen = join_all(probes).await;
         self.probes += seen.len() as u64;
-        seen
+        seen.sort_by_key(|(at, _, _)| *at);
+        seen.into_iter()
+            .map(|(at, index, saw)| {
+                self.cells[index].pauses.answered(at);
+                (index, saw)
+            })
+            .collect()
     }
 
     /// Takes an observation made while settling: wrong answers are forgiven when only their time
@@ -343,6 +353,7 @@ impl Run<'_> {
     fn look_anew(&mut self, cells: &[usize]) {
         for index in cells.iter().filter(|index| !self.impossible.contains(*index)) {
             self.cells[*index].tally = CellTally::default();
+            self.cells[*index].pauses = Pauses::default();
         }
     }
 
@@ -372,6 +383,7 @@ impl Run<'_> {
     async fn judge(&mut self) {
         for cell in &mut self.cells {
             cell.tally = CellTally::default();
+            cell.pauses = Pauses::default();
         }
         let round: Vec<(usize, u64)> =
             self.cells.iter().enumerate().map(|(i, cell)| (i, samples(cell))).collect();
@@ -474,6 +486,12 @@ impl Run<'_> {
         for cell in &mut self.cells {
             if let CellJudgement::Broken(why) = cell.tally.judge(&membership(cell), 0) {
                 doubts.push(format!("{}: the probe broke: {why}", cell.flow.text));
+            }
+            if let Some(Wrong::Moved(_)) = cell.wrong
+                && let Some(doubt) = cell.pauses.doubt(&self.worlds.after)
+            {
+                doubts.push(format!("{}: {doubt}", cell.flow.text));
+                cell.wrong = None;
             }
             if cell.role == Role::Control && cell.wrong.is_some() {
                 doubts.push(format!(
