@@ -294,31 +294,62 @@ impl Context<'_> {
             }
             ExternalIpsText::List(words) => {
                 for word in words {
-                    if let Some(node) = word.strip_prefix("$node.") {
-                        for family in families {
-                            let ip = self.book.node_address(node, *family);
-                            addresses.push(ip.map_err(self.lack(*place))?);
-                        }
-                    } else if let Some(other) = word.strip_prefix('$') {
-                        if !state.services.contains_key(other) {
-                            return Err(no_service(self.source, *place, other, &state.services));
-                        }
-                        for family in families {
-                            let ip = self.book.external_ip(other, 0, *family);
-                            addresses.push(ip.map_err(self.lack(*place))?);
-                        }
-                    } else {
-                        let address: IpAddr = word.parse().map_err(|_| {
-                            self.wrong(*place, format!("`{word}` is not an address"))
-                                .help("write an address, `$node.n1`, `$web` or a number")
-                        })?;
-                        addresses
-                            .extend(Some(address).filter(|ip| families.contains(&Family::of(*ip))));
-                    }
+                    addresses.extend(self.named_addresses(state, word, *place, families)?);
                 }
             }
         }
         Ok(addresses.iter().map(ToString::to_string).collect())
+    }
+
+    /// The addresses that a word of a list stands for, in the given families.
+    fn named_addresses(
+        &mut self,
+        state: &State,
+        word: &str,
+        place: Place,
+        families: &[Family],
+    ) -> Result<Vec<IpAddr>, CaseError> {
+        let Some(name) = word.strip_prefix('$') else {
+            let address: IpAddr = word.parse().map_err(|_| {
+                self.wrong(place, format!("`{word}` is not an address"))
+                    .help("write an address, `$node.n1`, `$web`, `$web.clusterIP` or a number")
+            })?;
+            return Ok(Some(address)
+                .filter(|ip| families.contains(&Family::of(*ip)))
+                .into_iter()
+                .collect());
+        };
+        if name == "dns" {
+            let Some(dns) = &self.book.facts.dns else {
+                let message = "the cluster of this case has no name server";
+                return Err(self.wrong(place, message).help("write `needs: { dns: true }`"));
+            };
+            return Ok(families.iter().filter_map(|family| dns.address(*family)).collect());
+        }
+        let (owner, kind) = match name.split_once('.') {
+            Some(("node", node)) => ("node", node),
+            Some((service, kind)) => (service, kind),
+            None => (name, "externalIP"),
+        };
+        if owner != "node" && !state.services.contains_key(owner) {
+            return Err(no_service(self.source, place, owner, &state.services));
+        }
+        let mut addresses = Vec::new();
+        for family in families {
+            let ip = match (owner, kind) {
+                ("node", node) => self.book.node_address(node, *family),
+                (service, "externalIP") => self.book.external_ip(service, 0, *family),
+                (service, "loadBalancer") => self.book.load_balancer_ip(service, 0, *family),
+                (service, "clusterIP") => self.book.cluster_ip(service, *family),
+                (_, other) => {
+                    let message = format!("`{other}` is no kind of address of a Service");
+                    let known = ["clusterIP", "externalIP", "loadBalancer"];
+                    return Err(self.wrong(place, message).suggest(other, known));
+                }
+            };
+            addresses.push(ip.map_err(self.lack(place))?);
+        }
+        Ok(addresses)
     }
 
     fn source_ranges(
@@ -399,14 +430,22 @@ impl Context<'_> {
             owner = other;
         }
         let ip_mode = settings.and_then(|settings| settings.ip_mode);
-        let mut ingress = Vec::new();
-        for index in 0..usize::from(count) {
+        let named = settings.map_or(&[][..], |settings| &settings.addresses);
+        let mut addresses = Vec::new();
+        for word in named {
+            addresses.extend(self.named_addresses(state, word, place, families)?);
+        }
+        let allocated = if named.is_empty() { usize::from(count) } else { 0 };
+        for index in 0..allocated {
             for family in families {
-                let ip =
-                    self.book.load_balancer_ip(owner, index, *family).map_err(self.lack(place))?;
-                ingress.push(LoadBalancerIngress { ip: Some(ip), hostname: None, ip_mode });
+                let ip = self.book.load_balancer_ip(owner, index, *family);
+                addresses.push(ip.map_err(self.lack(place))?);
             }
         }
+        let mut ingress: Vec<LoadBalancerIngress> = addresses
+            .into_iter()
+            .map(|ip| LoadBalancerIngress { ip: Some(ip), hostname: None, ip_mode })
+            .collect();
         if let Some(hostname) = settings.and_then(|settings| settings.hostname.clone()) {
             let named = LoadBalancerIngress { hostname: Some(hostname), ..Default::default() };
             ingress.push(named);

@@ -292,6 +292,9 @@ pub struct StepTimes {
     /// Cells that lost one answer and, asked many times again, no other.
     #[serde(default)]
     pub strays: u64,
+    /// How late the harness itself was at worst, in milliseconds.
+    #[serde(default)]
+    pub late: u64,
 }
 
 /// One thing that was wrong.

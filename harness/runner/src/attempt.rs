@@ -174,10 +174,12 @@ impl Attempt<'_> {
         let markers = (1..=script.steps.len())
             .map(|step| marker(&script.namespace, step, families, book))
             .collect::<Result<Vec<Marker>, _>>()?;
+        let of_the_cluster: BTreeSet<IpAddr> =
+            book.facts.dns.iter().flat_map(|dns| dns.service.iter().copied()).collect();
         self.frontends
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .extend(frontends(&script, &markers));
+            .extend(&frontends(&script, &markers) - &of_the_cluster);
         let result = self.steps(&script, &markers, gathered, began).await;
         if !gathered.failures.is_empty() {
             let so_far = Ended {

@@ -11,6 +11,7 @@ mod emit;
 mod evidence;
 mod leftovers;
 mod losses;
+mod machine;
 mod markers;
 mod own;
 mod pace;

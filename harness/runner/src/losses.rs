@@ -100,9 +100,20 @@ impl Run<'_> {
 }
 
 /// Whether a cell must be answered, and nothing is wrong but missing or late answers.
-fn is_lossy(cell: &Cell) -> bool {
+///
+/// A refusal is one of them: a packet that is not translated meets the node itself.
+pub(crate) fn is_lossy(cell: &Cell) -> bool {
     let loss = match &cell.wrong {
-        Some(Wrong::Outcome(Outcome::Dropped | Outcome::Unhandled) | Wrong::Resent(_)) => true,
+        Some(
+            Wrong::Outcome(
+                Outcome::Dropped
+                | Outcome::Unhandled
+                | Outcome::Refused(_)
+                | Outcome::Reset
+                | Outcome::Unreachable,
+            )
+            | Wrong::Resent(_),
+        ) => true,
         Some(Wrong::Outcome(_) | Wrong::NeverSeen(_) | Wrong::Moved(_) | Wrong::Uneven(_))
         | None => false,
     };

@@ -19,6 +19,7 @@ use crate::attempt::Attempt;
 use crate::clearing::Clearing;
 use crate::emit::Emitter;
 use crate::leftovers::Leftovers;
+use crate::machine::Machine;
 use crate::own;
 use crate::plan::{PROXY_STAYS_UP, excuse};
 use crate::sampling::Sampling;
@@ -86,6 +87,7 @@ pub async fn run(
     emitter: &Emitter,
 ) -> Duration {
     let sampling = Sampling::of(variants);
+    let machine = Machine::watch();
     let mut spent = Duration::ZERO;
     for subject in subjects {
         let run = SubjectRun {
@@ -93,6 +95,7 @@ pub async fn run(
             settings: settings.clone(),
             emitter: emitter.clone(),
             sampling,
+            machine: machine.clone(),
             exits: Arc::default(),
             clusters: Arc::default(),
             spent: Arc::default(),
@@ -113,6 +116,7 @@ struct SubjectRun {
     settings: Settings,
     emitter: Emitter,
     sampling: Sampling,
+    machine: Machine,
     /// Proxies that did not stay up.
     exits: Arc<Mutex<Vec<Exit>>>,
     /// Clusters started so far.
@@ -374,6 +378,7 @@ impl SubjectRun {
                 Arc::clone(&cluster),
                 Arc::clone(&self.subject.features),
                 self.sampling,
+                self.machine.clone(),
                 alone,
                 ready.clone(),
             ),

@@ -16,6 +16,8 @@ use touchstone_verdict::{CellJudgement, CellTally, Wrong, even_share_slack, judg
 
 use crate::affinity::Pauses;
 use crate::cells::{Cell, Role, Worlds, cells, marker_cells};
+use crate::losses::is_lossy;
+use crate::machine::Machine;
 use crate::markers::Marker;
 use crate::pace::{HOLD, POLL, POLL_ALONE, pace};
 use crate::sampling::{ChoiceKey, Sampling};
@@ -48,6 +50,7 @@ pub(crate) struct Ground {
     pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) features: Arc<Features>,
     pub(crate) sampling: Sampling,
+    machine: Machine,
     pub(crate) alone: bool,
     ready: Ready,
     busy: Arc<Semaphore>,
@@ -60,10 +63,12 @@ impl Ground {
         cluster: Arc<dyn Cluster>,
         features: Arc<Features>,
         sampling: Sampling,
+        machine: Machine,
         alone: bool,
         ready: Ready,
     ) -> Ground {
         Ground {
+            machine,
             ready,
             cluster,
             features,
@@ -124,6 +129,7 @@ pub(crate) async fn run_step(
     let judged_from = all.len();
     all.extend(marker_cells(&marker.flows, &marked, &ground.features));
 
+    let entered = Instant::now();
     let stream = match &step.traffic {
         Some(traffic) => Some(Stream::start(ground, traffic, &worlds).await),
         None => None,
@@ -177,7 +183,7 @@ pub(crate) async fn run_step(
         waiting("agreement to hold".into());
         run.hold(Instant::now() + step.hold).await;
     }
-    let traffic = match stream {
+    let mut traffic = match stream {
         Some(stream) => {
             if settled {
                 waiting("kept flows to follow".into());
@@ -187,8 +193,14 @@ pub(crate) async fn run_step(
         }
         None => None,
     };
-    let mut outcome = run.finish(polled, settled, traffic);
+    let starved = ground.machine.starved_since(entered);
+    if let (Some(starved), Some(traffic)) = (&starved, &mut traffic) {
+        traffic.doubt(starved);
+    }
+    let mut outcome = run.finish(polled, settled, starved.as_deref(), traffic);
     outcome.times.strays = strays;
+    outcome.times.late =
+        u64::try_from(ground.machine.worst_since(entered).as_millis()).unwrap_or(u64::MAX);
     Ok(outcome)
 }
 
@@ -480,10 +492,16 @@ impl Run<'_> {
         mut self,
         polled: Duration,
         settled: bool,
+        starved: Option<&str>,
         traffic: Option<TrafficResult>,
     ) -> StepOutcome {
         let mut doubts = Vec::new();
-        for cell in &mut self.cells {
+        for (index, cell) in self.cells.iter_mut().enumerate() {
+            let of_time = is_lossy(cell) || (!settled && !self.impossible.contains(&index));
+            if let (Some(starved), true, true) = (starved, of_time, cell.wrong.is_some()) {
+                doubts.push(format!("{}: {starved}", cell.flow.text));
+                cell.wrong = None;
+            }
             if let CellJudgement::Broken(why) = cell.tally.judge(&membership(cell), 0) {
                 doubts.push(format!("{}: the probe broke: {why}", cell.flow.text));
             }
@@ -542,6 +560,7 @@ impl Run<'_> {
             nodes,
             probes: self.probes,
             strays: 0,
+            late: 0,
         }
     }
 }

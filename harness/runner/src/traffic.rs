@@ -21,7 +21,7 @@ use crate::step::Ground;
 /// How long an attempt may take before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long an attempt on a kept UDP port may take: the next one asks again.
-const UDP_PATIENCE: Duration = Duration::from_millis(300);
+const UDP_PATIENCE: Duration = Duration::from_secs(1);
 /// New connections that any proxy may lose on a busy machine while rules are exchanged, and of
 /// which nothing follows (adjudication 0025).
 const STRAYS: u64 = 2;
@@ -63,6 +63,15 @@ pub(crate) struct TrafficResult {
     pub(crate) stuck: Vec<String>,
     /// Why nothing can be said.
     pub(crate) broken: Option<String>,
+}
+
+impl TrafficResult {
+    /// That more was lost than may be for a reason which is not the proxy's.
+    pub(crate) fn doubt(&mut self, why: &str) {
+        if self.strange.is_empty() && (self.lost > self.budget || !self.stuck.is_empty()) {
+            self.broken.get_or_insert_with(|| why.to_owned());
+        }
+    }
 }
 
 impl Stream {

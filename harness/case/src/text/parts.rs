@@ -79,6 +79,9 @@ pub struct LoadBalancerText {
     /// `ipMode` of every address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_mode: Option<IpMode>,
+    /// The addresses themselves, in the words of `externalIPs`; instead of a number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
     /// Another Service whose addresses are used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub same_as: Option<At<String>>,
@@ -97,6 +100,8 @@ impl<'de> Deserialize<'de> for LoadBalancerText {
             #[serde(default)]
             ip_mode: Option<IpMode>,
             #[serde(default)]
+            addresses: Vec<String>,
+            #[serde(default)]
             same_as: Option<At<String>>,
             #[serde(default)]
             hostname: Option<String>,
@@ -105,12 +110,20 @@ impl<'de> Deserialize<'de> for LoadBalancerText {
         impl<'de> Visitor<'de> for Either {
             type Value = LoadBalancerText;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of addresses per family, or {ingress, ipMode, sameAs}")
+                f.write_str(
+                    "a number of addresses per family, or {ingress, ipMode, addresses, sameAs}",
+                )
             }
             fn visit_u64<E: de::Error>(self, count: u64) -> Result<Self::Value, E> {
                 let ingress = u8::try_from(count)
                     .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(count), &self))?;
-                Ok(LoadBalancerText { ingress, ip_mode: None, same_as: None, hostname: None })
+                Ok(LoadBalancerText {
+                    ingress,
+                    ip_mode: None,
+                    addresses: vec![],
+                    same_as: None,
+                    hostname: None,
+                })
             }
             fn visit_i64<E: de::Error>(self, count: i64) -> Result<Self::Value, E> {
                 let positive = u64::try_from(count)
@@ -118,9 +131,9 @@ impl<'de> Deserialize<'de> for LoadBalancerText {
                 self.visit_u64(positive)
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let Full { ingress, ip_mode, same_as, hostname } =
+                let Full { ingress, ip_mode, addresses, same_as, hostname } =
                     Full::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(LoadBalancerText { ingress, ip_mode, same_as, hostname })
+                Ok(LoadBalancerText { ingress, ip_mode, addresses, same_as, hostname })
             }
         }
         deserializer.deserialize_any(Either)

@@ -1,0 +1,88 @@
+//! How late the harness itself is: on a machine without time to spare, lost and late answers are
+//! ours as likely as the proxy's (decision 0014).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// Between two looks at the clock.
+const TICK: Duration = Duration::from_millis(20);
+/// How late one of them must be to be remembered.
+const NOTED: Duration = Duration::from_millis(50);
+/// How late one of them must be for lost answers to be in doubt.
+const STARVED: Duration = Duration::from_millis(400);
+/// How many late looks are remembered.
+const KEPT: usize = 10_000;
+
+/// Watches for as long as it lives.
+#[derive(Clone)]
+pub(crate) struct Machine {
+    late: Arc<Mutex<VecDeque<(Instant, Duration)>>>,
+}
+
+impl Machine {
+    /// Begins to watch.
+    pub(crate) fn watch() -> Machine {
+        let machine = Machine { late: Arc::default() };
+        let late = Arc::downgrade(&machine.late);
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(TICK);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                let due = ticks.tick().await;
+                let by = due.elapsed();
+                let Some(late) = late.upgrade() else { break };
+                if by >= NOTED {
+                    let mut late = late.lock().unwrap_or_else(PoisonError::into_inner);
+                    late.push_back((due + by, by));
+                    if late.len() > KEPT {
+                        late.pop_front();
+                    }
+                }
+            }
+        });
+        machine
+    }
+
+    /// The longest that it was late since a moment.
+    pub(crate) fn worst_since(&self, since: Instant) -> Duration {
+        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = late.iter().rev().take_while(|(at, _)| *at >= since);
+        recent.map(|(_, by)| *by).max().unwrap_or_default()
+    }
+
+    /// Why lost and late answers since a moment say nothing about the proxy, if so.
+    pub(crate) fn starved_since(&self, since: Instant) -> Option<String> {
+        let worst = self.worst_since(since);
+        (worst >= STARVED).then(|| {
+            format!(
+                "this machine was too busy: the harness itself was {} ms late meanwhile",
+                worst.as_millis()
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thread_that_is_held_up_is_noticed() {
+        let machine = Machine::watch();
+        let start = Instant::now();
+        let mut ticks = tokio::time::interval(TICK);
+        for _ in 0..3 {
+            ticks.tick().await;
+        }
+        assert_eq!(machine.starved_since(start), None);
+        // As when nobody runs for a while: the clock goes on, and the next look comes late.
+        tokio::time::advance(STARVED + TICK).await;
+        ticks.tick().await;
+        assert!(machine.worst_since(start) >= STARVED);
+        assert!(machine.starved_since(start).is_some());
+        assert_eq!(machine.starved_since(Instant::now() + TICK), None);
+    }
+}
