@@ -88,7 +88,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Cases that run side by side on one cluster.
-    #[arg(short, long, value_name = "N", default_value_t = 64)]
+    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
     pub(crate) jobs: usize,
     /// The number that repeats a run's choices [default: from the clock].
     #[arg(long, value_name = "N")]
@@ -268,7 +268,7 @@ pub(crate) struct LabUp {
     #[command(flatten)]
     pub(crate) subjects: Subjects,
     /// Number of nodes.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one())]
     pub(crate) nodes: usize,
     /// With a name server, which is built first where it is not cached.
     #[arg(long)]
@@ -326,6 +326,11 @@ pub(crate) enum SchemaOf {
     KnownFailures,
     /// `report.json`.
     Report,
+}
+
+/// A number of things of which none makes no sense.
+fn at_least_one() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(1..)
 }
 
 impl Schema {

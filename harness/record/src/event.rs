@@ -275,7 +275,7 @@ pub struct StepTimes {
     pub first_right: Option<u64>,
     /// The last wrong answer of any cell.
     pub last_wrong: Option<u64>,
-    /// All samples of all cells agreed.
+    /// Every cell was right when it was looked at.
     pub settled: Option<u64>,
     /// The changes were made before the proxies served anything, so nothing was timed.
     #[serde(default)]

@@ -4,6 +4,33 @@ use crate::RunFacts;
 use crate::clean;
 use crate::wrap::{columns, prefix};
 
+/// Options of a run without which a case of it is another one, and whether a value follows.
+const KEPT: [(&str, bool); 8] = [
+    ("--cases", true),
+    ("--subjects", true),
+    ("--binary", true),
+    ("--no-userns", false),
+    ("--kernel", true),
+    ("--lie", true),
+    ("--without-proxy", true),
+    ("--sabotage", true),
+];
+
+/// Those of them that the run's command has.
+fn kept(command: &[String]) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut words = command.iter();
+    while let Some(word) = words.next() {
+        let option = word.split_once('=').map_or(word.as_str(), |(option, _)| option);
+        let Some((_, valued)) = KEPT.iter().find(|(known, _)| *known == option) else { continue };
+        kept.push(word.clone());
+        if *valued && option == word {
+            kept.extend(words.next().cloned());
+        }
+    }
+    kept
+}
+
 /// The arguments of the command that repeats one case on one subject with the run's choices.
 fn arguments(run: Option<&RunFacts>, subject: &str, case: &str) -> Vec<String> {
     let mut arguments = vec!["touchstone".to_owned(), "run".to_owned()];
@@ -14,6 +41,7 @@ fn arguments(run: Option<&RunFacts>, subject: &str, case: &str) -> Vec<String> {
     arguments.extend(["--subject".to_owned(), subject.to_owned(), case.to_owned()]);
     if let Some(run) = run {
         arguments.extend(["--seed".to_owned(), run.seed.clone()]);
+        arguments.extend(kept(&run.command));
     }
     arguments
 }
@@ -99,6 +127,16 @@ mod tests {
             command(None, "a'b; rm", "c\x1b[0m"),
             "touchstone run --subject 'a'\\''b; rm' 'c\\x1b[0m'"
         );
+    }
+
+    #[test]
+    fn what_made_the_case_what_it_is_is_said_again() {
+        let words =
+            "touchstone run --cases=mine --strict -s x --sabotage 'rm -rf' a/b --no-userns --out o";
+        let mut command: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        assert_eq!(kept(&command), ["--cases=mine", "--sabotage", "'rm", "--no-userns"]);
+        command.truncate(3);
+        assert_eq!(kept(&command), ["--cases=mine"]);
     }
 
     #[test]

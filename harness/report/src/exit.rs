@@ -49,7 +49,7 @@ impl ExitCode {
             ExitCode::Conformance => "conformance failure",
             ExitCode::Inconclusive => "required cases inconclusive",
             ExitCode::Harness => "harness or lab error",
-            ExitCode::PlanMismatch => "less ran than was planned",
+            ExitCode::PlanMismatch => "nothing, or less than was planned, ran",
             ExitCode::Interrupted => "interrupted, the report is partial",
             ExitCode::Terminated => "terminated, the report is partial",
         }
@@ -60,7 +60,8 @@ impl ExitCode {
 /// conformance failure, inconclusive.
 ///
 /// A log without its last line, an empty plan, and a subject on which every case is unsupported
-/// are plan mismatches: none of them may look green.
+/// are plan mismatches: none of them may look green. What every run has besides its cases, such as
+/// that no proxy ended, passes without a probe and makes nothing green either.
 #[must_use]
 pub fn exit_code(report: &Report) -> ExitCode {
     if let Some(interruption) = &report.interrupted {
@@ -77,7 +78,10 @@ pub fn exit_code(report: &Report) -> ExitCode {
         return ExitCode::PlanMismatch;
     };
     let something_ran_on = |subject: &str| {
-        any(&|r| r.planned && r.subject == subject && r.verdict != Verdict::Unsupported)
+        any(&|r| {
+            let idle = r.verdict == Verdict::Pass && r.probes == 0 && r.cells == 0;
+            r.planned && r.subject == subject && r.verdict != Verdict::Unsupported && !idle
+        })
     };
     if !report.ended
         || report.plan.is_empty()

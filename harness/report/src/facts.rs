@@ -104,11 +104,10 @@ fn when(failure: &Failure) -> String {
         PhaseKind::Traffic => "in the traffic through the change",
         PhaseKind::Control => "in the control past the proxy",
     });
-    let step = match failure.step {
-        0 => "whole case".to_owned(),
-        step => format!("step {step}"),
+    let mut when = match failure.step {
+        0 => "the whole of it".to_owned(),
+        step => format!("step {step}, {} after the case started", span(failure.at_ms)),
     };
-    let mut when = format!("{step}, {} after the case started", span(failure.at_ms));
     if let Some(phase) = phase {
         when.push_str(", ");
         when.push_str(phase);

@@ -143,6 +143,14 @@ fn failure(whose: &Whose<'_>, cell: &Cell, outcome: &StepOutcome, names: &Names)
 }
 
 fn of_traffic(whose: &Whose<'_>, traffic: &TrafficResult) -> Vec<Failure> {
+    let mut evidence = vec![format!(
+        "{} attempts were made, and {} past the proxy meanwhile",
+        traffic.sent, traffic.past_the_proxy
+    )];
+    if let Some((first, last)) = traffic.span {
+        let (first, last) = (first.as_millis(), last.as_millis());
+        evidence.push(format!("lost from {first} to {last} ms after the traffic began"));
+    }
     let base = Failure {
         step: whose.step,
         at_ms: whose.began,
@@ -153,7 +161,7 @@ fn of_traffic(whose: &Whose<'_>, traffic: &TrafficResult) -> Vec<Failure> {
         seen: Vec::new(),
         phase: Some(PhaseKind::Traffic),
         rules: Vec::new(),
-        evidence: vec![format!("{} attempts were made", traffic.sent)],
+        evidence,
     };
     let mut failures = Vec::new();
     if traffic.lost > traffic.budget {

@@ -197,6 +197,7 @@ pub(crate) async fn run_step(
     if let (Some(starved), Some(traffic)) = (&starved, &mut traffic) {
         traffic.doubt(starved);
     }
+    let settled = settled.then_some(settled_at);
     let mut outcome = run.finish(polled, settled, starved.as_deref(), traffic);
     outcome.times.strays = strays;
     outcome.times.late =
@@ -491,13 +492,14 @@ impl Run<'_> {
     fn finish(
         mut self,
         polled: Duration,
-        settled: bool,
+        settled: Option<Instant>,
         starved: Option<&str>,
         traffic: Option<TrafficResult>,
     ) -> StepOutcome {
         let mut doubts = Vec::new();
         for (index, cell) in self.cells.iter_mut().enumerate() {
-            let of_time = is_lossy(cell) || (!settled && !self.impossible.contains(&index));
+            let of_time =
+                is_lossy(cell) || (settled.is_none() && !self.impossible.contains(&index));
             if let (Some(starved), true, true) = (starved, of_time, cell.wrong.is_some()) {
                 doubts.push(format!("{}: {starved}", cell.flow.text));
                 cell.wrong = None;
@@ -528,7 +530,7 @@ impl Run<'_> {
             }
         }
         let mut wrong = self.wrong();
-        if wrong.is_empty() && !settled {
+        if wrong.is_empty() && settled.is_none() {
             // Nothing but markers is late: they are Services like any other.
             wrong = (0..self.cells.len())
                 .filter(|i| self.cells[*i].role == Role::Marker && self.cells[*i].wrong.is_some())
@@ -537,10 +539,11 @@ impl Run<'_> {
         doubts.sort();
         doubts.dedup();
         let times = self.times(polled, settled);
+        let settled = settled.is_some();
         StepOutcome { cells: self.cells, wrong, doubts, settled, times, traffic }
     }
 
-    fn times(&self, polled: Duration, settled: bool) -> StepTimes {
+    fn times(&self, polled: Duration, settled: Option<Instant>) -> StepTimes {
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let mut nodes: BTreeMap<String, (Option<u64>, Option<u64>)> = BTreeMap::new();
         let measured = |cell: &&Cell| !self.early && cell.is_judged() && cell.changed;
@@ -553,7 +556,9 @@ impl Run<'_> {
         StepTimes {
             first_right: nodes.values().filter_map(|(right, _)| *right).max(),
             last_wrong: self.cells.iter().filter_map(|cell| cell.last_wrong).max(),
-            settled: (settled && !self.early).then(|| millis(polled)),
+            settled: settled
+                .filter(|_| !self.early)
+                .map(|at| millis(at.saturating_duration_since(self.began))),
             early: self.early,
             ended: self.now(),
             harness: self.now().saturating_sub(millis(polled)),

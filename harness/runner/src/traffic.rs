@@ -59,6 +59,10 @@ pub(crate) struct TrafficResult {
     pub(crate) strange: Vec<String>,
     /// What was lost, with counts.
     pub(crate) losses: Vec<String>,
+    /// When the first and the last loss were noticed, since the traffic began.
+    pub(crate) span: Option<(Duration, Duration)>,
+    /// Attempts past the proxy meanwhile.
+    pub(crate) past_the_proxy: usize,
     /// A kept flow whose last answer is not what must hold after the change.
     pub(crate) stuck: Vec<String>,
     /// Why nothing can be said.
@@ -175,12 +179,17 @@ impl Stream {
         };
         let mut strange: BTreeMap<String, u64> = BTreeMap::new();
         let mut broken = None;
-        for (number, saw, _) in attempts {
+        let mut span: Option<(Duration, Duration)> = None;
+        for (number, saw, at) in attempts {
             let flow = &self.traffic.flows[*number];
             match saw {
                 Observation::ProbeBroke(why) => broken = Some(why.clone()),
                 Observation::Saw(outcome) => {
                     if is_loss(outcome) {
+                        span =
+                            Some(span.map_or((*at, *at), |(first, last)| {
+                                (first.min(*at), last.max(*at))
+                            }));
                         *lost.entry(outcome.to_string()).or_default() += 1;
                     } else if !self.allowed(flow, saw, worlds) {
                         *strange.entry(outcome.to_string()).or_default() += 1;
@@ -205,9 +214,15 @@ impl Stream {
             budget,
             strange: count(&strange),
             losses: count(&lost),
+            span,
+            past_the_proxy: self.control_sent(),
             stuck,
             broken,
         }
+    }
+
+    fn control_sent(&self) -> usize {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner).attempts.len()
     }
 
     /// That a flow past the proxy lost packets too, if it did.
