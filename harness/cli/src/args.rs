@@ -273,9 +273,10 @@ pub(crate) struct Doctor {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ReportArgs {
-    /// The folder of a run.
-    #[arg(default_value = "touchstone-out/latest")]
-    pub(crate) run: PathBuf,
+    /// The folder of a run. Of several, such as of several kernels, the matrices are shown side by
+    /// side with what kernels differ in.
+    #[arg(value_name = "RUN", default_value = "touchstone-out/latest")]
+    pub(crate) runs: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,8 +10,17 @@ use crate::job::Job;
 
 /// What the options begin with on which Services may depend.
 const OPTIONS: [&str; 11] = [
-    "BRIDGE", "DUMMY", "IP6_NF_", "IP_NF_", "IP_SCTP", "IP_SET", "IP_VS", "NETFILTER_XT", "NFT_",
-    "NF_", "VETH",
+    "BRIDGE",
+    "DUMMY",
+    "IP6_NF_",
+    "IP_NF_",
+    "IP_SCTP",
+    "IP_SET",
+    "IP_VS",
+    "NETFILTER_XT",
+    "NFT_",
+    "NF_",
+    "VETH",
 ];
 
 /// The machine on which this process runs; its kernel may be a second one.

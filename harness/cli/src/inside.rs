@@ -18,8 +18,8 @@ use touchstone_sys::adopt;
 
 use crate::job::{Job, Order, log_path};
 use crate::live::{Live, Person};
-use crate::subjects::Chosen;
 use crate::say::complain;
+use crate::subjects::Chosen;
 use crate::{doctor, failed, keeper, lab};
 
 /// First argument of a process that is the harness inside.
@@ -64,7 +64,7 @@ fn obey(number: i32) -> Result<u8> {
             Order::Run(job) => run(&job).await,
             Order::Kernel(job) => keeper::keep(&job).await,
             Order::Lab(job) => lab::inside(&job).await,
-            Order::Doctor => Ok(doctor::inside()),
+            Order::Doctor(wanting) => Ok(doctor::inside(&wanting)),
         }
     });
     // Threads that live in namespaces end with the process.

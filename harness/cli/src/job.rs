@@ -28,8 +28,8 @@ pub(crate) enum Order {
     Kernel(KernelJob),
     /// Keep a lab open.
     Lab(LabJob),
-    /// See what works in here.
-    Doctor,
+    /// See what works in here, and which cases run on this kernel.
+    Doctor(Vec<Wanting>),
 }
 
 /// Cases to run.
@@ -55,6 +55,17 @@ pub(crate) struct Job {
     pub(crate) kernel: Option<SecondKernel>,
     /// By which events leave, where whoever keeps the log is in another kernel.
     pub(crate) line: Option<PathBuf>,
+}
+
+/// What a subject and its cases want of a kernel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Wanting {
+    /// The subject, as selected.
+    pub(crate) subject: String,
+    /// What it needs for any case.
+    pub(crate) needs: BTreeSet<String>,
+    /// Its cases, with what each needs.
+    pub(crate) cases: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Cases to run in another kernel.
@@ -204,8 +215,7 @@ impl Order {
 
     /// The same, with the file in a given folder.
     pub(crate) fn to_file_in(&self, folder: &Path) -> Result<std::fs::File> {
-        let mut file =
-            tempfile::tempfile_in(folder).context("failed to make a temporary file")?;
+        let mut file = tempfile::tempfile_in(folder).context("failed to make a temporary file")?;
         serde_json::to_writer(&file, self).context("failed to write the order for the harness")?;
         file.seek(SeekFrom::Start(0))?;
         Ok(file)

@@ -345,7 +345,8 @@ fn conclude(job: &KernelJob, end: End, told: &Told, console: &[String]) -> Resul
             (code.unwrap_or(failed::HARNESS), None)
         }
         End::Exited(status) => {
-            let what = if told.begun { "ended before the run did" } else { "did not begin the run" };
+            let what =
+                if told.begun { "ended before the run did" } else { "did not begin the run" };
             (failed::HARNESS, Some(error(job, &format!("{what} ({status})"), trouble, console)))
         }
         End::NeverBegan => {

@@ -49,18 +49,12 @@ const KNOWN: [(&str, &str); 14] = [
         "this machine forbids seccomp filters of its own: in a container, start that with \
          --security-opt seccomp=unconfined",
     ),
-    (
-        "must be not mounted noexec",
-        "its memory must be executable: mount /dev/shm without noexec",
-    ),
+    ("must be not mounted noexec", "its memory must be executable: mount /dev/shm without noexec"),
     (
         "Failed to create memory",
         "this machine gives it no memory: take less with `--kernel-memory`",
     ),
-    (
-        "Too few physical memory",
-        "give it more memory with `--kernel-memory`",
-    ),
+    ("Too few physical memory", "give it more memory with `--kernel-memory`"),
     (
         "Kernel panic",
         "that is a fault of the kernel, or of what made it panic: run again, or with another \

@@ -31,8 +31,8 @@ pub use download::DownloadError;
 pub use examine::BinaryError;
 pub use file::{FileError, Placed};
 pub use format::{
-    Binary, Configuration, ExitByDesign, FeatureClaim, FormatVersion, GateRange, GoSource, KernelNeed,
-    Lab, LogPlace, Mode, Releases, Source, SubjectFile, subject_schema,
+    Binary, Configuration, ExitByDesign, FeatureClaim, FormatVersion, GateRange, GoSource,
+    KernelNeed, Lab, LogPlace, Mode, Releases, Source, SubjectFile, subject_schema,
 };
 pub use golang::{GoBuildError, GoProgram};
 pub use kernel::{Kernel, KernelError};

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
-use touchstone_netlab::{
-    Isolation, Joined, Namespace, Offloads, Role, Shape, Topology, sockets,
-};
+use touchstone_netlab::{Isolation, Joined, Namespace, Offloads, Role, Shape, Topology, sockets};
 use touchstone_spec::NETWORK_NEEDS;
 
 use super::backend::which;

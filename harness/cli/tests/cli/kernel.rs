@@ -4,13 +4,11 @@
 //! The kernel is the project's own, or the one in `TOUCHSTONE_TEST_KERNEL`; without either the
 //! first test that needs it builds it.
 
-mod common;
-
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::LazyLock;
 
-use common::{Bench, GONE_LIMIT, LabTurn, Part, text};
+use crate::common::{self, Bench, GONE_LIMIT, LabTurn, Part, text};
 use nix::sys::signal::Signal;
 
 const USAGE: i32 = 64;
