@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -108,8 +109,30 @@ pub(crate) struct Run {
     /// As root: stay in the user namespace, which proxies with eBPF programs need.
     #[arg(long)]
     pub(crate) no_userns: bool,
+    /// Run the lab on another kernel: `uml`, which is built once and kept, or the path of a User
+    /// Mode Linux program. Needs no root.
+    #[arg(long, value_name = "uml|PATH")]
+    pub(crate) kernel: Option<KernelName>,
+    /// Memory of that kernel [default: 3072, or what this machine has left of it].
+    #[arg(long, value_name = "MIB", requires = "kernel")]
+    pub(crate) kernel_memory: Option<u64>,
     #[command(flatten)]
     pub(crate) defects: Defects,
+}
+
+/// Another kernel for the lab.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum KernelName {
+    /// The project's own.
+    Own,
+    /// A program.
+    Path(PathBuf),
+}
+
+impl From<OsString> for KernelName {
+    fn from(text: OsString) -> KernelName {
+        if text == "uml" { KernelName::Own } else { KernelName::Path(text.into()) }
+    }
 }
 
 /// Defects planted on purpose, to see that the suite notices.
@@ -250,9 +273,10 @@ pub(crate) struct Doctor {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ReportArgs {
-    /// The folder of a run.
-    #[arg(default_value = "touchstone-out/latest")]
-    pub(crate) run: PathBuf,
+    /// The folder of a run. Of several, such as of several kernels, the matrices are shown side by
+    /// side with what kernels differ in.
+    #[arg(value_name = "RUN", default_value = "touchstone-out/latest")]
+    pub(crate) runs: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -297,7 +321,7 @@ pub(crate) enum SubjectCommand {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Fetch {
     /// A subject, or `kubectl[@RELEASE]`, which the suite's own tests use, or `coredns[@RELEASE]`,
-    /// which cases about names use.
+    /// which cases about names use, or `uml`, the kernel of `run --kernel uml`.
     #[arg(value_name = "SUBJECT")]
     pub(crate) subject: String,
     /// A folder with more subjects.

@@ -1,18 +1,22 @@
 //! `touchstone doctor`: what is missing, how to mend it, and what will not run because of it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use touchstone_netlab::{NodeShape, Shape, Topology};
 use touchstone_spec::NETWORK_NEEDS;
+use touchstone_subject::{Cache, Kernel};
 use touchstone_sys::{Ended, Switch};
 
-use crate::args::Doctor;
+use crate::args::{Doctor, Subjects};
 use crate::failed::{self, Failed};
-use crate::job::Order;
+use crate::host;
+use crate::job::{Order, Wanting};
 use crate::outside::contained;
 use crate::say::say;
-use crate::subjects::{choose, find, name_server};
+use crate::selection::library;
+use crate::subjects::{choose, features, find, name_server};
 
 /// A program that the lab or a subject starts, the package that has it, and what needs it.
 const PROGRAMS: [(&str, &str, &str); 6] = [
@@ -42,7 +46,8 @@ pub(crate) fn run(doctor: &Doctor) -> Result<u8, Failed> {
             }
         }
     }
-    missing += namespaces();
+    missing += namespaces(wanting(&doctor.subjects)?);
+    second_kernel();
     match name_server() {
         Ok(program) => fine("coredns", &program.display().to_string()),
         Err(why) => {
@@ -68,8 +73,8 @@ pub(crate) fn run(doctor: &Doctor) -> Result<u8, Failed> {
 }
 
 /// Tries the namespaces themselves; what the system says of its switches only explains.
-fn namespaces() -> u32 {
-    match contained(&Order::Doctor, true) {
+fn namespaces(wanting: Vec<Wanting>) -> u32 {
+    match contained(&Order::Doctor(wanting), true) {
         Ok(Ended::Exited(0)) => 0,
         // It has said what.
         Ok(ended) if ended.code() == WITHOUT_NETWORKS => 1,
@@ -92,7 +97,7 @@ fn namespaces() -> u32 {
 }
 
 /// The trial inside: a small network, and the firewall tools in it.
-pub(crate) fn inside() -> u8 {
+pub(crate) fn inside(wanting: &[Wanting]) -> u8 {
     let shape = Shape {
         nodes: vec![NodeShape::new("n1")],
         outside: vec!["outside".to_owned()],
@@ -148,11 +153,77 @@ pub(crate) fn inside() -> u8 {
         }
     }
     let wanted = NETWORK_NEEDS.into_iter().collect();
-    for (need, why) in touchstone_provider::lab::lacking(&wanted) {
-        lacking(&need, &why, "cases that ask for it with `needs.network`");
+    let lacks = touchstone_provider::lab::lacking(&wanted);
+    for (need, why) in &lacks {
+        lacking(need, why, "whatever is said below of cases and subjects that need it");
         code = code.max(WITHOUT_NETWORKS);
     }
+    for wanting in wanting {
+        say_where(wanting, &lacks);
+    }
     code
+}
+
+/// Says on which kernel the cases of a subject would run, and why.
+fn say_where(wanting: &Wanting, lacks: &BTreeMap<String, String>) {
+    let Wanting { subject, needs, cases } = wanting;
+    let own = host::release();
+    let all = cases.len();
+    if let Some((need, why)) = lacks.iter().find(|(need, _)| needs.contains(*need)) {
+        say(&format!("  kernel   {subject}: none of {all} cases on {own}: it lacks {need}"));
+        say(&format!("           ({why})"));
+        return;
+    }
+    let mut elsewhere = BTreeMap::new();
+    for (case, needs) in cases {
+        if let Some(need) = lacks.keys().find(|need| needs.contains(*need)) {
+            elsewhere.insert(case, need);
+        }
+    }
+    let here = all - elsewhere.len();
+    say(&format!("  kernel   {subject}: {here} of {all} cases on {own}, which has what they need"));
+    for (case, need) in elsewhere {
+        say(&format!("           not {case}: {own} lacks {need}"));
+    }
+}
+
+/// Cases that each subject of the command line promises to be right in, with their needs.
+fn wanting(subjects: &Subjects) -> Result<Vec<Wanting>, Failed> {
+    let variants = library(&[])?.variants();
+    let mut all = Vec::new();
+    for selector in &subjects.subjects {
+        let selection = choose(selector, &subjects.folders)?.selection;
+        let has = features(&selection, selection.release());
+        let mut cases: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let promised = variants
+            .iter()
+            .filter(|variant| variant.features().iter().all(|feature| has.has(feature.name())));
+        for variant in promised {
+            let needs = variant.host_needs().into_iter().map(str::to_owned);
+            cases.entry(variant.case().id().as_str().to_owned()).or_default().extend(needs);
+        }
+        let needs = selection.subject.needs(&selection.mode);
+        all.push(Wanting {
+            subject: selector.clone(),
+            needs: needs.into_iter().map(str::to_owned).collect(),
+            cases,
+        });
+    }
+    Ok(all)
+}
+
+/// Says whether there is a second kernel; it is needed only where something is missing.
+fn second_kernel() {
+    match Kernel::cached(&Cache::from_environment()) {
+        Some(kernel) => fine(
+            "the kernel of `--kernel uml`",
+            &format!("{}, {}", kernel.release, kernel.program.display()),
+        ),
+        None => say(
+            "  note     the kernel of `--kernel uml` is not built yet; the first run with it does \
+             so, or `touchstone subject fetch uml`",
+        ),
+    }
 }
 
 fn fine(what: &str, how: &str) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs::File;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ use touchstone_sys::adopt;
 use crate::job::{Job, Order, log_path};
 use crate::live::{Live, Person};
 use crate::say::complain;
-use crate::{doctor, failed, lab};
+use crate::subjects::Chosen;
+use crate::{doctor, failed, keeper, lab};
 
 /// First argument of a process that is the harness inside.
 pub(crate) const HARNESS_ARGUMENT: &str = "__harness";
@@ -60,8 +62,9 @@ fn obey(number: i32) -> Result<u8> {
     let code = runtime.block_on(async {
         match order {
             Order::Run(job) => run(&job).await,
+            Order::Kernel(job) => keeper::keep(&job).await,
             Order::Lab(job) => lab::inside(&job).await,
-            Order::Doctor => Ok(doctor::inside()),
+            Order::Doctor(wanting) => Ok(doctor::inside(&wanting)),
         }
     });
     // Threads that live in namespaces end with the process.
@@ -74,17 +77,32 @@ async fn run(job: &Job) -> Result<u8> {
     let wanted: BTreeSet<&str> = job.variants.iter().map(String::as_str).collect();
     let variants: Vec<Variant> =
         library.variants().into_iter().filter(|v| wanted.contains(v.id().as_str())).collect();
-    let log = LogWriter::create(&log_path(&job.out)).context(
-        "the run cannot be recorded; free some space or choose another folder with --out",
-    )?;
-    let (tell, events) = mpsc::unbounded_channel();
-    let emitter = Emitter::new(log, Some(tell));
-    let live = Live::start(events, job.variants.len() * job.subjects.len());
-    let provided = provided(&variants, job.name_server.is_some());
+    let (emitter, live) = match &job.line {
+        None => {
+            let log = LogWriter::create(&log_path(&job.out)).context(
+                "the run cannot be recorded; free some space or choose another folder with --out",
+            )?;
+            let (tell, events) = mpsc::unbounded_channel();
+            let live = Live::start(events, job.variants.len() * job.subjects.len());
+            (Emitter::new(log, Some(tell)), Some(live))
+        }
+        // Whoever keeps the log shows it as well.
+        Some(path) => {
+            let line = File::options().write(true).open(path);
+            let line = line.with_context(|| format!("failed to open {}", path.display()))?;
+            (Emitter::new(LogWriter::onto(line, path), None), None)
+        }
+    };
+    let reopened = job.subjects.iter().map(|subject| Ok((subject, subject.reopen()?)));
+    let reopened: Vec<_> = reopened.collect::<Result<_>>()?;
+    let needs = |chosen: &Chosen| chosen.selection.subject.needs(&chosen.selection.mode);
+    let all_needs = reopened.iter().flat_map(|(_, (chosen, _))| needs(chosen)).collect();
+    let provided = provided(&variants, &all_needs, job.name_server.is_some());
     let mut subjects = Vec::new();
-    for subject in &job.subjects {
-        let (chosen, resolved) = subject.reopen()?;
+    for (subject, (chosen, resolved)) in reopened {
         subjects.push(RunSubject {
+            provided: provided.clone(),
+            needs: needs(&chosen).into_iter().map(str::to_owned).collect(),
             record: subject.record.clone(),
             features: Arc::new(
                 subject.record.features.iter().filter_map(|f| Feature::new(f).ok()).collect(),
@@ -95,24 +113,26 @@ async fn run(job: &Job) -> Result<u8> {
                 lies: job.defects.lies()?,
                 without_proxy: job.defects.without_proxy.clone(),
                 sabotage: job.defects.sabotage.clone(),
-                logs: Some(job.out.join("logs")),
+                logs: Some(job.logs()),
                 name_server: job.name_server.clone(),
                 person: None,
             }),
-            provided: provided.clone(),
             known: subject.known.clone(),
         });
     }
     let person = Arc::new(Person::new(job.pause, job.keep));
     let settings = Settings { jobs: job.jobs, seed: job.seed, person };
     let code = drive(job, "lab", &variants, &subjects, &settings, &emitter).await;
-    live.finish().await;
+    if let Some(live) = live {
+        live.finish().await;
+    }
     code
 }
 
-/// What the lab can do on this machine for these cases.
-fn provided(variants: &[Variant], names: bool) -> BTreeSet<String> {
-    let wanted: BTreeSet<&str> = variants.iter().flat_map(Variant::host_needs).collect();
+/// What the lab can do on this machine for these cases, and for subjects with these needs.
+fn provided(variants: &[Variant], needs: &BTreeSet<&str>, names: bool) -> BTreeSet<String> {
+    let mut wanted: BTreeSet<&str> = variants.iter().flat_map(Variant::host_needs).collect();
+    wanted.extend(needs);
     let lacking = touchstone_provider::lab::lacking(&wanted);
     let has = wanted.into_iter().filter(|need| !lacking.contains_key(*need));
     let names = names.then_some(NAME_SERVER);

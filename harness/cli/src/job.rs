@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use touchstone_apiserver::{Family, How, Lie};
 use touchstone_case::namespace_end;
-use touchstone_record::SubjectRecord;
+use touchstone_record::{SecondKernel, SubjectRecord};
 use touchstone_spec::{ClusterShape, Level};
 use touchstone_subject::{Found, Resolved};
 
@@ -24,10 +24,12 @@ use crate::subjects::{Chosen, choose};
 pub(crate) enum Order {
     /// Run cases.
     Run(Job),
+    /// Run cases in another kernel.
+    Kernel(KernelJob),
     /// Keep a lab open.
     Lab(LabJob),
-    /// See what works in here.
-    Doctor,
+    /// See what works in here, and which cases run on this kernel.
+    Doctor(Vec<Wanting>),
 }
 
 /// Cases to run.
@@ -49,6 +51,40 @@ pub(crate) struct Job {
     pub(crate) name_server: Option<PathBuf>,
     pub(crate) defects: DefectJob,
     pub(crate) started: String,
+    /// The kernel it runs in, where that is not the machine's own.
+    pub(crate) kernel: Option<SecondKernel>,
+    /// By which events leave, where whoever keeps the log is in another kernel.
+    pub(crate) line: Option<PathBuf>,
+}
+
+/// What a subject and its cases want of a kernel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Wanting {
+    /// The subject, as selected.
+    pub(crate) subject: String,
+    /// What it needs for any case.
+    pub(crate) needs: BTreeSet<String>,
+    /// Its cases, with what each needs.
+    pub(crate) cases: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// Cases to run in another kernel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct KernelJob {
+    /// The kernel, a program.
+    pub(crate) program: PathBuf,
+    pub(crate) cpus: usize,
+    pub(crate) memory_mib: u64,
+    /// This program, as the kernel finds it among the host's files.
+    pub(crate) touchstone: PathBuf,
+    pub(crate) run: Job,
+}
+
+impl Job {
+    /// The folder of the proxies' logs.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.out.join("logs")
+    }
 }
 
 /// A lab to keep open.
@@ -174,7 +210,12 @@ impl SubjectJob {
 impl Order {
     /// Writes the order into a file without a name, to be handed down by its descriptor.
     pub(crate) fn to_file(&self) -> Result<std::fs::File> {
-        let mut file = tempfile::tempfile().context("failed to make a temporary file")?;
+        self.to_file_in(&std::env::temp_dir())
+    }
+
+    /// The same, with the file in a given folder.
+    pub(crate) fn to_file_in(&self, folder: &Path) -> Result<std::fs::File> {
+        let mut file = tempfile::tempfile_in(folder).context("failed to make a temporary file")?;
         serde_json::to_writer(&file, self).context("failed to write the order for the harness")?;
         file.seek(SeekFrom::Start(0))?;
         Ok(file)

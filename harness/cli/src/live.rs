@@ -12,12 +12,13 @@ use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use touchstone_case::{Variant, digest};
-use touchstone_record::{Ended, Event, FORMAT, HostFacts, RunEvent};
+use touchstone_record::{Ended, Event, FORMAT, RunEvent};
 use touchstone_report::{clean, live};
 use touchstone_runner::planned;
 use touchstone_spec::Verdict;
 use touchstone_verdict::FALSE_ALARM_RATE;
 
+use crate::host;
 use crate::job::Job;
 use crate::lab::{forget_places, remember_places};
 use crate::say::note;
@@ -136,26 +137,10 @@ pub(crate) fn started(job: &Job, provider: &str, variants: &[Variant]) -> Event 
         plan: planned(variants),
         digest: digest(variants),
         false_alarm_rate: FALSE_ALARM_RATE,
-        host: host(job.user_namespace),
+        host: host::facts(job),
         provider: provider.to_owned(),
         strict: job.strict,
         fail_on: job.fail_on,
-    }
-}
-
-fn host(user_namespace: bool) -> HostFacts {
-    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = memory
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))
-        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    HostFacts {
-        kernel: release.trim().to_owned(),
-        arch: std::env::consts::ARCH.to_owned(),
-        cpus: std::thread::available_parallelism().map_or(0, usize::from),
-        memory_mib: kib.unwrap_or(0) / 1024,
-        user_namespace,
     }
 }
 

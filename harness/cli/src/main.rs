@@ -1,14 +1,18 @@
 //! The touchstone binary: arguments, exit codes, wiring.
 //!
-//! One program plays three parts: what a person starts; PID 1 of the lab's namespaces; and the
-//! harness inside them. `ARCHITECTURE.md` shows how they live and die together.
+//! One program plays several parts: what a person starts; PID 1 of the lab's namespaces; the
+//! harness inside them; and for a second kernel its keeper on this machine and PID 1 in there. `ARCHITECTURE.md` shows how they live and die together.
 
 mod args;
 mod doctor;
 mod explain;
 mod failed;
+mod guest;
+mod host;
 mod inside;
 mod job;
+mod keeper;
+mod kernel;
 mod lab;
 mod list;
 mod live;
@@ -19,6 +23,7 @@ mod selection;
 mod sim;
 mod spec;
 mod subjects;
+mod trouble;
 
 use std::process::ExitCode;
 
@@ -37,6 +42,9 @@ fn main() -> ExitCode {
             complain(&error.to_string());
             return ExitCode::from(error.code());
         }
+    }
+    if let Some(order) = guest::order(std::env::args_os()) {
+        return guest::main(&order);
     }
     if let Some(number) = inside::order(std::env::args_os()) {
         return inside::main(number);

@@ -22,7 +22,7 @@ use crate::lab::{OUTER_PID, OUTER_UID};
 use crate::say::note;
 use crate::selection::{library, pins_agree, select};
 use crate::subjects::{name_server_for, prepare};
-use crate::{report, sim};
+use crate::{kernel, report, sim};
 
 /// Folder of runs that were given no other.
 const OUT: &str = "touchstone-out";
@@ -47,6 +47,7 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
         ProviderName::Lab => name_server_for(&variants),
         ProviderName::Sim => None,
     };
+    let kernel = kernel::choose(run)?;
     let name = run_name(started, seed)?;
     let out = make_folder(run.out.as_deref(), &name)?;
     let job = Job {
@@ -70,26 +71,27 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
         name_server,
         defects,
         started: started.format(&Rfc3339).map_err(Failed::harness)?,
+        kernel: kernel.as_ref().map(kernel::record),
+        line: None,
     };
-    match run.provider {
-        ProviderName::Sim => sim::run(&job)?,
-        ProviderName::Lab => in_lab(&job)?,
+    match (run.provider, &kernel) {
+        (ProviderName::Sim, _) => sim::run(&job)?,
+        (ProviderName::Lab, None) => in_lab(&job, &Order::Run(job.clone()))?,
+        (ProviderName::Lab, Some(kernel)) => {
+            let order = Order::Kernel(kernel::job(kernel, run.kernel_memory, &job)?);
+            in_lab(&job, &order)?;
+        }
     }
     report::show(&out)
 }
 
 /// Runs the job inside, and mends the log if the harness did not come to its end.
-fn in_lab(job: &Job) -> Result<(), Failed> {
-    let ended = contained(&Order::Run(job.clone()), job.user_namespace)?;
+fn in_lab(job: &Job, order: &Order) -> Result<(), Failed> {
+    let ended = contained(order, job.user_namespace)?;
     let log = log_path(&job.out);
-    let whole = LogReader::read(&log).ok().is_some_and(|events| {
-        events.iter().any(|e| {
-            matches!(
-                e.event,
-                Event::RunEnded { .. } | Event::Interrupted { .. } | Event::HarnessError { .. }
-            )
-        })
-    });
+    let whole = LogReader::read(&log)
+        .ok()
+        .is_some_and(|events| events.iter().any(|event| event.event.ends_a_run()));
     if whole {
         return Ok(());
     }

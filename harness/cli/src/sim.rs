@@ -52,6 +52,7 @@ pub(crate) fn run(job: &Job) -> Result<(), Failed> {
         features: Arc::new(features.clone()),
         provider: Arc::new(Sim { features, defect: None }),
         // Its name server answers from the model, as its proxies do.
+        needs: BTreeSet::new(),
         provided: ["restart", NAME_SERVER]
             .into_iter()
             .chain(NETWORK_NEEDS)

@@ -9,7 +9,7 @@ use touchstone_case::Variant;
 use touchstone_record::SubjectRecord;
 use touchstone_spec::{Feature, Features};
 use touchstone_subject::{
-    COREDNS, Cache, Catalog, ModeName, Program, Release, ResolveError, Resolved, Selection,
+    COREDNS, Cache, Catalog, Kernel, ModeName, Program, Release, ResolveError, Resolved, Selection,
     Selector, SelectorError, obtain, resolve,
 };
 
@@ -187,6 +187,12 @@ pub(crate) fn fetch(fetch: &Fetch) -> Result<u8, Failed> {
         Some((name, release)) => (name, Some(release)),
         None => (fetch.subject.as_str(), None),
     };
+    if name == "uml" && release.is_none() {
+        let kernel =
+            Kernel::built(&Cache::from_environment(), &mut |line| note(&format!("  {line}")));
+        say(&kernel.map_err(Failed::harness)?.program.display().to_string());
+        return Ok(0);
+    }
     let tool: Option<fn(Release) -> Program> = match name {
         "kubectl" => {
             Some(|release| Program::kubernetes("kubectl", release, &["version", "--client"]))

@@ -63,6 +63,32 @@ pub fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// An unconnected SCTP socket of the one-to-one style with a source address.
+///
+/// It is bound to that one address: otherwise it would offer the other side every address of its
+/// namespace, and translation of addresses does not reach into packets.
+///
+/// # Errors
+///
+/// What the kernel said; that it does not know the protocol where it has no SCTP.
+pub fn sctp_socket_from(source: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = open(domain(family(source)), Type::STREAM, Some(Protocol::SCTP))?;
+    bind_one_family(&socket, source)?;
+    Ok(socket.into())
+}
+
+/// An SCTP socket of the one-to-one style that accepts, bound to one address.
+///
+/// # Errors
+///
+/// What the kernel said; that it does not know the protocol where it has no SCTP.
+pub fn sctp_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = open(domain(family(address)), Type::STREAM, Some(Protocol::SCTP))?;
+    bind_one_family(&socket, address)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
 /// A bound UDP socket; an IPv6 one takes no IPv4.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
-//! Identity-echo servers and the clients that ask them, over TCP, UDP and HTTP; clients that ask
-//! name servers.
+//! Identity-echo servers and the clients that ask them, over TCP, UDP, SCTP and HTTP; clients
+//! that ask name servers.
 //!
 //! Clients and servers work on sockets that somebody else has opened, for a socket stays in the
 //! network namespace it was made in; [`open_tcp`], [`open_udp`] and the `bind_…` constructors of
@@ -35,5 +35,5 @@ pub use dns::{Findings, ask_names_tcp, ask_names_udp, search_names};
 pub use http::get_http;
 pub use open::{open_tcp, open_udp};
 pub use server::{IDLE_LIMIT, Server, ServerError};
-pub use tcp::{Connection, ask_tcp, connect_tcp, echo_tcp};
+pub use tcp::{Connection, ask_tcp, connect_sctp, connect_tcp, echo_sctp, echo_tcp};
 pub use udp::{UdpFlow, ask_udp, echo_udp};

@@ -85,7 +85,7 @@ enum Socket {
 }
 
 impl Server {
-    /// Serves on a listening TCP socket.
+    /// Serves on a listening TCP socket, or one for SCTP of the one-to-one style.
     ///
     /// The socket may be bound to a wildcard address: every connection tells its own.
     /// A client that sends anything but requests, more than a line may have, or nothing within

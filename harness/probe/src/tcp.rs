@@ -1,4 +1,4 @@
-//! Clients over TCP.
+//! Clients over TCP, and over SCTP sockets of the one-to-one style, which behave alike.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -29,8 +29,16 @@ pub struct Connection {
     lines: Lines,
     /// Asked and not answered: their answers may still come, late.
     open: BTreeSet<Nonce>,
-    /// Retransmissions reported so far.
-    resent: u32,
+    resent: Resent,
+}
+
+/// What the kernel tells of retransmissions.
+#[derive(Debug, Clone, Copy)]
+enum Resent {
+    /// So many were reported so far.
+    Counted(u32),
+    /// Nothing: SCTP has no such account of a connection.
+    Untold,
 }
 
 /// Connects an unconnected, perhaps bound TCP socket to `to`, for at most `wait`.
@@ -42,10 +50,28 @@ pub async fn connect_tcp(
     to: SocketAddr,
     wait: Duration,
 ) -> Result<Connection, Observation> {
-    match timeout(wait, connect(fd, to)).await {
-        Ok(done) => done,
-        Err(_) => Err(Observation::Saw(Outcome::Dropped)),
-    }
+    connect_within(fd, to, Resent::Counted(0), wait).await
+}
+
+/// Connects an SCTP socket of the one-to-one style as [`connect_tcp`] does.
+///
+/// Retransmissions are not seen: `resent` of its answers is 0.
+pub async fn connect_sctp(
+    fd: OwnedFd,
+    to: SocketAddr,
+    wait: Duration,
+) -> Result<Connection, Observation> {
+    connect_within(fd, to, Resent::Untold, wait).await
+}
+
+async fn connect_within(
+    fd: OwnedFd,
+    to: SocketAddr,
+    resent: Resent,
+    wait: Duration,
+) -> Result<Connection, Observation> {
+    let dropped = Err(Observation::Saw(Outcome::Dropped));
+    timeout(wait, connect(fd, to, resent)).await.unwrap_or(dropped)
 }
 
 /// Connects as [`connect_tcp`] does, asks once and resets the connection; all of it takes `wait`
@@ -63,8 +89,23 @@ pub async fn ask_tcp(fd: OwnedFd, to: SocketAddr, wait: Duration) -> Observation
 /// Bytes that come back changed break the probe; a connection that ends before all of them came
 /// is `Reset`.
 pub async fn echo_tcp(fd: OwnedFd, to: SocketAddr, size: u32, wait: Duration) -> Observation {
+    echo_within(fd, to, Resent::Counted(0), size, wait).await
+}
+
+/// Asks over SCTP as [`echo_tcp`] does, on a socket as for [`connect_sctp`].
+pub async fn echo_sctp(fd: OwnedFd, to: SocketAddr, size: u32, wait: Duration) -> Observation {
+    echo_within(fd, to, Resent::Untold, size, wait).await
+}
+
+async fn echo_within(
+    fd: OwnedFd,
+    to: SocketAddr,
+    resent: Resent,
+    size: u32,
+    wait: Duration,
+) -> Observation {
     let attempt = async {
-        match connect(fd, to).await {
+        match connect(fd, to, resent).await {
             Ok(mut connection) => connection.echo(size).await,
             Err(seen) => seen,
         }
@@ -130,21 +171,24 @@ impl Connection {
     }
 
     fn reached(&mut self, answer: &Answer) -> Observation {
-        match touchstone_sys::tcp_info(self.lines.stream()) {
-            Ok(info) => {
-                let resent = info.total_retrans.saturating_sub(self.resent);
-                self.resent = info.total_retrans;
-                let source = answer.peer.ip();
-                Observation::Saw(Outcome::Reached { endpoint: answer.local, source, resent })
-            }
-            Err(error) => broke("count the retransmissions to", self.to, error),
-        }
+        let resent = match self.resent {
+            Resent::Untold => 0,
+            Resent::Counted(before) => match touchstone_sys::tcp_info(self.lines.stream()) {
+                Ok(info) => {
+                    self.resent = Resent::Counted(info.total_retrans);
+                    info.total_retrans.saturating_sub(before)
+                }
+                Err(error) => return broke("count the retransmissions to", self.to, error),
+            },
+        };
+        let source = answer.peer.ip();
+        Observation::Saw(Outcome::Reached { endpoint: answer.local, source, resent })
     }
 }
 
-async fn connect(fd: OwnedFd, to: SocketAddr) -> Result<Connection, Observation> {
+async fn connect(fd: OwnedFd, to: SocketAddr, resent: Resent) -> Result<Connection, Observation> {
     let stream = establish(fd, to).await?;
-    Ok(Connection { to, lines: Lines::new(stream), open: BTreeSet::new(), resent: 0 })
+    Ok(Connection { to, lines: Lines::new(stream), open: BTreeSet::new(), resent })
 }
 
 /// Connects and returns the stream, which resets its connection when dropped.

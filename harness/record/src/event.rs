@@ -154,6 +154,17 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Whether it says how a run ended, so that nothing has to be added to a log with it.
+    #[must_use]
+    pub fn ends_a_run(&self) -> bool {
+        matches!(
+            self,
+            Event::RunEnded { .. } | Event::Interrupted { .. } | Event::HarnessError { .. }
+        )
+    }
+}
+
 /// A subject at one version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SubjectRecord {
@@ -203,6 +214,24 @@ pub struct HostFacts {
     pub memory_mib: u64,
     /// Whether the lab ran in a user namespace.
     pub user_namespace: bool,
+    /// Options of the kernel on which Services may depend, without `CONFIG_` and with `=m` for
+    /// modules; empty where it does not tell them.
+    #[serde(default)]
+    pub options: Vec<String>,
+    /// What the kernel is, where it is not the machine's own.
+    #[serde(default)]
+    pub second_kernel: Option<SecondKernel>,
+}
+
+/// A kernel that ran as a program of the machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SecondKernel {
+    /// Release of the machine's own kernel.
+    pub machine: String,
+    /// SHA-256 of the program.
+    pub digest: String,
+    /// Where it was found.
+    pub found: String,
 }
 
 /// Why a proxy is expected to end by itself and be started again.

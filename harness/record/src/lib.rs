@@ -9,7 +9,7 @@ mod log;
 
 pub use event::{
     CellRecord, Ended, Event, ExitByDesign, Failure, HostFacts, PhaseKind, PlannedCase, RunEvent,
-    StepTimes, SubjectRecord, Tally,
+    SecondKernel, StepTimes, SubjectRecord, Tally,
 };
 pub use log::{LogError, LogReader, LogWriter};
 

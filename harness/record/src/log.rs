@@ -72,6 +72,13 @@ impl LogWriter {
         Ok(LogWriter { path: path.to_owned(), file: Mutex::new(file), start: Instant::now() })
     }
 
+    /// A log whose lines leave by something that is open already; the run's clock starts here.
+    /// `path` names it in errors.
+    #[must_use]
+    pub fn onto(file: File, path: &Path) -> LogWriter {
+        LogWriter { path: path.to_owned(), file: Mutex::new(file), start: Instant::now() }
+    }
+
     /// Opens the log of a run that was cut off, to add what is known of its end. A torn last line
     /// is taken away. Its clock starts anew.
     ///
@@ -181,6 +188,8 @@ mod tests {
                 cpus: 2,
                 memory_mib: 1,
                 user_namespace: true,
+                options: vec![],
+                second_kernel: None,
             },
             provider: "lab".into(),
             strict: false,

@@ -37,7 +37,9 @@ pub use model::{
     SubjectTotals,
 };
 pub use table::legend_of as verdict_legend;
-pub use terminal::{Colour, TerminalOptions, terminal};
+pub use terminal::{
+    Colour, KernelFinding, TerminalOptions, kernel_findings, side_by_side, terminal,
+};
 pub use words::cell as counts_cell;
 pub use wrap::wrap;
 pub use write::{ReportError, write_all};

@@ -1,5 +1,6 @@
 //! The run in figures.
 
+use touchstone_record::HostFacts;
 use touchstone_spec::Verdict;
 
 use crate::table::sum;
@@ -92,9 +93,10 @@ pub(crate) fn figures(report: &Report) -> Vec<(&'static str, String)> {
         lines.push((
             "On",
             format!(
-                "{}, kernel {}, {}, {}, {} MiB{}; touchstone {}",
+                "{}, kernel {}{}, {}, {}, {} MiB{}; touchstone {}",
                 clean::line(&run.provider),
                 clean::line(&host.kernel),
+                second_kernel(host),
                 clean::line(&host.arch),
                 many(u64::try_from(host.cpus).unwrap_or(u64::MAX), "CPU"),
                 host.memory_mib,
@@ -104,6 +106,23 @@ pub(crate) fn figures(report: &Report) -> Vec<(&'static str, String)> {
         ));
     }
     lines
+}
+
+/// Where the kernel comes from, if it is not the machine's own, and what it has of what many lack.
+fn second_kernel(host: &HostFacts) -> String {
+    let Some(second) = &host.second_kernel else { return String::new() };
+    let has = |option: &str, name: &'static str| {
+        host.options.iter().any(|known| known == option).then_some(name)
+    };
+    let has: Vec<&str> =
+        [has("IP_VS", "IPVS"), has("IP_SCTP", "SCTP")].into_iter().flatten().collect();
+    let with = if has.is_empty() { String::new() } else { format!(" with {}", has.join(" and ")) };
+    format!(
+        "{with} ({}, {}) in that of the machine, {}",
+        clean::line(&second.found),
+        clean::line(&short(&second.digest)),
+        clean::line(&second.machine)
+    )
 }
 
 fn quantiles(times: &Quantiles) -> String {

@@ -13,9 +13,17 @@ pub(crate) struct Row {
     pub(crate) cells: Vec<String>,
 }
 
-/// Names of the subjects, in the order of the cells.
+/// Names of the subjects, in the order of the cells, with the kernel where it is a second one.
 pub(crate) fn subjects(report: &Report) -> Vec<String> {
-    report.totals.iter().map(|totals| clean::line(&totals.subject)).collect()
+    let host = report.run.as_ref().map(|run| &run.host);
+    let second = host.filter(|host| host.second_kernel.is_some());
+    let kernel = second.map(|host| format!(" on {}", clean::line(&host.kernel)));
+    let named = |name: String| match &kernel {
+        // Reports side by side have named it already.
+        Some(kernel) if !name.ends_with(kernel.as_str()) => name + kernel,
+        Some(_) | None => name,
+    };
+    report.totals.iter().map(|totals| named(clean::line(&totals.subject))).collect()
 }
 
 /// A row per area.

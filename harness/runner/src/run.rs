@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use touchstone_case::{Allocator, Variant};
 use touchstone_provider::{Cluster, ClusterError, ClusterRequest, Notice, Provider};
 use touchstone_record::{Ended, Event, ExitByDesign, Failure, SubjectRecord};
-use touchstone_spec::{ClusterShape, Family, Features, Verdict};
+use touchstone_spec::{ClusterShape, Excuse, Family, Features, Verdict};
 use touchstone_verdict::{CaseFacts, Listed, decide};
 
 use crate::attempt::Attempt;
@@ -21,7 +21,7 @@ use crate::emit::Emitter;
 use crate::leftovers::Leftovers;
 use crate::machine::Machine;
 use crate::own;
-use crate::plan::{PROXY_STAYS_UP, excuse};
+use crate::plan::{PROXY_STAYS_UP, excuse, planned};
 use crate::sampling::Sampling;
 use crate::step::{Ground, Ready};
 
@@ -46,6 +46,8 @@ pub struct RunSubject {
     pub record: SubjectRecord,
     /// Features that it declares.
     pub features: Arc<Features>,
+    /// What the machine must have for it, by the words of `NETWORK_NEEDS`.
+    pub needs: BTreeSet<String>,
     /// What supplies its clusters.
     pub provider: Arc<dyn Provider>,
     /// What the provider can do beyond any cluster, by the names that cases use in `needs: lab`,
@@ -159,6 +161,16 @@ impl SubjectRun {
     }
 
     async fn all(self: Arc<Self>, variants: &[Variant]) {
+        if let Some(need) = self.subject.needs.difference(&self.subject.provided).next() {
+            let excuse = Excuse::HostLacks(need.clone());
+            for planned in planned(variants) {
+                self.emitter.emit(Event::CaseEnded(Ended {
+                    excuse: Some(excuse.clone()),
+                    ..self.ended(&planned.case, 1, Verdict::Unsupported, None)
+                }));
+            }
+            return;
+        }
         let mut wanted = Vec::new();
         for variant in variants {
             match excuse(variant, &self.subject.features, &self.subject.provided) {

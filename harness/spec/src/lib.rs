@@ -31,7 +31,7 @@ pub use names::{
     CLUSTER_DOMAIN, DNS_PORT, DnsFacts, NDOTS, NameAnswer, NameRecord, Question, RecordType,
     SITE_NAMES, SiteName, SiteRecord,
 };
-pub use network::{BALANCER, NEIGHBOUR, NETWORK_NEEDS, SCTP_NEED};
+pub use network::{BALANCER, IPVS_NEED, NEIGHBOUR, NETWORK_NEEDS, SCTP_NEED};
 pub use outcome::{Observation, Outcome, OutcomeKind, Refusal};
 pub use page::{Asked, Condition, Look, Page, Selector};
 pub use proxy::{LOOPBACK_V4, LocalDetector, NodePortAddresses, ProxySettings, WishError};

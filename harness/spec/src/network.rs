@@ -15,13 +15,16 @@ use crate::{
 pub const BALANCER: &str = "balancer";
 
 /// Name of the need of cases that use SCTP, one of [`NETWORK_NEEDS`].
-pub const SCTP_NEED: &str = "SCTP clients and servers";
+pub const SCTP_NEED: &str = "SCTP in the kernel; `--kernel uml` runs the lab on one that has it";
 
 /// Place of the host that is a neighbour of the nodes.
 pub const NEIGHBOUR: &str = "neighbour";
 
-/// Everything that some network asks of the machine, by the words of excuses.
-pub const NETWORK_NEEDS: [&str; 7] = [
+/// Name of the need of proxies that forward with the kernel's IPVS, one of [`NETWORK_NEEDS`].
+pub const IPVS_NEED: &str = "IPVS in the kernel; `--kernel uml` runs the lab on one that has it";
+
+/// Everything that some network or proxy asks of the machine, by the words of excuses.
+pub const NETWORK_NEEDS: [&str; 8] = [
     "the program nft",
     "the program iptables",
     "iptables-legacy with its kernel tables",
@@ -29,6 +32,7 @@ pub const NETWORK_NEEDS: [&str; 7] = [
     "links whose offloads can be switched off",
     "bridge links",
     SCTP_NEED,
+    IPVS_NEED,
 ];
 
 impl NetworkWish {
@@ -57,7 +61,7 @@ impl NetworkWish {
     /// What the machine must have for it, each one of [`NETWORK_NEEDS`].
     #[must_use]
     pub fn needs(&self) -> BTreeSet<&'static str> {
-        let [nft, iptables, legacy, iptables_nft, offloads, bridges, _] = NETWORK_NEEDS;
+        let [nft, iptables, legacy, iptables_nft, offloads, bridges, ..] = NETWORK_NEEDS;
         let mut needs = BTreeSet::new();
         if self.pods_to_nodes == Some(PodsToNodes::Masqueraded) {
             needs.insert(nft);

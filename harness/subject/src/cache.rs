@@ -1,4 +1,4 @@
-//! Programs that were downloaded or built before, and the locks that keep two builders apart.
+//! Programs and kernels that were downloaded or built before, and the locks that keep two builders apart.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -83,6 +83,15 @@ impl Cache {
     }
 
     pub(crate) fn slot(&self, name: &str, key: &str) -> Result<Slot, CacheError> {
+        self.slot_below("programs", name, key)
+    }
+
+    /// The place of a kernel that runs as a program.
+    pub(crate) fn kernel_slot(&self, name: &str, key: &str) -> Result<Slot, CacheError> {
+        self.slot_below("kernels", name, key)
+    }
+
+    fn slot_below(&self, folder: &str, name: &str, key: &str) -> Result<Slot, CacheError> {
         let root = self.root.as_ref().ok_or(CacheError::Nowhere)?;
         // Builds run in other folders, so a relative cache would be somewhere else for them.
         let root = std::path::absolute(root).map_err(|source| CacheError::Io {
@@ -90,7 +99,7 @@ impl Cache {
             path: root.clone(),
             source,
         })?;
-        Ok(Slot { folder: root.join("programs").join(key), name: name.to_owned() })
+        Ok(Slot { folder: root.join(folder).join(key), name: name.to_owned() })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The subjects that can be selected: those bundled with this program and the user's own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
@@ -199,6 +199,13 @@ impl Subject {
             .chain(of_mode.into_iter().flatten())
             .filter(|(_, claim)| claim.releases.applies(release))
             .collect()
+    }
+
+    /// What the kernel of a node must have for a mode, as excuses word it.
+    #[must_use]
+    pub fn needs(&self, mode: &ModeName) -> BTreeSet<&'static str> {
+        let needs = self.file.modes.get(mode).into_iter().flat_map(|mode| &mode.needs);
+        needs.map(|need| need.words()).collect()
     }
 
     /// The exit by design that the last lines of a log speak of, if any.

@@ -1,6 +1,6 @@
 //! The format of `subject.yaml`, version 1.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use crate::file::Placed;
 use crate::name::{ConfigurationName, ModeName, ValueName};
 use crate::release::{Release, ReleaseRange};
 use crate::template::Template;
-use touchstone_spec::Feature;
+use touchstone_spec::{Feature, IPVS_NEED};
 
 /// The version of a file's format; this program reads version 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -123,6 +123,9 @@ pub struct Mode {
     /// The releases that have this mode.
     #[serde(default)]
     pub releases: ReleaseRange,
+    /// What the kernel of a node must have beyond iptables and nftables.
+    #[serde(default)]
+    pub needs: BTreeSet<KernelNeed>,
     /// Settings of this mode.
     #[serde(default)]
     pub values: BTreeMap<ValueName, Placed<serde_json::Value>>,
@@ -135,6 +138,24 @@ pub struct Mode {
     /// Commands that list the mode's rules, as evidence.
     #[serde(default)]
     pub rules: Vec<Vec<Template>>,
+}
+
+/// Something that not every kernel has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum KernelNeed {
+    /// IPVS, sets of addresses (ipset), and dummy devices.
+    Ipvs,
+}
+
+impl KernelNeed {
+    /// The need as excuses word it.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            KernelNeed::Ipvs => IPVS_NEED,
+        }
+    }
 }
 
 /// Feature gates for a range of releases.

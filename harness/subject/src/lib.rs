@@ -15,6 +15,7 @@ mod examine;
 mod file;
 mod format;
 mod golang;
+mod kernel;
 mod known;
 mod launch;
 mod name;
@@ -30,10 +31,11 @@ pub use download::DownloadError;
 pub use examine::BinaryError;
 pub use file::{FileError, Placed};
 pub use format::{
-    Binary, Configuration, ExitByDesign, FeatureClaim, FormatVersion, GateRange, GoSource, Lab,
-    LogPlace, Mode, Releases, Source, SubjectFile, subject_schema,
+    Binary, Configuration, ExitByDesign, FeatureClaim, FormatVersion, GateRange, GoSource,
+    KernelNeed, Lab, LogPlace, Mode, Releases, Source, SubjectFile, subject_schema,
 };
 pub use golang::{GoBuildError, GoProgram};
+pub use kernel::{Kernel, KernelError};
 pub use known::{KnownFailure, KnownFailures, known_failures_schema};
 pub use launch::{Launch, LaunchError, LaunchFile, LaunchLog, NodeFacts, ProxyFacts};
 pub use name::{ConfigurationName, ModeName, NameError, SubjectName, ValueName};

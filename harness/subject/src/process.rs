@@ -1,9 +1,12 @@
 //! Runs helper programs to their end, with a limit.
 
 use std::future::Future;
-use std::process::{Command, Output};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 use std::{io, thread};
+
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// A helper program that did not run to its end.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,45 @@ pub(crate) fn run(command: Command, limit: Duration) -> Result<Output, RunError>
         }
     })
     .map_err(RunError::Start)?
+}
+
+/// Runs `command`, tells each line of its standard output as it comes; kills it when `limit` is
+/// over.
+///
+/// Blocks for at most `limit`.
+pub(crate) fn run_telling(
+    mut command: Command,
+    limit: Duration,
+    tell: &mut dyn FnMut(&str),
+) -> Result<ExitStatus, RunError> {
+    let (send, lines) = mpsc::channel::<String>();
+    command.stdout(Stdio::piped());
+    thread::scope(|scope| {
+        let running = scope.spawn(move || {
+            block_on(|| async move {
+                let mut command = tokio::process::Command::from(command);
+                command.kill_on_drop(true);
+                let mut child = command.spawn().map_err(RunError::Start)?;
+                let all = async {
+                    if let Some(output) = child.stdout.take() {
+                        let mut output = BufReader::new(output).lines();
+                        while let Ok(Some(line)) = output.next_line().await {
+                            // Whoever listens is there until the end.
+                            let _ = send.send(line);
+                        }
+                    }
+                    child.wait().await.map_err(RunError::Start)
+                };
+                let ended = tokio::time::timeout(limit, all).await;
+                ended.unwrap_or(Err(RunError::Limit(limit)))
+            })
+            .map_err(RunError::Start)?
+        });
+        for line in lines {
+            tell(&line);
+        }
+        running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Runs a future to its end on a thread of its own, so that callers may be async or not.

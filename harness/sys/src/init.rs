@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, read};
 
 use crate::contain::{Ended, forwarded, sent_by_a_process};
 use crate::descriptor::{AdoptError, adopt};
@@ -121,27 +121,57 @@ impl InitRequest {
     pub fn run(self) -> Result<u8, InitError> {
         let life = adopt(self.life)?;
         prepare_mounts()?;
-        let watch = |errno: Errno| InitError::Watch { source: errno.into() };
-        let mut signals = forwarded();
-        signals.add(Signal::SIGCHLD);
-        signals.thread_block().map_err(watch)?;
-        let signal_fd = open_signals(&signals).map_err(watch)?;
         let mut program = Command::new("/proc/self/exe");
         program.arg0(&self.name).args(&self.arguments);
-        // A child inherits the mask, and the program must get the signals that PID 1 holds back.
-        // Unblocking them here instead would lose one that comes just then.
-        let unblock = move || signals.thread_unblock().map_err(io::Error::from);
-        #[expect(unsafe_code)]
-        // SAFETY: between fork and execve it makes one system call and allocates nothing.
-        unsafe {
-            program.pre_exec(unblock);
-        }
-        let program = program.spawn().map_err(|source| InitError::Start { source })?;
-        let pid = i32::try_from(program.id())
-            .map(Pid::from_raw)
-            .map_err(|error| InitError::Watch { source: io::Error::other(error) })?;
-        supervise(pid, &life, &signal_fd).map_err(watch)
+        attend(program, Above::Life(&life))
     }
+}
+
+/// Is PID 1 of a kernel of its own: starts `program`, reaps, passes signals on, and ends when the
+/// program does.
+///
+/// Every byte that comes by `line`, a terminal line in raw mode, is the number of a signal for the
+/// program; the line's end ends everything.
+/// Call it before any thread starts. What to do with the kernel afterwards is the caller's.
+///
+/// Blocks: until the end.
+///
+/// # Errors
+///
+/// The program could not be started or watched.
+pub fn be_init_of_kernel(program: Command, line: &OwnedFd) -> Result<u8, InitError> {
+    attend(program, Above::Line(line))
+}
+
+/// Whoever started PID 1, as far as PID 1 hears of it.
+#[derive(Clone, Copy)]
+enum Above<'a> {
+    /// A pipe that nobody writes to: its end is the message.
+    Life(&'a OwnedFd),
+    /// A line whose bytes are signals.
+    Line(&'a OwnedFd),
+}
+
+/// Starts the program and stays with it until its end.
+fn attend(mut program: Command, above: Above<'_>) -> Result<u8, InitError> {
+    let watch = |errno: Errno| InitError::Watch { source: errno.into() };
+    let mut signals = forwarded();
+    signals.add(Signal::SIGCHLD);
+    signals.thread_block().map_err(watch)?;
+    let signal_fd = open_signals(&signals).map_err(watch)?;
+    // A child inherits the mask, and the program must get the signals that PID 1 holds back.
+    // Unblocking them here instead would lose one that comes just then.
+    let unblock = move || signals.thread_unblock().map_err(io::Error::from);
+    #[expect(unsafe_code)]
+    // SAFETY: between fork and execve it makes one system call and allocates nothing.
+    unsafe {
+        program.pre_exec(unblock);
+    }
+    let program = program.spawn().map_err(|source| InitError::Start { source })?;
+    let pid = i32::try_from(program.id())
+        .map(Pid::from_raw)
+        .map_err(|error| InitError::Watch { source: io::Error::other(error) })?;
+    supervise(pid, above, &signal_fd).map_err(watch)
 }
 
 fn open_signals(signals: &SigSet) -> nix::Result<SignalFd> {
@@ -157,34 +187,61 @@ fn prepare_mounts() -> Result<(), InitError> {
         .map_err(|errno| InitError::ProcRefused { source: errno.into() })
 }
 
-fn supervise(program: Pid, life: &OwnedFd, signal_fd: &SignalFd) -> nix::Result<u8> {
+fn supervise(program: Pid, above: Above<'_>, signal_fd: &SignalFd) -> nix::Result<u8> {
+    let gone = Ended::Killed(Signal::SIGKILL as i32).code();
+    let (Above::Life(heard) | Above::Line(heard)) = above;
     loop {
         let mut ready = [
-            PollFd::new(life.as_fd(), PollFlags::POLLIN),
+            PollFd::new(heard.as_fd(), PollFlags::POLLIN),
             PollFd::new(signal_fd.as_fd(), PollFlags::POLLIN),
         ];
         match poll(&mut ready, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
-        // Nobody writes into the life pipe: any event means that its writer is gone.
-        if ready[0].any().unwrap_or(true) {
-            return Ok(Ended::Killed(Signal::SIGKILL as i32).code());
+        let event = ready[0].any().unwrap_or(true);
+        match above {
+            // Nobody writes into the life pipe: any event means that its writer is gone.
+            Above::Life(_) if event => return Ok(gone),
+            Above::Line(line) if event => match signals_from(line)? {
+                Some(signals) => signals.into_iter().try_for_each(|it| pass_on(program, it))?,
+                None => return Ok(gone),
+            },
+            Above::Life(_) | Above::Line(_) => {}
         }
         while let Some(info) = signal_fd.read_signal()? {
             if info.ssi_signo == Signal::SIGCHLD as u32 {
                 continue;
             }
             if let Some(signal) = sent_by_a_process(&info) {
-                match kill(program, signal) {
-                    Ok(()) | Err(Errno::ESRCH) => {}
-                    Err(errno) => return Err(errno),
-                }
+                pass_on(program, signal)?;
             }
         }
         if let Some(ended) = reap_all(program)? {
             return Ok(ended.code());
         }
+    }
+}
+
+/// Sends the program a signal, unless it has just ended.
+fn pass_on(program: Pid, signal: Signal) -> nix::Result<()> {
+    match kill(program, signal) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The signals that came by a line; `None` at its end. Bytes that name none are left out.
+fn signals_from(line: &OwnedFd) -> nix::Result<Option<Vec<Signal>>> {
+    let mut bytes = [0; 16];
+    match read(line, &mut bytes) {
+        Ok(0) | Err(Errno::EIO) => Ok(None),
+        Ok(length) => {
+            let named = bytes.iter().take(length);
+            Ok(Some(named.filter_map(|byte| Signal::try_from(i32::from(*byte)).ok()).collect()))
+        }
+        Err(Errno::EINTR | Errno::EAGAIN) => Ok(Some(Vec::new())),
+        Err(errno) => Err(errno),
     }
 }
 

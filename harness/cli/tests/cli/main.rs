@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod common;
+mod kernel;
 mod lab_up;
 mod leftovers;
 mod lies;

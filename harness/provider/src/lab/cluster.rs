@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use touchstone_apiserver::{ApiServer, ServeHandle};
 use touchstone_netlab::{Filter, Topology};
-use touchstone_probe::{Connection, Server, UdpFlow, connect_tcp, echo_tcp, echo_udp, get_http};
+use touchstone_probe::{
+    Connection, Server, UdpFlow, connect_sctp, connect_tcp, echo_sctp, echo_tcp, echo_udp, get_http,
+};
 use touchstone_spec::{
     Asked, CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind,
     NEIGHBOUR, Observation, Outcome, PodFacts, PodWish, Protocol, ProxyAction, ServerWish,
@@ -91,7 +93,14 @@ impl LabCluster {
                         .map_err(|error| failed(error.to_string()))?;
                     Server::udp(socket, wish.place.clone())
                 }
-                Protocol::Sctp => return Err(failed("the lab has no SCTP servers".into())),
+                Protocol::Sctp => {
+                    let listener = namespace
+                        .run_async(move || touchstone_netlab::sockets::sctp_listener(address))
+                        .await
+                        .map_err(|error| failed(error.to_string()))?
+                        .map_err(|error| failed(error.to_string()))?;
+                    Server::tcp(listener, wish.place.clone())
+                }
             };
             servers.push(server.map_err(|error| failed(error.to_string()))?);
         }
@@ -215,14 +224,15 @@ impl Cluster for LabCluster {
         match flow.protocol {
             Protocol::Tcp => {
                 let socket = self.places.tcp(flow).await.map_err(Observation::ProbeBroke)?;
-                Ok(Box::new(KeptTcp(connect_tcp(socket, flow.to, wait).await?)))
+                Ok(Box::new(KeptStream(connect_tcp(socket, flow.to, wait).await?)))
             }
             Protocol::Udp => {
                 let socket = self.places.udp(flow).await.map_err(Observation::ProbeBroke)?;
                 Ok(Box::new(KeptUdp(UdpFlow::open(socket, flow.to)?)))
             }
             Protocol::Sctp => {
-                Err(Observation::ProbeBroke("the lab has no SCTP clients".to_owned()))
+                let socket = self.places.sctp(flow).await.map_err(Observation::ProbeBroke)?;
+                Ok(Box::new(KeptStream(connect_sctp(socket, flow.to, wait).await?)))
             }
         }
     }
@@ -378,7 +388,10 @@ impl LabCluster {
                 Ok(socket) => echo_udp(socket, flow.to, flow.size, wait).await,
                 Err(why) => Observation::ProbeBroke(why),
             },
-            (_, Protocol::Sctp) => Observation::ProbeBroke("the lab has no SCTP clients".into()),
+            (_, Protocol::Sctp) => match self.places.sctp(flow).await {
+                Ok(socket) => echo_sctp(socket, flow.to, flow.size, wait).await,
+                Err(why) => Observation::ProbeBroke(why),
+            },
         };
         self.judge_silence(flow, since, saw)
     }
@@ -410,11 +423,11 @@ impl LabCluster {
     }
 }
 
-struct KeptTcp(Connection);
+struct KeptStream(Connection);
 struct KeptUdp(UdpFlow);
 
 #[async_trait]
-impl Kept for KeptTcp {
+impl Kept for KeptStream {
     async fn ask(&mut self, wait: Duration) -> Observation {
         self.0.ask(wait).await
     }

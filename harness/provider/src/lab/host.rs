@@ -1,12 +1,16 @@
 //! What of `needs.network` this machine can supply, tried in a namespace before a run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
-use touchstone_netlab::{Isolation, Joined, Namespace, Offloads, Role, Shape, Topology};
+use touchstone_netlab::{Isolation, Joined, Namespace, Offloads, Role, Shape, Topology, sockets};
 use touchstone_spec::NETWORK_NEEDS;
 
 use super::backend::which;
+
+/// There in every network namespace once the kernel has IPVS, built in or loaded.
+const IPVS_TABLE: &str = "/proc/net/ip_vs";
 
 /// Why the machine lacks what is wanted, by the words of [`NETWORK_NEEDS`]; only what is wanted
 /// is tried.
@@ -19,7 +23,7 @@ pub(super) fn lacking(wanted: &BTreeSet<&str>) -> BTreeMap<String, String> {
 }
 
 fn attempt(need: &str) -> Result<(), String> {
-    let [nft, iptables, legacy, iptables_nft, offloads, bridges, sctp] = NETWORK_NEEDS;
+    let [nft, iptables, legacy, iptables_nft, offloads, bridges, sctp, ipvs] = NETWORK_NEEDS;
     match need {
         _ if need == nft => works(&[&["nft", "list", "tables"]]),
         _ if need == iptables => works(&[
@@ -39,9 +43,24 @@ fn attempt(need: &str) -> Result<(), String> {
         ]),
         _ if need == offloads => made(&Shape { offloads: Offloads::Off, ..Shape::default() }),
         _ if need == bridges => made(&Shape { joined: Joined::OneSegment, ..Shape::default() }),
-        _ if need == sctp => Err("the lab has no probes for SCTP yet".to_owned()),
+        _ if need == ipvs => works(&[
+            &["cat", IPVS_TABLE],
+            &["ipset", "list", "-n"],
+            &["ip", "link", "add", "trial", "type", "dummy"],
+        ]),
+        _ if need == sctp => speaks_sctp(),
         _ => Err("the lab knows no such need".to_owned()),
     }
+}
+
+/// Whether sockets for SCTP can be opened.
+fn speaks_sctp() -> Result<(), String> {
+    let trial = Namespace::new("trial", Isolation::Network, Role::Host);
+    let listen = || sockets::sctp_listener((Ipv4Addr::LOCALHOST, 0).into()).map(drop);
+    trial
+        .and_then(|trial| trial.run(listen))
+        .map_err(|error| in_full(&error))?
+        .map_err(|error| format!("the kernel opens no SCTP socket: {error}"))
 }
 
 /// Whether a network can be made.

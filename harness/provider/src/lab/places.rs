@@ -126,6 +126,12 @@ impl Places {
         .await
     }
 
+    /// An SCTP socket for one attempt of a flow, with the client's address.
+    pub(super) async fn sctp(&self, flow: &Flow) -> Result<OwnedFd, String> {
+        let from = SocketAddr::new(flow.client.address, 0);
+        self.open(&flow.client.place, move || sockets::sctp_socket_from(from)).await
+    }
+
     /// A UDP socket for one attempt of a flow, from a port that was not used lately.
     pub(super) async fn udp(&self, flow: &Flow) -> Result<OwnedFd, String> {
         let any = match flow.family() {

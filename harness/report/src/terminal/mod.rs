@@ -1,7 +1,10 @@
 //! The report on a terminal: the matrix, every failing cell, what could not be judged, figures.
 
+mod beside;
 mod matrix;
 mod page;
+
+pub use beside::{KernelFinding, kernel_findings, side_by_side};
 
 use std::path::Path;
 

@@ -50,6 +50,8 @@ impl Log {
                 cpus: 2,
                 memory_mib: 7_900,
                 user_namespace: true,
+                options: vec![],
+                second_kernel: None,
             },
             provider: "lab".into(),
             strict,

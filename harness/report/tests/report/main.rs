@@ -1,5 +1,6 @@
 //! Reports of small logs, each made in code.
 
+mod beside;
 mod cut;
 mod exit_codes;
 mod hostile;

@@ -34,6 +34,7 @@ pub(crate) fn run_on_sim(
         record: record(),
         features: Arc::new(features.clone()),
         provider: Arc::new(Sim { features, defect }),
+        needs: BTreeSet::new(),
         provided: ["restart", "dns"].into_iter().chain(NETWORK_NEEDS).map(str::to_owned).collect(),
         known: BTreeMap::new(),
     };
@@ -85,6 +86,8 @@ fn started() -> Event {
             cpus: 1,
             memory_mib: 1,
             user_namespace: false,
+            options: vec![],
+            second_kernel: None,
         },
         provider: "sim".to_owned(),
         strict: false,

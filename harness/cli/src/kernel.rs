@@ -1,0 +1,96 @@
+//! Choosing a second kernel, and what it gets of the machine.
+
+use anyhow::{Context, anyhow};
+use touchstone_record::SecondKernel;
+use touchstone_subject::{Cache, Kernel, KernelError};
+
+use crate::args::{KernelName, ProviderName, Run};
+use crate::failed::Failed;
+use crate::host;
+use crate::job::{Job, KernelJob};
+use crate::say::note;
+
+/// Memory of a kernel that was given none.
+const MEMORY_MIB: u64 = 3072;
+/// With less it does not come up to the first case.
+const LEAST_MEMORY_MIB: u64 = 256;
+/// As many as the project's own kernel can use.
+const MOST_CPUS: usize = 8;
+
+/// The kernel that was asked for, found or built; none where the machine's own is to be used.
+pub(crate) fn choose(run: &Run) -> Result<Option<Kernel>, Failed> {
+    let Some(name) = &run.kernel else { return Ok(None) };
+    if run.provider != ProviderName::Lab {
+        return Err(Failed::usage(anyhow!("--kernel is for the lab; a simulation has no kernel")));
+    }
+    if run.pause_on_failure || run.keep {
+        return Err(Failed::usage(anyhow!(
+            "--pause-on-failure and --keep let a person look into a cluster from this machine, \
+             and it has no way into another kernel (--kernel)"
+        )));
+    }
+    if let Some(memory) = run.kernel_memory.filter(|memory| *memory < LEAST_MEMORY_MIB) {
+        return Err(Failed::usage(anyhow!(
+            "--kernel-memory {memory}: the lab needs {LEAST_MEMORY_MIB} MiB or more"
+        )));
+    }
+    let kernel = match name {
+        KernelName::Path(path) => Kernel::given(path),
+        KernelName::Own => {
+            Kernel::built(&Cache::from_environment(), &mut |line| note(&format!("  {line}")))
+        }
+    };
+    kernel.map(Some).map_err(|error: KernelError| Failed::harness(error))
+}
+
+/// What the log says of it.
+pub(crate) fn record(kernel: &Kernel) -> SecondKernel {
+    SecondKernel {
+        machine: host::release(),
+        digest: kernel.sha256.clone(),
+        found: kernel.found.to_string(),
+    }
+}
+
+/// The job as the kernel's keeper gets it.
+pub(crate) fn job(kernel: &Kernel, memory: Option<u64>, run: &Job) -> Result<KernelJob, Failed> {
+    let touchstone = std::fs::read_link("/proc/self/exe")
+        .context("failed to find this program among the host's files")
+        .map_err(Failed::harness)?;
+    let logs = run.logs();
+    std::fs::create_dir_all(&logs)
+        .with_context(|| format!("failed to make {}", logs.display()))
+        .map_err(Failed::harness)?;
+    Ok(KernelJob {
+        program: kernel.program.clone(),
+        cpus: std::thread::available_parallelism().map_or(1, usize::from).min(MOST_CPUS),
+        memory_mib: memory.unwrap_or_else(|| default_memory(available_mib())),
+        touchstone,
+        run: run.clone(),
+    })
+}
+
+/// A part of what the machine has left, so that the kernel does not take the last of it.
+fn default_memory(available: Option<u64>) -> u64 {
+    let most = available.map_or(MEMORY_MIB, |mib| mib / 4 * 3);
+    MEMORY_MIB.min(most).max(LEAST_MEMORY_MIB)
+}
+
+fn available_mib() -> Option<u64> {
+    let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_machine_keeps_some_memory() {
+        assert_eq!(default_memory(Some(16_000)), 3072);
+        assert_eq!(default_memory(Some(2_000)), 1500);
+        assert_eq!(default_memory(Some(100)), LEAST_MEMORY_MIB);
+        assert_eq!(default_memory(None), 3072);
+    }
+}
