@@ -20,7 +20,6 @@ use crate::subjects::{Chosen, choose};
 
 /// An order for the harness inside.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "there is one order in a process")]
 pub(crate) enum Order {
     /// Run cases.
     Run(Job),

@@ -1,6 +1,6 @@
 //! Runs on the simulation, with a clock that does not wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
