@@ -16,7 +16,7 @@ use crate::job::{Order, Wanting};
 use crate::outside::contained;
 use crate::say::say;
 use crate::selection::library;
-use crate::subjects::{choose, features, find, name_server};
+use crate::subjects::{COREDNS_PATH, choose, features, find_in, name_server};
 
 /// A program that the lab or a subject starts, the package that has it, and what needs it.
 const PROGRAMS: [(&str, &str, &str); 6] = [
@@ -46,52 +46,71 @@ pub(crate) fn run(doctor: &Doctor) -> Result<u8, Failed> {
             }
         }
     }
-    missing += namespaces(wanting(&doctor.subjects)?);
+    let trial = namespaces(wanting(&doctor.subjects)?);
+    missing += u32::from(trial == Trial::Failed);
     second_kernel();
-    match name_server() {
+    let cache = Cache::from_environment().as_it_is();
+    match name_server(&cache) {
         Ok(program) => fine("coredns", &program.display().to_string()),
-        Err(why) => {
+        Err(why) if std::env::var_os(COREDNS_PATH).is_some() => {
             missing += 1;
             lacking("coredns", &why, "every case about names (area dns)");
         }
+        Err(_) => later("coredns"),
     }
     for selector in &doctor.subjects.subjects {
         let chosen = choose(selector, &doctor.subjects.folders)?;
-        match find(&chosen, doctor.subjects.binary.as_deref()) {
+        let binary = doctor.subjects.binary.as_deref();
+        match find_in(&cache, &chosen, binary) {
             Ok(resolved) => fine(selector, &resolved.program.display().to_string()),
+            Err(_) if binary.is_none() && chosen.selection.subject.is_fetched() => later(selector),
             Err(failed) => {
                 missing += 1;
                 lacking(selector, &failed.to_string(), selector);
             }
         }
     }
-    if missing == 0 {
-        say("everything is there: all cases of these subjects can run");
-        return Ok(0);
+    match (missing, trial) {
+        (0, Trial::Whole) => say("everything is there: all cases of these subjects can run"),
+        (0, Trial::WithoutNetworks) => {
+            say("these subjects can run, and the cases named above will be unsupported");
+        }
+        (_, _) => return Ok(failed::HARNESS),
     }
-    Ok(failed::HARNESS)
+    Ok(0)
+}
+
+/// What came of the trial of namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trial {
+    /// Everything works.
+    Whole,
+    /// What some cases need of the network is lacking.
+    WithoutNetworks,
+    /// No lab is to be had.
+    Failed,
 }
 
 /// Tries the namespaces themselves; what the system says of its switches only explains.
-fn namespaces(wanting: Vec<Wanting>) -> u32 {
+fn namespaces(wanting: Vec<Wanting>) -> Trial {
     match contained(&Order::Doctor(wanting), true) {
-        Ok(Ended::Exited(0)) => 0,
+        Ok(Ended::Exited(0)) => Trial::Whole,
         // It has said what.
-        Ok(ended) if ended.code() == WITHOUT_NETWORKS => 1,
+        Ok(ended) if ended.code() == WITHOUT_NETWORKS => Trial::WithoutNetworks,
         Ok(ended) => {
             lacking(
                 "the lab's network",
                 &format!("the trial in a user namespace ended with {}", ended.code()),
                 "every case in the lab",
             );
-            1
+            Trial::Failed
         }
         Err(error) => {
             lacking("user namespaces", &error.to_string(), "every case in the lab");
             for switch in Switch::found() {
                 say(&format!("           {switch}: {}", switch.remedy()));
             }
-            1
+            Trial::Failed
         }
     }
 }
@@ -228,6 +247,14 @@ fn second_kernel() {
 
 fn fine(what: &str, how: &str) {
     say(&format!("  ok       {what}: {how}"));
+}
+
+/// What is not in the cache: nothing is downloaded or built to find out whether it can be had.
+fn later(what: &str) {
+    say(&format!(
+        "  later    {what}: not in the cache; the first run that needs it downloads or builds it, \
+         or `touchstone subject fetch {what}`"
+    ));
 }
 
 fn lacking(what: &str, remedy: &str, without: &str) {

@@ -53,7 +53,10 @@ fn up(up: &LabUp) -> Result<u8, Failed> {
         .with_context(|| format!("failed to write {}", kubeconfig.display()))
         .map_err(Failed::harness)?;
     let name_server = if up.dns {
-        Some(name_server().map_err(|why| Failed::harness(anyhow!("no name server: {why}")))?)
+        Some(
+            name_server(&touchstone_subject::Cache::from_environment())
+                .map_err(|why| Failed::harness(anyhow!("no name server: {why}")))?,
+        )
     } else {
         None
     };

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use touchstone_case::{Variant, digest};
 use touchstone_record::{Ended, Event, FORMAT, RunEvent};
 use touchstone_report::{clean, live};
-use touchstone_runner::planned;
+use touchstone_runner::{FLOWS_GO, PROXY_STAYS_UP, RULES_GO, planned};
 use touchstone_spec::Verdict;
 use touchstone_verdict::FALSE_ALARM_RATE;
 
@@ -22,6 +22,9 @@ use crate::host;
 use crate::job::Job;
 use crate::lab::{forget_places, remember_places};
 use crate::say::note;
+
+/// Results that every run has besides those of its cases.
+const OF_EVERY_RUN: [&str; 3] = [PROXY_STAYS_UP, RULES_GO, FLOWS_GO];
 
 /// Shows the run's events until it is over.
 pub(crate) struct Live {
@@ -51,7 +54,10 @@ impl Live {
                         {
                             bar.println(text);
                         }
-                        bar.inc(1);
+                        // A second attempt, and what every run has besides, are none of the plan.
+                        if ended.attempt == 1 && !OF_EVERY_RUN.contains(&ended.case.as_str()) {
+                            bar.inc(1);
+                        }
                         bar.set_message(message(wrong, &waiting));
                     }
                     (Some(bar), Event::ClusterStarting { subject, .. }) => {

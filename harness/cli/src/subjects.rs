@@ -63,8 +63,16 @@ pub(crate) fn prepare(
 
 /// Finds a subject's program, with a progress line for each thing that is done.
 pub(crate) fn find(chosen: &Chosen, binary: Option<&Path>) -> Result<Resolved, Failed> {
-    let cache = Cache::from_environment();
-    resolve(&chosen.selection, binary, &cache, &mut |line| note(&format!("  {line}"))).map_err(
+    find_in(&Cache::from_environment(), chosen, binary)
+}
+
+/// Finds a subject's program by way of a cache.
+pub(crate) fn find_in(
+    cache: &Cache,
+    chosen: &Chosen,
+    binary: Option<&Path>,
+) -> Result<Resolved, Failed> {
+    resolve(&chosen.selection, binary, cache, &mut |line| note(&format!("  {line}"))).map_err(
         |error| match &error {
             // Its text has its source already.
             ResolveError::Given(_) => Failed::usage(anyhow!("{error}")),
@@ -146,14 +154,14 @@ fn known(
 pub(crate) const COREDNS_PATH: &str = "TOUCHSTONE_COREDNS";
 
 /// A program that is no subject, with a progress line for each thing that is done.
-fn get(program: &Program) -> Result<Resolved, ResolveError> {
-    obtain(program, &Cache::from_environment(), &mut |line| note(&format!("  {line}")))
+fn get(cache: &Cache, program: &Program) -> Result<Resolved, ResolveError> {
+    obtain(program, cache, &mut |line| note(&format!("  {line}")))
 }
 
 /// The program of name servers: the one given in the environment, else the suite's own.
 ///
 /// Gives the reason when there is none.
-pub(crate) fn name_server() -> Result<PathBuf, String> {
+pub(crate) fn name_server(cache: &Cache) -> Result<PathBuf, String> {
     if let Some(given) = std::env::var_os(COREDNS_PATH).filter(|path| !path.is_empty()) {
         let path = PathBuf::from(given);
         return if path.is_file() {
@@ -163,7 +171,9 @@ pub(crate) fn name_server() -> Result<PathBuf, String> {
         };
     }
     let release = COREDNS.parse().map_err(|error| format!("{COREDNS}: {error}"))?;
-    get(&Program::coredns(release)).map(|found| found.program).map_err(|error| error.to_string())
+    get(cache, &Program::coredns(release))
+        .map(|found| found.program)
+        .map_err(|error| error.to_string())
 }
 
 /// The program of name servers, where any of the cases needs one. Without it those cases are not
@@ -172,7 +182,7 @@ pub(crate) fn name_server_for(variants: &[Variant]) -> Option<PathBuf> {
     if !variants.iter().any(|variant| variant.shape().dns) {
         return None;
     }
-    match name_server() {
+    match name_server(&Cache::from_environment()) {
         Ok(program) => Some(program),
         Err(why) => {
             note(&format!("cases that need a name server will not be judged: {why}"));
@@ -204,7 +214,7 @@ pub(crate) fn fetch(fetch: &Fetch) -> Result<u8, Failed> {
         let release = release.unwrap_or(if name == "coredns" { COREDNS } else { KUBECTL });
         let release: Release =
             release.parse().map_err(|error| Failed::usage(anyhow!("{release}: {error}")))?;
-        let resolved = get(&tool(release)).map_err(Failed::harness)?;
+        let resolved = get(&Cache::from_environment(), &tool(release)).map_err(Failed::harness)?;
         say(&resolved.program.display().to_string());
         return Ok(0);
     }

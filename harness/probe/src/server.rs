@@ -88,7 +88,8 @@ impl Server {
     /// Serves on a listening TCP socket, or one for SCTP of the one-to-one style.
     ///
     /// The socket may be bound to a wildcard address: every connection tells its own.
-    /// A client that sends anything but requests, more than a line may have, or nothing within
+    /// Whoever sends an HTTP GET, such as a person's curl, gets a page that says who answers.
+    /// A client that sends anything but these and requests, more than a line may have, or nothing within
     /// [`IDLE_LIMIT`] is cut off.
     ///
     /// Errors: an unfit identity, no runtime, or a socket that cannot be used.
@@ -187,6 +188,16 @@ fn desk_error(act: &'static str, desk: &Desk, source: io::Error) -> ServerError 
 }
 
 impl Desk {
+    /// What a person sees who asks by `curl`. The status is none that a health check has, so that
+    /// nobody takes one for the other.
+    fn page(&self, peer: SocketAddr, local: SocketAddr) -> String {
+        let body = format!("{} at {local} sees {peer}\n", self.identity);
+        format!(
+            "HTTP/1.1 421 Misdirected Request\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
     /// The answer to a request from `peer` that arrived on `local`, with the bytes it came with.
     fn answer(
         &self,
@@ -303,12 +314,29 @@ async fn serve_one(
     desk: &Desk,
 ) -> Option<()> {
     match lines.next().await.ok()? {
+        Next::Line(line) if line.starts_with(b"GET ") => {
+            // The client's last header has to be read, or closing would cut the answer off.
+            last_header(lines).await?;
+            lines.send(desk.page(peer, local).as_bytes()).await.ok()?;
+            None
+        }
         Next::Line(line) => {
             let request = parse_request(&line)?;
             let payload = lines.take(usize::try_from(request.size).ok()?).await.ok()??;
             lines.send(&desk.answer(request, &payload, peer, local)).await.ok()
         }
         Next::TooLong(_) | Next::Ended(_) => None,
+    }
+}
+
+/// Reads to the end of the headers of an HTTP request.
+async fn last_header(lines: &mut Lines) -> Option<()> {
+    loop {
+        match lines.next().await.ok()? {
+            Next::Line(line) if line.trim_ascii().is_empty() => return Some(()),
+            Next::Line(_) => {}
+            Next::TooLong(_) | Next::Ended(_) => return None,
+        }
     }
 }
 

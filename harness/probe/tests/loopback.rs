@@ -357,7 +357,7 @@ async fn a_request_without_end_is_cut_off() {
 async fn a_wrong_request_is_cut_off() {
     let server = Server::bind_tcp(any_v4(), "web-1".to_owned()).expect("a server");
     let mut client = TcpStream::connect(server.address()).await.expect("connect");
-    client.write_all(b"GET / HTTP/1.1\r\n").await.expect("write");
+    client.write_all(b"HELLO\r\n").await.expect("write");
     let mut answer = Vec::new();
     let end = timeout(WAIT, client.read_to_end(&mut answer)).await.expect("the server closes");
     assert_eq!((end.expect("an orderly end"), server.served()), (0, 0));
@@ -453,7 +453,8 @@ async fn health_checks_that_go_wrong() {
 
     let server = Server::bind_tcp(any_v4(), "web-1".to_owned()).expect("a server");
     let fd = open_tcp(server.address(), None).expect("a socket");
-    assert_eq!(text(get_http(fd, server.address(), &path("/"), WAIT).await), "reset");
+    // Not the 200 of a health check: this is no page of a proxy.
+    assert_eq!(text(get_http(fd, server.address(), &path("/"), WAIT).await), "http 421");
 
     let (listener, to) = listener().await;
     peer(listener, |mut stream, _| async move {
@@ -464,4 +465,32 @@ async fn health_checks_that_go_wrong() {
         text(get_http(fd, to, &path("/"), WAIT).await),
         format!("{to} answered \"SSH-2.0\": not an HTTP server")
     );
+}
+
+#[tokio::test]
+async fn a_person_s_curl_is_told_who_answers() {
+    let server = Server::bind_tcp(any_v4(), "web/a".to_owned()).expect("serves");
+    let mut stream = TcpStream::connect(server.address()).await.expect("connects");
+    let request = b"GET / HTTP/1.1\r\nHost: web\r\nAccept: */*\r\n\r\n";
+    stream.write_all(request).await.expect("sends");
+    let mut page = String::new();
+    let read = timeout(WAIT, stream.read_to_string(&mut page)).await;
+    read.expect("in time").expect("reads");
+    let own = stream.local_addr().expect("an address");
+    let body = format!("web/a at {} sees {own}\n", server.address());
+    assert!(page.starts_with("HTTP/1.1 421 Misdirected Request\r\n"), "{page}");
+    assert!(
+        page.ends_with(&format!(
+            "content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        ))
+    );
+    // Headers that never end are no request.
+    let mut stream = TcpStream::connect(server.address()).await.expect("connects");
+    stream.write_all(b"GET / HTTP/1.1\r\n").await.expect("sends");
+    stream.shutdown().await.expect("ends");
+    let mut page = String::new();
+    let read = timeout(WAIT, stream.read_to_string(&mut page)).await;
+    read.expect("in time").expect("reads");
+    assert_eq!(page, "");
 }

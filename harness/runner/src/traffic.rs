@@ -72,7 +72,7 @@ pub(crate) struct TrafficResult {
 impl TrafficResult {
     /// That more was lost than may be for a reason which is not the proxy's.
     pub(crate) fn doubt(&mut self, why: &str) {
-        if self.strange.is_empty() && (self.lost > self.budget || !self.stuck.is_empty()) {
+        if self.strange.is_empty() && self.stuck.is_empty() && self.lost > self.budget {
             self.broken.get_or_insert_with(|| why.to_owned());
         }
     }

@@ -23,6 +23,8 @@ const RECORD: &str = "origin.json";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cache {
     root: Option<PathBuf>,
+    /// Whether what is missing may be downloaded or built into it.
+    fill: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -73,13 +75,24 @@ impl Cache {
         let home = || folder("HOME").map(|home| home.join(".cache"));
         let root = folder("TOUCHSTONE_CACHE")
             .or_else(|| xdg().or_else(home).map(|cache| cache.join("touchstone")));
-        Self { root }
+        Self { root, fill: true }
     }
 
     /// A cache in this folder, which is made when something is put into it.
     #[must_use]
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: Some(root.into()) }
+        Self { root: Some(root.into()), fill: true }
+    }
+
+    /// The same cache for somebody who only looks: what it has not is neither downloaded nor built.
+    #[must_use]
+    pub fn as_it_is(self) -> Self {
+        Self { fill: false, ..self }
+    }
+
+    /// Whether what is missing may be put into it.
+    pub(crate) fn may_be_filled(&self) -> bool {
+        self.fill
     }
 
     pub(crate) fn slot(&self, name: &str, key: &str) -> Result<Slot, CacheError> {

@@ -9,7 +9,7 @@ use include_dir::{Dir, include_dir};
 
 use crate::check::check;
 use crate::file::{FileError, Text};
-use crate::format::{Configuration, ExitByDesign, FeatureClaim, Mode, SubjectFile};
+use crate::format::{Configuration, ExitByDesign, FeatureClaim, Mode, Source, SubjectFile};
 use crate::known::KnownFailures;
 use crate::name::{ConfigurationName, ModeName, NameError, SubjectName};
 use crate::release::Release;
@@ -117,6 +117,15 @@ pub enum CatalogError {
 }
 
 impl Subject {
+    /// Whether its program is downloaded or built when it is wanted.
+    #[must_use]
+    pub fn is_fetched(&self) -> bool {
+        self.file.binary.sources.value.iter().any(|source| match source {
+            Source::Download { .. } | Source::Go(_) => true,
+            Source::Path(_) => false,
+        })
+    }
+
     /// Reads the subject whose folder or file is at `path`.
     ///
     /// # Errors

@@ -386,6 +386,11 @@ fn follow(
         }
     }
     let reason = if spoiled.is_empty() { "it is not there".to_owned() } else { spoiled.join("; ") };
+    if !cache.may_be_filled() {
+        let remedy = "`touchstone subject fetch` gets it, and so does the first run that needs it";
+        closed.push(close("cache", reason, remedy, progress));
+        return Err(closed);
+    }
     closed.push(close("cache", reason, "it is filled by the ways below", progress));
     for (recipe, slot) in &slots {
         let way = recipe.way();
