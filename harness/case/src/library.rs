@@ -1,6 +1,6 @@
 //! All cases and behaviours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -153,6 +153,19 @@ impl Library {
         let case = Arc::new(Case::parse(id, source)?);
         let errors = compile_errors(&case);
         if errors.is_empty() { Ok(case) } else { Err(CaseErrors(errors)) }
+    }
+
+    /// The id of a case that looks much like a word.
+    #[must_use]
+    pub fn case_like(&self, word: &str) -> Option<&str> {
+        let word = word.split_once('[').map_or(word, |(id, _)| id);
+        crate::error::nearest(word, self.cases.keys().map(CaseId::as_str))
+    }
+
+    /// Every profile that a case belongs to.
+    #[must_use]
+    pub fn profiles(&self) -> BTreeSet<&str> {
+        self.cases.values().flat_map(|case| case.profiles()).collect()
     }
 
     /// All cases, by id.

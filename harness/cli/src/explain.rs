@@ -49,7 +49,11 @@ fn variants(explain: &Explain) -> Result<Vec<Variant>, Failed> {
         None => (explain.case.as_str(), false),
     };
     let case: &Arc<Case> = library.case(id).ok_or_else(|| {
-        Failed::usage(anyhow!("there is no case {id}; `touchstone list` shows what there is"))
+        let like = library.case_like(id).map(|like| format!("did you mean `{like}`? "));
+        Failed::usage(anyhow!(
+            "there is no case {id}; {}`touchstone list` shows what there is",
+            like.unwrap_or_default()
+        ))
     })?;
     let all = Variant::all(case);
     let chosen: Vec<Variant> =

@@ -35,8 +35,9 @@ pub(crate) fn select(library: &Library, cases: &Cases) -> Result<Vec<Variant>, F
         .collect();
     if chosen.is_empty() {
         return Err(Failed::plan(anyhow!(
-            "the selection matches no case ({}); `touchstone list` shows what there is",
-            described(cases)
+            "the selection matches no case ({}); {}`touchstone list` shows what there is",
+            described(cases),
+            meant(library, cases)
         )));
     }
     Ok(chosen)
@@ -58,6 +59,21 @@ pub(crate) fn pins_agree(variants: &[Variant]) -> Result<(), Failed> {
         "a pin and the model disagree, so no proxy could be judged by them:\n{}",
         conflicts.join("\n")
     )))
+}
+
+/// What may have been meant by a selection that matches nothing.
+fn meant(library: &Library, cases: &Cases) -> String {
+    let known = library.profiles();
+    if let Some(profile) = cases.profile.as_deref().filter(|profile| !known.contains(profile)) {
+        let known: Vec<&str> = known.into_iter().collect();
+        return format!("no case has the profile `{profile}`, known are: {}; ", known.join(", "));
+    }
+    cases
+        .patterns
+        .iter()
+        .find_map(|pattern| library.case_like(pattern).filter(|like| like != pattern))
+        .map(|like| format!("did you mean `{like}`? "))
+        .unwrap_or_default()
 }
 
 fn described(cases: &Cases) -> String {

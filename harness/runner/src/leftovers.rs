@@ -71,7 +71,15 @@ impl What {
 
 /// What was found in a run.
 #[derive(Default)]
-pub(crate) struct Leftovers(Mutex<BTreeMap<What, Vec<String>>>);
+pub(crate) struct Leftovers(Mutex<BTreeMap<What, Seen>>);
+
+/// What came of looking.
+enum Seen {
+    /// Nobody here can list such things.
+    NoListing,
+    /// These lines were left.
+    Lines(Vec<String>),
+}
 
 impl Leftovers {
     /// Waits until nothing speaks of these addresses of a cluster any more; what is left in the
@@ -86,7 +94,11 @@ impl Leftovers {
         let began = Instant::now();
         for what in What::ALL.into_iter().filter(|what| what.is_promised(features)) {
             loop {
-                let Some(left) = what.look(cluster, gone).await else { break };
+                let Some(left) = what.look(cluster, gone).await else {
+                    let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                    found.entry(what).or_insert(Seen::NoListing);
+                    break;
+                };
                 let last = began.elapsed() > LIMIT;
                 let clean = left.is_empty();
                 self.keep(what, name, if last { left } else { BTreeMap::new() });
@@ -101,9 +113,12 @@ impl Leftovers {
     fn keep(&self, what: What, cluster: &str, left: BTreeMap<String, Vec<String>>) {
         let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // An entry without lines says that somebody looked.
-        let lines = found.entry(what).or_default();
-        for (node, more) in left {
-            lines.extend(more.iter().map(|line| format!("{cluster}, {node}: {line}")));
+        let more = left.iter().flat_map(|(node, lines)| {
+            lines.iter().map(move |line| format!("{cluster}, {node}: {line}"))
+        });
+        match found.entry(what).or_insert_with(|| Seen::Lines(Vec::new())) {
+            Seen::Lines(lines) => lines.extend(more),
+            seen @ Seen::NoListing => *seen = Seen::Lines(more.collect()),
         }
     }
 
@@ -121,7 +136,7 @@ impl Leftovers {
 fn judged(
     what: What,
     features: &Features,
-    left: Option<Vec<String>>,
+    left: Option<Seen>,
     ended: &impl Fn(&str, Verdict) -> Ended,
 ) -> Ended {
     let noun = what.noun();
@@ -134,11 +149,15 @@ fn judged(
     }
     match left {
         None => Ended {
+            note: Some("no cluster lived to its end, so nobody looked".to_owned()),
+            ..ended(what.case(), Verdict::Inconclusive)
+        },
+        Some(Seen::NoListing) => Ended {
             excuse: Some(Excuse::HostLacks(format!("a listing of {noun}"))),
             ..ended(what.case(), Verdict::Unsupported)
         },
-        Some(lines) if lines.is_empty() => ended(what.case(), Verdict::Pass),
-        Some(lines) => {
+        Some(Seen::Lines(lines)) if lines.is_empty() => ended(what.case(), Verdict::Pass),
+        Some(Seen::Lines(lines)) => {
             let failure = Failure {
                 step: 0,
                 at_ms: 0,
