@@ -11,14 +11,14 @@ use touchstone_record::{Ended, Event, Failure};
 use touchstone_spec::{Change, Family, PodFacts, Verdict};
 use touchstone_verdict::{CaseFacts, Listed, decide};
 
-use crate::clearing::Clearing;
+use crate::clearing::{Clearing, removal};
 use crate::emit::Emitter;
 use crate::evidence::{Whose, failures, record};
 use crate::markers::{Marker, marker};
 use crate::own;
 use crate::run::Person;
 use crate::shown::Shown;
-use crate::step::{Ground, StepOutcome, removal, run_step};
+use crate::step::{Ground, StepOutcome, run_step};
 
 /// What an attempt is about.
 pub(crate) struct Attempt<'a> {

@@ -1,10 +1,14 @@
 //! When the objects of cases that have ended are taken away.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use touchstone_case::ScriptStep;
 use touchstone_provider::{Cluster, ClusterError};
 use touchstone_spec::Change;
+
+use crate::markers::Marker;
 
 /// Takes objects away at once while other cases wait for room, else all together in the end.
 ///
@@ -47,4 +51,36 @@ async fn make(changes: &[Change], cluster: &dyn Cluster) -> Result<(), ClusterEr
         cluster.change(change).await?;
     }
     Ok(())
+}
+
+/// The changes that take everything of a case away: Services first, as a controller would see it.
+///
+/// What a step deletes is among it: a case that ends early leaves it, and to delete what is gone
+/// already is no error.
+pub(crate) fn removal(steps: &[ScriptStep], markers: &[Marker]) -> Vec<Change> {
+    let mut services = BTreeSet::new();
+    let mut slices = BTreeSet::new();
+    let changes = steps.iter().flat_map(|step| &step.changes);
+    for change in changes.chain(markers.iter().flat_map(|marker| &marker.changes)) {
+        match change {
+            Change::ApplyService(service) => {
+                let meta = &service.metadata;
+                services.insert((meta.namespace.clone(), meta.name.clone()));
+            }
+            Change::ApplySlice(slice) | Change::ApplyRawSlice(slice) => {
+                let meta = &slice.metadata;
+                slices.insert((meta.namespace.clone(), meta.name.clone()));
+            }
+            Change::DeleteService { .. }
+            | Change::DeleteSlice { .. }
+            | Change::SetZone { .. }
+            | Change::Proxy { .. }
+            | Change::ReloadFirewall { .. } => {}
+        }
+    }
+    services
+        .into_iter()
+        .map(|(namespace, name)| Change::DeleteService { namespace, name })
+        .chain(slices.into_iter().map(|(namespace, name)| Change::DeleteSlice { namespace, name }))
+        .collect()
 }

@@ -588,35 +588,3 @@ fn samples(cell: &Cell) -> u64 {
         cell.wanted
     }
 }
-
-/// The changes that take everything of a case away: Services first, as a controller would see it.
-///
-/// What a step deletes is among it: a case that ends early leaves it, and to delete what is gone
-/// already is no error.
-pub(crate) fn removal(steps: &[ScriptStep], markers: &[Marker]) -> Vec<Change> {
-    let mut services = BTreeSet::new();
-    let mut slices = BTreeSet::new();
-    let changes = steps.iter().flat_map(|step| &step.changes);
-    for change in changes.chain(markers.iter().flat_map(|marker| &marker.changes)) {
-        match change {
-            Change::ApplyService(service) => {
-                let meta = &service.metadata;
-                services.insert((meta.namespace.clone(), meta.name.clone()));
-            }
-            Change::ApplySlice(slice) | Change::ApplyRawSlice(slice) => {
-                let meta = &slice.metadata;
-                slices.insert((meta.namespace.clone(), meta.name.clone()));
-            }
-            Change::DeleteService { .. }
-            | Change::DeleteSlice { .. }
-            | Change::SetZone { .. }
-            | Change::Proxy { .. }
-            | Change::ReloadFirewall { .. } => {}
-        }
-    }
-    services
-        .into_iter()
-        .map(|(namespace, name)| Change::DeleteService { namespace, name })
-        .chain(slices.into_iter().map(|(namespace, name)| Change::DeleteSlice { namespace, name }))
-        .collect()
-}
