@@ -16,13 +16,26 @@ const KEPT: [(&str, bool); 8] = [
     ("--sabotage", true),
 ];
 
-/// Those of them that the run's command has.
-fn kept(command: &[String]) -> Vec<String> {
+/// Those that plant a defect.
+const PLANTS: [&str; 3] = ["--lie", "--without-proxy", "--sabotage"];
+
+/// The options of a run's command that planted defects, as a shell reads them.
+pub(crate) fn planted(command: &[String]) -> Option<String> {
+    let plants = |(option, _): &&(&str, bool)| PLANTS.contains(option);
+    let chosen: Vec<(&str, bool)> = KEPT.iter().filter(plants).copied().collect();
+    let words: Vec<String> = of(command, &chosen).iter().map(|word| quote(word)).collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+/// Those of these options that a command has, with their values.
+fn of(command: &[String], options: &[(&str, bool)]) -> Vec<String> {
     let mut kept = Vec::new();
     let mut words = command.iter();
     while let Some(word) = words.next() {
         let option = word.split_once('=').map_or(word.as_str(), |(option, _)| option);
-        let Some((_, valued)) = KEPT.iter().find(|(known, _)| *known == option) else { continue };
+        let Some((_, valued)) = options.iter().find(|(known, _)| *known == option) else {
+            continue;
+        };
         kept.push(word.clone());
         if *valued && option == word {
             kept.extend(words.next().cloned());
@@ -41,7 +54,7 @@ fn arguments(run: Option<&RunFacts>, subject: &str, case: &str) -> Vec<String> {
     arguments.extend(["--subject".to_owned(), subject.to_owned(), case.to_owned()]);
     if let Some(run) = run {
         arguments.extend(["--seed".to_owned(), run.seed.clone()]);
-        arguments.extend(kept(&run.command));
+        arguments.extend(of(&run.command, &KEPT));
     }
     arguments
 }
@@ -134,9 +147,11 @@ mod tests {
         let words =
             "touchstone run --cases=mine --strict -s x --sabotage 'rm -rf' a/b --no-userns --out o";
         let mut command: Vec<String> = words.split(' ').map(str::to_owned).collect();
-        assert_eq!(kept(&command), ["--cases=mine", "--sabotage", "'rm", "--no-userns"]);
+        assert_eq!(of(&command, &KEPT), ["--cases=mine", "--sabotage", "'rm", "--no-userns"]);
+        assert_eq!(planted(&command).as_deref(), Some("--sabotage ''\\''rm'"));
         command.truncate(3);
-        assert_eq!(kept(&command), ["--cases=mine"]);
+        assert_eq!(of(&command, &KEPT), ["--cases=mine"]);
+        assert_eq!(planted(&command), None);
     }
 
     #[test]

@@ -89,6 +89,9 @@ pub(crate) fn figures(report: &Report) -> Vec<(&'static str, String)> {
                 },
             ),
         ));
+        if let Some(planted) = crate::again::planted(&run.command) {
+            lines.push(("Planted", planted));
+        }
         let host = &run.host;
         lines.push((
             "On",
