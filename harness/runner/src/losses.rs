@@ -120,6 +120,12 @@ pub(crate) fn is_lossy(cell: &Cell) -> bool {
     loss && cell.expectation.kinds().into_iter().all(|kind| kind == OutcomeKind::Reached)
 }
 
+/// Whether most answers came all the same: a busy machine loses some, and a proxy that does not
+/// serve loses all.
+pub(crate) fn lost_less_than_half(cell: &Cell) -> bool {
+    losses(cell) * 2 < cell.tally.samples()
+}
+
 /// How many of a cell's answers were not right.
 fn losses(cell: &Cell) -> u64 {
     let right =

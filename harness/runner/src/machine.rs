@@ -13,6 +13,9 @@ const TICK: Duration = Duration::from_millis(20);
 const NOTED: Duration = Duration::from_millis(50);
 /// How late one of them must be for lost answers to be in doubt.
 const STARVED: Duration = Duration::from_millis(400);
+/// What part of the time it must have been late, one in so many, for what never became right to be
+/// in doubt.
+const MOSTLY: u32 = 3;
 /// How many late looks are remembered.
 const KEPT: usize = 10_000;
 
@@ -53,13 +56,27 @@ impl Machine {
         recent.map(|(_, by)| *by).max().unwrap_or_default()
     }
 
-    /// Why lost and late answers since a moment say nothing about the proxy, if so.
+    /// Why single losses since a moment say nothing about the proxy, if so.
     pub(crate) fn starved_since(&self, since: Instant) -> Option<String> {
         let worst = self.worst_since(since);
         (worst >= STARVED).then(|| {
             format!(
                 "this machine was too busy: the harness itself was {} ms late meanwhile",
                 worst.as_millis()
+            )
+        })
+    }
+
+    /// Why it says nothing about the proxy that something never became right since a moment, if so.
+    pub(crate) fn held_up_since(&self, since: Instant) -> Option<String> {
+        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = late.iter().rev().take_while(|(at, _)| *at >= since);
+        let total: Duration = recent.map(|(_, by)| *by).sum();
+        (total * MOSTLY >= since.elapsed()).then(|| {
+            format!(
+                "this machine was too busy: of {} ms the harness itself was late for {}",
+                since.elapsed().as_millis(),
+                total.as_millis()
             )
         })
     }
@@ -83,6 +100,12 @@ mod tests {
         ticks.tick().await;
         assert!(machine.worst_since(start) >= STARVED);
         assert!(machine.starved_since(start).is_some());
+        assert!(machine.held_up_since(start).is_some());
         assert_eq!(machine.starved_since(Instant::now() + TICK), None);
+        for _ in 0..100 {
+            ticks.tick().await;
+        }
+        assert!(machine.starved_since(start).is_some(), "it was late once");
+        assert_eq!(machine.held_up_since(start), None, "and not for most of the time");
     }
 }

@@ -16,7 +16,7 @@ use touchstone_verdict::{CellJudgement, CellTally, Wrong, even_share_slack, judg
 
 use crate::affinity::Pauses;
 use crate::cells::{Cell, Role, Worlds, cells, marker_cells};
-use crate::losses::is_lossy;
+use crate::losses::{is_lossy, lost_less_than_half};
 use crate::machine::Machine;
 use crate::markers::Marker;
 use crate::pace::{HOLD, POLL, POLL_ALONE, pace};
@@ -197,8 +197,12 @@ pub(crate) async fn run_step(
     if let (Some(starved), Some(traffic)) = (&starved, &mut traffic) {
         traffic.doubt(starved);
     }
+    let busy = match settled {
+        true => starved,
+        false => ground.machine.held_up_since(began),
+    };
     let settled = settled.then_some(settled_at);
-    let mut outcome = run.finish(polled, settled, starved.as_deref(), traffic);
+    let mut outcome = run.finish(polled, settled, busy.as_deref(), traffic);
     outcome.times.strays = strays;
     outcome.times.late =
         u64::try_from(ground.machine.worst_since(entered).as_millis()).unwrap_or(u64::MAX);
@@ -493,19 +497,18 @@ impl Run<'_> {
         mut self,
         polled: Duration,
         settled: Option<Instant>,
-        starved: Option<&str>,
+        busy: Option<&str>,
         traffic: Option<TrafficResult>,
     ) -> StepOutcome {
         let mut doubts = Vec::new();
         for (index, cell) in self.cells.iter_mut().enumerate() {
-            let of_time =
-                is_lossy(cell) || (settled.is_none() && !self.impossible.contains(&index));
-            if let (Some(starved), true, true) = (starved, of_time, cell.wrong.is_some()) {
-                doubts.push(format!("{}: {starved}", cell.flow.text));
+            let of_time = match settled {
+                Some(_) => is_lossy(cell) && lost_less_than_half(cell),
+                None => !self.impossible.contains(&index),
+            };
+            if let (Some(busy), true, true) = (busy, of_time, cell.wrong.is_some()) {
+                doubts.push(format!("{}: {busy}", cell.flow.text));
                 cell.wrong = None;
-            }
-            if let CellJudgement::Broken(why) = cell.tally.judge(&membership(cell), 0) {
-                doubts.push(format!("{}: the probe broke: {why}", cell.flow.text));
             }
             if let Some(Wrong::Moved(_)) = cell.wrong
                 && let Some(doubt) = cell.pauses.doubt(&self.worlds.after)
