@@ -5,12 +5,13 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::mpsc;
 use touchstone_case::{Library, NAME_SERVER, Variant};
-use touchstone_provider::lab::Lab;
+use touchstone_provider::lab::{Lab, READY_LIMIT};
 use touchstone_record::LogWriter;
 use touchstone_runner::{Emitter, RunSubject, Settings};
 use touchstone_spec::Feature;
@@ -27,6 +28,12 @@ pub(crate) const HARNESS_ARGUMENT: &str = "__harness";
 
 /// What the lab can do beyond any cluster, by the names that cases use in `needs: lab`.
 const LAB_PROVIDES: [&str; 2] = ["restart", "pages"];
+
+/// Clusters at a time on a second kernel, which starts programs many times more slowly.
+const SECOND_CLUSTERS: usize = 2;
+
+/// How long a cluster on a second kernel may take to answer everywhere.
+const SECOND_READY_LIMIT: Duration = Duration::from_secs(90);
 
 /// Exit code of a second Ctrl-C.
 const INTERRUPTED: i32 = 130;
@@ -98,6 +105,7 @@ async fn run(job: &Job) -> Result<u8> {
     let needs = |chosen: &Chosen| chosen.selection.subject.needs(&chosen.selection.mode);
     let all_needs = reopened.iter().flat_map(|(_, (chosen, _))| needs(chosen)).collect();
     let provided = provided(&variants, &all_needs, job.name_server.is_some());
+    let second = job.kernel.is_some();
     let mut subjects = Vec::new();
     for (subject, (chosen, resolved)) in reopened {
         subjects.push(RunSubject {
@@ -115,13 +123,15 @@ async fn run(job: &Job) -> Result<u8> {
                 sabotage: job.defects.sabotage.clone(),
                 logs: Some(job.logs()),
                 name_server: job.name_server.clone(),
+                ready_limit: if second { SECOND_READY_LIMIT } else { READY_LIMIT },
                 person: None,
             }),
             known: subject.known.clone(),
         });
     }
     let person = Arc::new(Person::new(job.pause, job.keep));
-    let settings = Settings { jobs: job.jobs, seed: job.seed, person };
+    let clusters = second.then_some(SECOND_CLUSTERS);
+    let settings = Settings { jobs: job.jobs, clusters, seed: job.seed, person };
     let code = drive(job, "lab", &variants, &subjects, &settings, &emitter).await;
     if let Some(live) = live {
         live.finish().await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
-use touchstone_provider::lab::{Lab as LabProvider, Person};
+use touchstone_provider::lab::{Lab as LabProvider, Person, READY_LIMIT};
 use touchstone_provider::{ClusterRequest, Notice, Provider};
 use touchstone_report::clean;
 use touchstone_spec::ClusterShape;
@@ -107,6 +107,7 @@ pub(crate) async fn inside(job: &LabJob) -> Result<u8> {
         sabotage: None,
         logs: None,
         name_server: job.name_server.clone(),
+        ready_limit: READY_LIMIT,
         person: Some(Person { listener: Arc::new(listener), token: job.token.clone() }),
     };
     let request = ClusterRequest { name: "lab".to_owned(), shape: job.shape.clone() };

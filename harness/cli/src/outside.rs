@@ -15,7 +15,7 @@ use touchstone_spec::Level;
 use touchstone_sys::{EXIT_PROC_REFUSED, Ended, UserNamespace, spawn_contained};
 
 use crate::args::{FailOn, ProviderName, Run};
-use crate::failed::Failed;
+use crate::failed::{Failed, HARNESS};
 use crate::inside::HARNESS_ARGUMENT;
 use crate::job::{DefectJob, Job, Order, log_path};
 use crate::lab::{OUTER_PID, OUTER_UID};
@@ -98,6 +98,9 @@ fn in_lab(job: &Job, order: &Order) -> Result<(), Failed> {
     let why = match ended {
         Ended::Exited(EXIT_PROC_REFUSED) => {
             "the lab could not be entered: see the message above".to_owned()
+        }
+        Ended::Exited(HARNESS) => {
+            "the run did not come to its end: see the message above".to_owned()
         }
         // As PID 1 tells it.
         Ended::Exited(code @ 129..) => format!("the harness was killed by signal {}", code - 128),

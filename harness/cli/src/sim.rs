@@ -70,6 +70,7 @@ pub(crate) fn run(job: &Job) -> Result<(), Failed> {
         let emitter = Emitter::new(log, Some(tell));
         let live = Live::start(events, job.variants.len());
         let settings = Settings {
+            clusters: None,
             jobs: job.jobs,
             seed: job.seed,
             person: Arc::new(Person::new(job.pause, false)),

@@ -72,6 +72,9 @@ pub trait Person: Send + Sync {
 pub struct Settings {
     /// Cases that run side by side on one cluster, as long as there is room for them.
     pub jobs: usize,
+    /// The most clusters at a time; where none is said, those with plain settings start at once
+    /// and some more live beside them.
+    pub clusters: Option<usize>,
     /// Which cases start together follows from it.
     pub seed: u64,
     /// The person at the terminal.
@@ -181,14 +184,15 @@ impl SubjectRun {
                 None => wanted.push(variant.clone()),
             }
         }
-        let beside = Arc::new(Semaphore::new(CLUSTERS_BESIDE));
+        let most = self.settings.clusters;
+        let beside = Arc::new(Semaphore::new(most.unwrap_or(CLUSTERS_BESIDE)));
         let mut tasks = JoinSet::new();
         for batch in batches(wanted, self.settings.seed) {
             let run = Arc::clone(&self);
             let beside = Arc::clone(&beside);
             tasks.spawn(async move {
                 // Shared clusters with plain settings start at once, others when there is room.
-                let waits = batch.alone || !batch.shape.is_plain();
+                let waits = most.is_some() || batch.alone || !batch.shape.is_plain();
                 let _room = if waits { Some(beside.acquire_owned().await) } else { None };
                 run.batch(batch).await;
             });

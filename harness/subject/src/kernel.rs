@@ -62,7 +62,7 @@ pub struct Kernel {
 pub enum KernelError {
     /// It is no program for this machine.
     #[error("failed to use the kernel: {0}; {KERNEL_REMEDY}")]
-    Binary(#[from] BinaryError),
+    Binary(BinaryError),
     /// It does not answer as User Mode Linux does.
     #[error("{path} is no User Mode Linux: {why}; {KERNEL_REMEDY}")]
     Other {
@@ -110,6 +110,13 @@ const KERNEL_REMEDY: &str = "`--kernel uml` builds one that fits";
 
 fn options(names: &[String]) -> String {
     names.iter().map(|name| format!("CONFIG_{name}")).collect::<Vec<_>>().join(", ")
+}
+
+// Its text has its source already.
+impl From<BinaryError> for KernelError {
+    fn from(error: BinaryError) -> KernelError {
+        KernelError::Binary(error)
+    }
 }
 
 impl From<CacheError> for KernelError {

@@ -160,7 +160,7 @@ fn what_cannot_be_selected_says_what_exists() -> Done {
     );
     assert_eq!(
         select("kube-proxy:nftable")?,
-        "no mode is called `nftable`; there are: iptables, nftables; \
+        "no mode is called `nftable`; there are: iptables, ipvs, nftables; \
          did you mean `nftables`?"
     );
     assert_eq!(

@@ -282,4 +282,16 @@ mod tests {
         assert!(matches!(parse("name __contained-init"), Err(InitError::Arguments)));
         assert!(matches!(parse("name __contained-init x"), Err(InitError::Arguments)));
     }
+
+    #[test]
+    fn bytes_of_a_line_are_signals() {
+        let (read, mut write) = io::pipe().expect("a pipe");
+        let read = OwnedFd::from(read);
+        // 200 is the number of no signal.
+        io::Write::write_all(&mut write, &[2, 200, 15]).expect("written");
+        let signals = signals_from(&read).expect("readable").expect("not at its end");
+        assert_eq!(signals, [Signal::SIGINT, Signal::SIGTERM]);
+        drop(write);
+        assert_eq!(signals_from(&read).expect("readable"), None);
+    }
 }

@@ -45,6 +45,8 @@ pub(super) struct LabCluster {
     pub(super) canary: Vec<Flow>,
     /// What its name server must answer, where it has one.
     pub(super) first_questions: FirstQuestions,
+    /// How long it may take to answer everywhere.
+    pub(super) ready_limit: Duration,
     /// Why it did not become ready, if so.
     pub(super) unready: OnceLock<Broken>,
     /// Chooses nodes for connections from outside, where the network has such a balancer.

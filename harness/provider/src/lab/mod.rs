@@ -21,9 +21,13 @@ mod surroundings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use touchstone_apiserver::Lie;
 use touchstone_subject::{Resolved, Selection};
+
+/// How long a cluster may take to answer everywhere.
+pub const READY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Supplies clusters in the lab.
 #[derive(Debug, Clone)]
@@ -43,6 +47,8 @@ pub struct Lab {
     pub logs: Option<PathBuf>,
     /// The name server's program; without it no cluster can have one.
     pub name_server: Option<PathBuf>,
+    /// How long a cluster may take to answer everywhere; as a rule [`READY_LIMIT`].
+    pub ready_limit: Duration,
     /// One more listener of the first cluster's API server, for a person, with its token.
     pub person: Option<Person>,
 }

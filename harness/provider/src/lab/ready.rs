@@ -13,8 +13,6 @@ use super::dns::is_answered;
 use super::objects;
 use crate::{Broken, Cluster, ClusterError};
 
-/// Limit of becoming ready.
-const LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at the canary.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// How long one look waits.
@@ -63,11 +61,11 @@ impl LabCluster {
             if let Some(died) = self.died() {
                 return Err(died);
             }
-            if let (Some(first), true) = (waiting.first(), began.elapsed() > LIMIT) {
+            if let (Some(first), true) = (waiting.first(), began.elapsed() > self.ready_limit) {
                 let why = format!(
                     "{} does not answer within {} s (last seen: {})",
                     first.text,
-                    LIMIT.as_secs(),
+                    self.ready_limit.as_secs(),
                     late.unwrap_or_else(|| "nothing".to_owned())
                 );
                 return Err(Broken { why, proxy });

@@ -116,6 +116,7 @@ impl Provider for Lab {
             sabotage: self.sabotage.clone(),
             canary,
             first_questions,
+            ready_limit: self.ready_limit,
             unready: OnceLock::new(),
             balancer: Balancer::default(),
             _serving: Mutex::new(serving),

@@ -38,7 +38,7 @@ pub(crate) fn run_on_sim(
         provided: ["restart", "dns"].into_iter().chain(NETWORK_NEEDS).map(str::to_owned).collect(),
         known: BTreeMap::new(),
     };
-    let settings = Settings { jobs: 8, seed: 1, person: Arc::new(Nobody) };
+    let settings = Settings { jobs: 8, clusters: None, seed: 1, person: Arc::new(Nobody) };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)

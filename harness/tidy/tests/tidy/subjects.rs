@@ -63,7 +63,7 @@ fn subject_words(sources: &[Source]) -> BTreeSet<String> {
 fn no_case_knows_a_subject() {
     let sources = sources();
     let words = subject_words(&sources);
-    for known in ["kube-proxy", "iptables", "nftables"] {
+    for known in ["kube-proxy", "iptables", "ipvs", "nftables"] {
         assert!(words.contains(known), "{known} is not among {words:?}");
     }
     let cases: Vec<_> =
