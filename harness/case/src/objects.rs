@@ -301,7 +301,8 @@ impl Context<'_> {
         Ok(addresses.iter().map(ToString::to_string).collect())
     }
 
-    /// The addresses that a word of a list stands for, in the given families.
+    /// The addresses that a word of a list stands for, in the given families; with `/other` behind
+    /// it, in those that are not given.
     fn named_addresses(
         &mut self,
         state: &State,
@@ -319,12 +320,18 @@ impl Context<'_> {
                 .into_iter()
                 .collect());
         };
+        let (name, families) = match name.strip_suffix("/other") {
+            Some(name) => {
+                (name, Family::BOTH.into_iter().filter(|f| !families.contains(f)).collect())
+            }
+            None => (name, families.to_vec()),
+        };
         if name == "dns" {
             let Some(dns) = &self.book.facts.dns else {
                 let message = "the cluster of this case has no name server";
                 return Err(self.wrong(place, message).help("write `needs: { dns: true }`"));
             };
-            return Ok(families.iter().filter_map(|family| dns.address(*family)).collect());
+            return Ok(families.into_iter().filter_map(|family| dns.address(family)).collect());
         }
         let (owner, kind) = match name.split_once('.') {
             Some(("node", node)) => ("node", node),
@@ -337,10 +344,13 @@ impl Context<'_> {
         let mut addresses = Vec::new();
         for family in families {
             let ip = match (owner, kind) {
-                ("node", node) => self.book.node_address(node, *family),
-                (service, "externalIP") => self.book.external_ip(service, 0, *family),
-                (service, "loadBalancer") => self.book.load_balancer_ip(service, 0, *family),
-                (service, "clusterIP") => self.book.cluster_ip(service, *family),
+                ("node", node) => {
+                    let (node, number) = further(node);
+                    self.book.nth_node_address(node, family, number)
+                }
+                (service, "externalIP") => self.book.external_ip(service, 0, family),
+                (service, "loadBalancer") => self.book.load_balancer_ip(service, 0, family),
+                (service, "clusterIP") => self.book.cluster_ip(service, family),
                 (_, other) => {
                     let message = format!("`{other}` is no kind of address of a Service");
                     let known = ["clusterIP", "externalIP", "loadBalancer"];
@@ -452,6 +462,12 @@ impl Context<'_> {
         }
         Ok(ingress)
     }
+}
+
+/// A node and the number of one of its addresses: `n1[2]`, and 0 for `n1`.
+fn further(word: &str) -> (&str, usize) {
+    let Some((node, rest)) = word.split_once('[') else { return (word, 0) };
+    rest.strip_suffix(']').and_then(|number| number.parse().ok()).map_or((word, 0), |n| (node, n))
 }
 
 /// Number of a port on endpoints that say nothing else.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use touchstone_spec::api::{Conditions, Hints, Service, ServicePort, TrafficPolicy};
+use touchstone_spec::api::{
+    Conditions, HEADLESS_LABEL, Hints, Service, ServicePort, TrafficPolicy,
+};
 use touchstone_spec::{Family, Node, Reason, World};
 
 /// An endpoint as one Service port and family sees it.
@@ -43,7 +45,8 @@ impl Backend<'_> {
 /// Spec: EndpointSlice API (`addresses` beyond the first are not used by proxies; a port without
 /// a name or number does not count, nor does an address of another family than the slice's).
 /// Where an address occurs twice, the entry that is not
-/// terminating wins.
+/// terminating wins. The label of another proxy means something on a Service alone (adjudication
+/// 0062).
 #[must_use]
 pub fn backends<'w>(
     world: &'w World,
@@ -58,11 +61,7 @@ pub fn backends<'w>(
         .iter()
         .filter(|slice| slice.address_type == family.api_name())
         .filter(|slice| slice.service_key().as_ref() == Some(&key))
-        .filter(|slice| {
-            let labels = &slice.metadata.labels;
-            !labels.contains_key(touchstone_spec::api::PROXY_NAME_LABEL)
-                && !labels.contains_key(touchstone_spec::api::HEADLESS_LABEL)
-        });
+        .filter(|slice| !slice.metadata.labels.contains_key(HEADLESS_LABEL));
     for slice in slices {
         let numbers = slice
             .ports
