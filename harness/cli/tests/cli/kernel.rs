@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 const USAGE: i32 = 64;
 const HARNESS: i32 = 3;
 
-/// Two cells, a world apart from each other.
+/// One cell.
 const CASE: &str = "cluster-ip/basic[v4,tcp]";
 
 /// Cells that take longer than any test waits.
@@ -141,37 +141,24 @@ fn the_kernel_killed() {
     bench.nothing_is_left(&namespaces);
 }
 
-/// Damages the kernel from a node once a step has settled.
-fn sabotaged(command: &str, args: &[&str], said: &[&str]) {
+#[test]
+fn a_panic_is_an_error_that_keeps_the_log() {
     let _turn = LabTurn::take();
     let bench = Bench::new();
-    let sabotage = on_the_kernel(&[&["--sabotage", command, CASE], args].concat());
-    let done = bench.run(&sabotage);
-    done.code(HARNESS).says(said);
+    // From a node, once a step has settled.
+    let panic = ["--sabotage", "echo c > /proc/sysrq-trigger", CASE];
+    let done = bench.run(&on_the_kernel(&panic));
+    done.code(HARNESS).says(&[
+        "Kernel panic - not syncing: sysrq triggered crash",
+        "run again",
+        "kernel.log",
+    ]);
     bench.nothing_is_left(&[].into());
     // What was recorded is kept, and so is the console.
     let events = bench.events();
     assert!(events.iter().any(|event| event["event"] == "cluster-ready"), "{events:#?}");
     let console = std::fs::read_to_string(bench.out().join("logs/kernel.log"));
     assert!(console.expect("a console").contains("Kernel panic"));
-}
-
-#[test]
-fn a_panic_is_an_error_that_keeps_the_log() {
-    sabotaged(
-        "echo c > /proc/sysrq-trigger",
-        &[],
-        &["Kernel panic - not syncing: sysrq triggered crash", "run again", "kernel.log"],
-    );
-}
-
-#[test]
-fn a_kernel_without_memory_says_how_to_give_it_more() {
-    sabotaged(
-        "tail /dev/zero",
-        &["--kernel-memory", "512"],
-        &["Out of memory", "--kernel-memory", "--jobs"],
-    );
 }
 
 /// A program that claims to be a kernel, and what is said of it.
@@ -206,6 +193,10 @@ fn a_kernel_that_does_not_boot_says_why() {
     boots(
         "echo '[    0.1] Kernel panic - not syncing: VFS: Unable to mount root fs on hostfs'; exit 1",
         &["Unable to mount root fs", "CONFIG_HOSTFS"],
+    );
+    boots(
+        "echo 'Kernel panic - not syncing: Out of memory: compulsory panic_on_oom'; exit 1",
+        &["Out of memory", "--kernel-memory", "--jobs"],
     );
     boots("echo some words; exit 1", &["did not begin the run", "its last words: some words"]);
     boots("kill -9 $$", &["did not begin the run (signal: 9"]);
