@@ -21,7 +21,8 @@ pub struct KernelFinding {
 
 /// The cases that were judged on several kernels, not with the same verdict on all.
 ///
-/// What was not run or is unsupported on a kernel is in the matrix, and is no finding.
+/// What a kernel was not asked about, or gave no clear answer to, is in the matrix and is no
+/// finding.
 #[must_use]
 pub fn kernel_findings(reports: &[Report]) -> Vec<KernelFinding> {
     let mut seen: BTreeMap<(&str, &str), BTreeMap<String, Verdict>> = BTreeMap::new();
@@ -116,12 +117,11 @@ fn kernel(report: &Report) -> &str {
 
 fn is_judged(result: &CaseResult) -> bool {
     match result.verdict {
-        Verdict::Pass
-        | Verdict::KnownFailure
-        | Verdict::UnexpectedPass
+        Verdict::Pass | Verdict::KnownFailure | Verdict::UnexpectedPass | Verdict::Fail => true,
+        Verdict::Survey
+        | Verdict::Unsupported
         | Verdict::Inconclusive
-        | Verdict::Fail
-        | Verdict::Error => true,
-        Verdict::Survey | Verdict::Unsupported | Verdict::NotRun => false,
+        | Verdict::NotRun
+        | Verdict::Error => false,
     }
 }
