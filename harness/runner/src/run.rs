@@ -31,7 +31,7 @@ use crate::step::{Ground, Ready};
 /// all its rules at once by iptables-nft failed at 557 lines of rules and chains (decision 0006).
 const SHARED_RULES: usize = 400;
 /// Clusters among which the cases of one shape are divided at most.
-const SHARED_CLUSTERS: usize = 4;
+const SHARED_CLUSTERS: usize = 3;
 /// Lines of rules for which one more of them is worth its start.
 const RULES_PER_CLUSTER: usize = 3_000;
 /// Clusters that live side by side with the shared one.
