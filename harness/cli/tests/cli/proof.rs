@@ -101,8 +101,7 @@ const LOST_RULE: Defect = Defect {
          rule=$(iptables-save -t nat | grep -e '-A KUBE-SVC-.*/web:.*-j KUBE-SEP-' | tail -n 1); \
          test -n \"$rule\" && echo \"$rule\" | sed 's/^-A/-t nat -D/' | xargs iptables",
     ],
-    // Its second step comes when the proxy has long read the zones of its node, after which it
-    // writes every rule anew.
+    // A rule that is written anew after the first step is taken away again in the second.
     case: "endpoints/slice-one-of-several-goes[v4,tcp]",
     reason: |failure| {
         // Which clients of the node lose connections is chance; all together see it.
