@@ -7,14 +7,15 @@ use std::time::Duration;
 use touchstone_case::{Pin, ScriptStep};
 use touchstone_model::{entry, expect};
 use touchstone_spec::{
-    Allowed, Change, Client, DNS_PORT, DnsFacts, Expectation, Features, Flow, FrontendKind,
-    Observation, Outcome, OutcomeKind, Protocol, Question, World,
+    Allowed, Client, DNS_PORT, DnsFacts, Expectation, Features, Flow, FrontendKind, Observation,
+    OutcomeKind, Protocol, Question,
 };
 use touchstone_verdict::{CellTally, Wrong};
 
 use crate::affinity::Pauses;
 use crate::sampling::{ChoiceKey, Sampling, choice};
 use crate::shown::Shown;
+use crate::worlds::Worlds;
 
 /// How long silence must last to count as such, and how long a first look waits.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -117,116 +118,6 @@ impl Cell {
             Role::Control | Role::Marker => false,
         }
     }
-}
-
-/// The worlds around a change.
-#[derive(Debug, Clone)]
-pub(crate) struct Worlds {
-    pub(crate) before: World,
-    pub(crate) after: World,
-    /// Worlds that a proxy may see in between, since objects of different kinds reach it in any
-    /// order.
-    between: Vec<World>,
-    /// The world as a proxy sees it that has not heard of its node's zone: in a first step it knows
-    /// none, after a change of zones the one of before.
-    unheard: Option<World>,
-    first: bool,
-}
-
-/// Above this number of changes only their prefixes and suffixes are taken as in-between worlds.
-const ALL_SUBSETS_UP_TO: usize = 5;
-
-impl Worlds {
-    pub(crate) fn around(before: Option<&World>, step: &ScriptStep) -> Worlds {
-        let first = before.is_none();
-        let before = before.cloned().unwrap_or_else(|| World {
-            nodes: step.world.nodes.clone(),
-            proxy: step.world.proxy.clone(),
-            network: step.world.network.clone(),
-            outside: step.world.outside.clone(),
-            balancer: step.world.balancer.clone(),
-            ..World::default()
-        });
-        let n = step.changes.len();
-        let picks: Vec<Vec<&Change>> = if n <= ALL_SUBSETS_UP_TO {
-            (1..(1_usize << n).saturating_sub(1))
-                .map(|bits| {
-                    let chosen = step.changes.iter().enumerate();
-                    chosen.filter(|(i, _)| bits & (1 << i) != 0).map(|(_, c)| c).collect()
-                })
-                .collect()
-        } else {
-            (1..n)
-                .flat_map(|i| {
-                    [step.changes[..i].iter().collect(), step.changes[i..].iter().collect()]
-                })
-                .collect()
-        };
-        let between = picks
-            .into_iter()
-            .map(|changes| {
-                let mut world = before.clone();
-                for change in changes {
-                    world.apply(change);
-                }
-                world
-            })
-            .collect();
-        let moves = step.changes.iter().any(|change| matches!(change, Change::SetZone { .. }));
-        let unheard = if first {
-            Some(without_zones(&step.world))
-        } else {
-            moves.then(|| World { nodes: before.nodes.clone(), ..step.world.clone() })
-        };
-        Worlds { before, after: step.world.clone(), between, unheard, first }
-    }
-
-    /// Whether nothing of the case existed before.
-    pub(crate) fn is_first(&self) -> bool {
-        self.first
-    }
-
-    /// Whether an answer is right before, after or between the changes: only its time is wrong.
-    pub(crate) fn forgive(&self, flow: &Flow, saw: &Observation, features: &Features) -> bool {
-        let outcome = match saw {
-            Observation::ProbeBroke(_) => return true,
-            Observation::Saw(outcome) => outcome,
-        };
-        match outcome {
-            // Silence and late answers are what a change in progress looks like.
-            Outcome::Dropped | Outcome::Unhandled | Outcome::Reached { resent: 1.., .. } => true,
-            // A name server reads the API by itself; what it says meanwhile is no proxy's doing.
-            Outcome::Answered(_) => true,
-            Outcome::Refused(_) | Outcome::Unreachable | Outcome::Reset if self.is_first() => true,
-            Outcome::Refused(_)
-            | Outcome::Unreachable
-            | Outcome::Reset
-            | Outcome::Http { .. }
-            | Outcome::Reached { .. } => [&self.before, &self.after]
-                .into_iter()
-                .chain(&self.between)
-                .chain(&self.unheard)
-                .map(|world| expect(world, flow, features))
-                .any(|answer| answer.admits(outcome) || between_silence(&answer, outcome)),
-        }
-    }
-}
-
-/// Whether a refusal may stand where some moment of the change has silence: rules of several
-/// tables change one after the other (adjudication 0024).
-fn between_silence(answer: &Expectation, outcome: &Outcome) -> bool {
-    let refused = matches!(outcome, Outcome::Refused(_) | Outcome::Unreachable | Outcome::Reset);
-    let silent = |kind: &OutcomeKind| matches!(kind, OutcomeKind::Dropped | OutcomeKind::Unhandled);
-    refused && answer.kinds().iter().any(silent)
-}
-
-/// What a proxy sees that knows the first Services of a cluster and not yet its own Node.
-fn without_zones(world: &World) -> World {
-    let mut world = world.clone();
-    for node in &mut world.nodes {
-        node.zone = None;
-    }
-    world
 }
 
 /// Every cell of a step.

@@ -5,6 +5,7 @@
 
 mod affinity;
 mod attempt;
+mod batches;
 mod cells;
 mod clearing;
 mod emit;
@@ -21,6 +22,7 @@ mod sampling;
 mod shown;
 mod step;
 mod traffic;
+mod worlds;
 
 pub use emit::Emitter;
 pub use plan::{FLOWS_GO, PROXY_STAYS_UP, RULES_GO, planned};

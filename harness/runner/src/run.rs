@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use touchstone_spec::{ClusterShape, Excuse, Family, Features, Verdict};
 use touchstone_verdict::{CaseFacts, Listed, decide};
 
 use crate::attempt::Attempt;
+use crate::batches::{Batch, SHARED_RULES, batches, weight};
 use crate::clearing::Clearing;
 use crate::emit::Emitter;
 use crate::leftovers::Leftovers;
@@ -25,15 +27,6 @@ use crate::plan::{PROXY_STAYS_UP, excuse, planned};
 use crate::sampling::Sampling;
 use crate::step::{Ground, Ready};
 
-/// Lines of rules per family on a shared cluster at a time.
-///
-/// In a user namespace one netlink transaction has no more than 208 KiB, and a proxy that loads
-/// all its rules at once by iptables-nft failed at 557 lines of rules and chains (decision 0006).
-const SHARED_RULES: usize = 400;
-/// Clusters among which the cases of one shape are divided at most.
-const SHARED_CLUSTERS: usize = 3;
-/// Lines of rules for which one more of them is worth its start.
-const RULES_PER_CLUSTER: usize = 3_000;
 /// Clusters that live side by side with the shared one.
 const CLUSTERS_BESIDE: usize = 6;
 /// Times that a shared cluster is started anew after its proxy ended unexpectedly.
@@ -151,13 +144,6 @@ struct Exit {
     evidence: Vec<String>,
 }
 
-/// Cases for one cluster.
-struct Batch {
-    shape: ClusterShape,
-    alone: bool,
-    variants: Vec<Variant>,
-}
-
 impl SubjectRun {
     fn id(&self) -> &str {
         &self.subject.record.id
@@ -208,7 +194,9 @@ impl SubjectRun {
         let mut queue: VecDeque<Variant> = batch.variants.into();
         let mut again: Vec<Variant> = Vec::new();
         let mut last = None;
-        for _ in 0..=NEW_CLUSTERS {
+        // Of cases that take turns, each but a passing one costs its cluster.
+        let most = if batch.alone { queue.len() + NEW_CLUSTERS } else { NEW_CLUSTERS };
+        for _ in 0..=most {
             if queue.is_empty() || self.emitter.has_failed() {
                 break;
             }
@@ -219,7 +207,7 @@ impl SubjectRun {
                     break;
                 }
             };
-            let in_flight = self.side_by_side(&live, &mut queue).await;
+            let in_flight = self.side_by_side(&live, batch.alone, &mut queue).await;
             if let Err(error) = live.ready.clone().await {
                 self.give_up(&batch.shape, &mut queue, &error);
                 self.close(&live).await;
@@ -251,14 +239,17 @@ impl SubjectRun {
         }
     }
 
-    /// Runs cases of the queue side by side until it is empty or the cluster breaks. Gives back
-    /// the cases that were in flight when it broke.
+    /// Runs cases of the queue side by side until it is empty or the cluster breaks; those that
+    /// want to be alone take turns until one does not pass. Gives back the cases that were in
+    /// flight when the cluster broke.
     async fn side_by_side(
         self: &Arc<Self>,
         live: &Arc<Live>,
+        alone: bool,
         queue: &mut VecDeque<Variant>,
     ) -> Vec<Variant> {
-        let jobs = Arc::new(Semaphore::new(self.settings.jobs));
+        let jobs = Arc::new(Semaphore::new(if alone { 1 } else { self.settings.jobs }));
+        let spoiled = Arc::new(AtomicBool::new(false));
         let room = Family::BOTH.map(|family| (family, Arc::new(Semaphore::new(SHARED_RULES))));
         let mut tasks: JoinSet<Option<Variant>> = JoinSet::new();
         while let Some(variant) = queue.pop_front() {
@@ -268,7 +259,8 @@ impl SubjectRun {
                     permits.push(Arc::clone(room).acquire_many_owned(weight(&variant)).await);
                 }
             }
-            if live.cluster.broken().is_some() || self.emitter.has_failed() {
+            let over = live.cluster.broken().is_some() || spoiled.load(Ordering::Relaxed);
+            if over || self.emitter.has_failed() {
                 queue.push_front(variant);
                 break;
             }
@@ -277,9 +269,13 @@ impl SubjectRun {
             }
             let run = Arc::clone(self);
             let live = Arc::clone(live);
+            let spoiled = Arc::clone(&spoiled);
             tasks.spawn(async move {
                 let _permits = permits;
                 let ended = run.attempt(&live, &variant, 1).await;
+                if alone && ended.verdict != Verdict::Pass {
+                    spoiled.store(true, Ordering::Relaxed);
+                }
                 let in_flight =
                     live.cluster.broken().is_some() && ended.verdict == Verdict::Inconclusive;
                 in_flight.then_some(variant)
@@ -484,67 +480,6 @@ impl SubjectRun {
             beside: vec![],
         }
     }
-}
-
-/// Lines of rules that a case needs at a time; one with more than there is room for runs when it
-/// has all of the room.
-fn weight(variant: &Variant) -> u32 {
-    u32::try_from(variant.weight().min(SHARED_RULES)).unwrap_or(u32::MAX)
-}
-
-/// Groups cases: shared clusters per shape, smaller shapes on the clusters of a larger one that
-/// begins alike, and one cluster for each case that must be alone.
-fn batches(variants: Vec<Variant>, seed: u64) -> Vec<Batch> {
-    let mut shapes: Vec<ClusterShape> =
-        variants.iter().filter(|v| !v.alone()).map(Variant::shape).collect();
-    shapes.sort_by_key(|shape| std::cmp::Reverse((shape.zones.len(), shape.outside)));
-    let mut batches: Vec<Batch> = Vec::new();
-    for shape in shapes {
-        if !batches.iter().any(|batch| shape.fits_into(&batch.shape)) {
-            batches.push(Batch { shape, alone: false, variants: Vec::new() });
-        }
-    }
-    let mut alone = Vec::new();
-    for variant in variants {
-        let shape = variant.shape();
-        match batches.iter_mut().find(|batch| !variant.alone() && shape.fits_into(&batch.shape)) {
-            Some(batch) => batch.variants.push(variant),
-            None => alone.push(Batch { shape, alone: true, variants: vec![variant] }),
-        }
-    }
-    let mut shared: Vec<Batch> = batches.into_iter().flat_map(|batch| split(batch, seed)).collect();
-    // Shared clusters first: they have the most to do.
-    shared.extend(alone);
-    shared
-}
-
-/// Divides the cases of a shape among clusters when one has no room for all at a time. The longest
-/// come first, so that none of them is started last; among equals the seed decides.
-fn split(mut batch: Batch, seed: u64) -> Vec<Batch> {
-    batch.variants.sort_by_key(|variant| {
-        let steps = &variant.case().body().steps;
-        let traffic = steps.iter().filter(|step| step.value.traffic.is_some()).count();
-        (std::cmp::Reverse(steps.len() + traffic), mixed(seed, &variant.id()))
-    });
-    let rules: usize = batch.variants.iter().map(|variant| weight(variant) as usize).sum();
-    let count = if rules > SHARED_RULES {
-        (1 + rules.div_ceil(RULES_PER_CLUSTER)).min(SHARED_CLUSTERS)
-    } else {
-        1
-    };
-    let mut parts: Vec<Batch> = (0..count)
-        .map(|_| Batch { shape: batch.shape.clone(), alone: false, variants: Vec::new() })
-        .collect();
-    for (number, variant) in batch.variants.into_iter().enumerate() {
-        parts[number % count].variants.push(variant);
-    }
-    parts
-}
-
-/// A number that looks random and depends on nothing but the seed and the text (FNV-1a).
-fn mixed(seed: u64, text: &str) -> u64 {
-    let start = 0xcbf2_9ce4_8422_2325 ^ seed;
-    text.bytes().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Passes on what a cluster tells by itself, and keeps unexpected exits.

@@ -15,14 +15,15 @@ use touchstone_spec::{Change, Expectation, Features, Observation};
 use touchstone_verdict::{CellJudgement, CellTally, Wrong, even_share_slack, judge_one};
 
 use crate::affinity::Pauses;
-use crate::cells::{Cell, Role, Worlds, cells, marker_cells};
+use crate::cells::{Cell, Role, cells, marker_cells};
 use crate::losses::{is_lossy, lost_less_than_half};
 use crate::machine::Machine;
 use crate::markers::Marker;
-use crate::pace::{HOLD, POLL, POLL_ALONE, pace};
+use crate::pace::{HOLD, pace, until_next_look};
 use crate::sampling::{ChoiceKey, Sampling};
 use crate::shown::Shown;
 use crate::traffic::{Stream, TrafficResult};
+use crate::worlds::Worlds;
 
 /// Probes in flight at a time on one cluster that expect an answer.
 const BUSY: usize = 24;
@@ -243,7 +244,7 @@ impl Run<'_> {
     }
 
     async fn pause(&self) {
-        pace(if self.ground.alone { POLL_ALONE } else { POLL }).await;
+        pace(until_next_look(self.ground.alone, self.began.elapsed())).await;
     }
 
     /// Probes cells the given number of times each, all at once.

@@ -1,0 +1,187 @@
+//! What a proxy may know while a step's changes are under way.
+
+use touchstone_case::ScriptStep;
+use touchstone_model::expect;
+use touchstone_spec::{
+    Change, Expectation, Features, Flow, Observation, Outcome, OutcomeKind, World,
+};
+
+/// The worlds around a change.
+#[derive(Debug, Clone)]
+pub(crate) struct Worlds {
+    pub(crate) before: World,
+    pub(crate) after: World,
+    /// Worlds that a proxy may see in between, since objects of different kinds reach it in any
+    /// order.
+    between: Vec<World>,
+    /// The world as a proxy sees it that has not heard of its node's zone: in a first step it knows
+    /// none, after a change of zones the one of before.
+    pub(crate) unheard: Option<World>,
+    first: bool,
+}
+
+/// Above this number of changes not every subset of them is taken as an in-between world.
+const ALL_SUBSETS_UP_TO: usize = 5;
+/// Above this number of worlds only a common beginning or end of all kinds is taken.
+const WORLDS_BETWEEN: usize = 256;
+
+impl Worlds {
+    pub(crate) fn around(before: Option<&World>, step: &ScriptStep) -> Worlds {
+        let first = before.is_none();
+        let before = before.cloned().unwrap_or_else(|| World {
+            nodes: step.world.nodes.clone(),
+            proxy: step.world.proxy.clone(),
+            network: step.world.network.clone(),
+            outside: step.world.outside.clone(),
+            balancer: step.world.balancer.clone(),
+            ..World::default()
+        });
+        let picks = picks(&step.changes);
+        let between = picks
+            .into_iter()
+            .map(|changes| {
+                let mut world = before.clone();
+                for change in changes {
+                    world.apply(change);
+                }
+                world
+            })
+            .collect();
+        let moves = step.changes.iter().any(|change| matches!(change, Change::SetZone { .. }));
+        let unheard = if first {
+            Some(without_zones(&step.world))
+        } else {
+            moves.then(|| World { nodes: before.nodes.clone(), ..step.world.clone() })
+        };
+        Worlds { before, after: step.world.clone(), between, unheard, first }
+    }
+
+    /// Whether nothing of the case existed before.
+    pub(crate) fn is_first(&self) -> bool {
+        self.first
+    }
+
+    /// Whether an answer is right before, after or between the changes: only its time is wrong.
+    pub(crate) fn forgive(&self, flow: &Flow, saw: &Observation, features: &Features) -> bool {
+        let outcome = match saw {
+            Observation::ProbeBroke(_) => return true,
+            Observation::Saw(outcome) => outcome,
+        };
+        match outcome {
+            // Silence and late answers are what a change in progress looks like.
+            Outcome::Dropped | Outcome::Unhandled | Outcome::Reached { resent: 1.., .. } => true,
+            // A name server reads the API by itself; what it says meanwhile is no proxy's doing.
+            Outcome::Answered(_) => true,
+            Outcome::Refused(_) | Outcome::Unreachable | Outcome::Reset if self.is_first() => true,
+            Outcome::Refused(_)
+            | Outcome::Unreachable
+            | Outcome::Reset
+            | Outcome::Http { .. }
+            | Outcome::Reached { .. } => [&self.before, &self.after]
+                .into_iter()
+                .chain(&self.between)
+                .chain(&self.unheard)
+                .map(|world| expect(world, flow, features))
+                .any(|answer| answer.admits(outcome) || between_silence(&answer, outcome)),
+        }
+    }
+}
+
+/// Changes that a proxy may have heard of while others are still under way.
+///
+/// Objects of one kind come in order, each kind by a watch of its own, so of every kind it knows a
+/// beginning. Of few changes any may be known: a proxy may take objects one by one.
+fn picks(changes: &[Change]) -> Vec<Vec<&Change>> {
+    let n = changes.len();
+    if n <= ALL_SUBSETS_UP_TO {
+        let chosen = |bits: usize| {
+            changes.iter().enumerate().filter(move |(i, _)| bits & (1 << i) != 0).map(|(_, c)| c)
+        };
+        return (1..(1_usize << n).saturating_sub(1)).map(|bits| chosen(bits).collect()).collect();
+    }
+    let ends = (1..n).flat_map(|i| [&changes[..i], &changes[i..]]);
+    let mut picks: Vec<Vec<&Change>> = ends.map(|part| part.iter().collect()).collect();
+    let of_slices = changes.iter().filter(|change| is_of_a_slice(change)).count();
+    if (of_slices + 1) * (n - of_slices + 1) <= WORLDS_BETWEEN {
+        for slices in 0..=of_slices {
+            for others in 0..=n - of_slices {
+                let mut left = [others, slices];
+                picks.push(
+                    changes
+                        .iter()
+                        .filter(|change| {
+                            let left = &mut left[usize::from(is_of_a_slice(change))];
+                            let known = *left > 0;
+                            *left = left.saturating_sub(1);
+                            known
+                        })
+                        .collect(),
+                );
+            }
+        }
+    }
+    picks
+}
+
+fn is_of_a_slice(change: &Change) -> bool {
+    matches!(change, Change::ApplySlice(_) | Change::ApplyRawSlice(_) | Change::DeleteSlice { .. })
+}
+
+/// Whether a refusal may stand where some moment of the change has silence: rules of several
+/// tables change one after the other (adjudication 0024).
+fn between_silence(answer: &Expectation, outcome: &Outcome) -> bool {
+    let refused = matches!(outcome, Outcome::Refused(_) | Outcome::Unreachable | Outcome::Reset);
+    let silent = |kind: &OutcomeKind| matches!(kind, OutcomeKind::Dropped | OutcomeKind::Unhandled);
+    refused && answer.kinds().iter().any(silent)
+}
+
+/// What a proxy sees that knows the first Services of a cluster and not yet its own Node.
+fn without_zones(world: &World) -> World {
+    let mut world = world.clone();
+    for node in &mut world.nodes {
+        node.zone = None;
+    }
+    world
+}
+
+#[cfg(test)]
+mod tests {
+    use touchstone_spec::api::{EndpointSlice, Service};
+
+    use super::*;
+
+    fn service() -> Change {
+        Change::ApplyService(Service::default())
+    }
+
+    fn slice() -> Change {
+        Change::ApplySlice(EndpointSlice::default())
+    }
+
+    /// How many changes of Services and of slices are known in each pick.
+    fn known(changes: &[Change]) -> Vec<(usize, usize)> {
+        let mut known: Vec<(usize, usize)> = picks(changes)
+            .into_iter()
+            .map(|pick| {
+                let slices = pick.iter().filter(|change| is_of_a_slice(change)).count();
+                (pick.len() - slices, slices)
+            })
+            .collect();
+        known.sort_unstable();
+        known.dedup();
+        known
+    }
+
+    #[test]
+    fn a_proxy_may_know_all_services_and_no_slice_yet() {
+        let changes = [service(), slice(), service(), slice(), service(), slice()];
+        let every = (0..=3).flat_map(|services| (0..=3).map(move |slices| (services, slices)));
+        assert_eq!(known(&changes), every.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn of_very_many_changes_beginnings_and_ends_are_taken() {
+        let changes: Vec<Change> = (0..40).flat_map(|_| [service(), slice()]).collect();
+        assert_eq!(picks(&changes).len(), 2 * (changes.len() - 1));
+    }
+}
