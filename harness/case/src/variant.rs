@@ -154,6 +154,10 @@ impl Variant {
         }
         let body = self.case.body();
         names.proxy(&self.case.needs().shape.proxy);
+        if self.case.needs().shape.dns {
+            // Whoever asks a name server asks its Service, first of all by UDP.
+            names.add("udp");
+        }
         for text in service_texts(body) {
             names.service(text, self.protocol);
         }

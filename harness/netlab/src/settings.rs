@@ -85,8 +85,9 @@ const CONNTRACK: &[Setting] = &[
 
 const LISTENING: &[Setting] = &[("net.core.somaxconn", "4096", Wanted)];
 
-// Not on nodes: there a client's port could be a node port.
-const CLIENT_PORTS: &[Setting] = &[("net.ipv4.ip_local_port_range", "1024 65535", Wanted)];
+// Many clients, and none on a port on which a server may have to listen. Not on nodes: there a
+// client's port could be a node port.
+const CLIENT_PORTS: &[Setting] = &[("net.ipv4.ip_local_port_range", "10240 65535", Wanted)];
 
 const SILENT: &[Setting] = &[
     ("net.ipv6.conf.all.disable_ipv6", "1", Wanted),

@@ -98,6 +98,13 @@ impl Attempt<'_> {
                 trouble = Some(ClusterError::new(act, broken.why).into());
             }
         }
+        if self.known.is_some()
+            && gathered.failures.is_empty()
+            && let Some(starved) = self.ground.machine.starved_since(began)
+        {
+            // What a proxy does wrong in time shows only to clients that are in time.
+            gathered.doubts.push(format!("it passed, though known to fail, but {starved}"));
+        }
         let verdict = decide(CaseFacts {
             level: self.variant.level(),
             trouble: trouble.is_some(),

@@ -51,7 +51,7 @@ pub(crate) struct Ground {
     pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) features: Arc<Features>,
     pub(crate) sampling: Sampling,
-    machine: Machine,
+    pub(crate) machine: Machine,
     pub(crate) alone: bool,
     ready: Ready,
     busy: Arc<Semaphore>,
@@ -247,7 +247,8 @@ impl Run<'_> {
         pace(until_next_look(self.ground.alone, self.began.elapsed())).await;
     }
 
-    /// Probes cells the given number of times each, all at once.
+    /// Probes cells the given number of times each, all at once and in turns: what befalls the
+    /// machine for a moment befalls controls as well as the cells that they speak for.
     pub(crate) async fn round(
         &mut self,
         wanted: &[(usize, u64)],
@@ -255,12 +256,14 @@ impl Run<'_> {
     ) -> Vec<(usize, Observation)> {
         let ground = self.ground;
         let cells = &self.cells;
-        let probes = wanted.iter().flat_map(|(index, count)| {
+        let most = wanted.iter().map(|(_, count)| *count).max().unwrap_or_default();
+        let turn = |turn: u64| wanted.iter().filter(move |(_, count)| turn < *count);
+        let probes = (0..most).flat_map(turn).map(|(index, _)| {
             let cell = &cells[*index];
-            (0..*count).map(move |_| async move {
+            async move {
                 let saw = ground.probe(cell, wait(cell)).await;
                 (Instant::now(), *index, saw)
-            })
+            }
         });
         let mut seen = join_all(probes).await;
         self.probes += seen.len() as u64;

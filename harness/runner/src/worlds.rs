@@ -3,7 +3,7 @@
 use touchstone_case::ScriptStep;
 use touchstone_model::expect;
 use touchstone_spec::{
-    Change, Expectation, Features, Flow, Observation, Outcome, OutcomeKind, World,
+    Change, Client, Expectation, Features, Flow, Observation, Outcome, OutcomeKind, World,
 };
 
 /// The worlds around a change.
@@ -77,13 +77,28 @@ impl Worlds {
             | Outcome::Unreachable
             | Outcome::Reset
             | Outcome::Http { .. }
-            | Outcome::Reached { .. } => [&self.before, &self.after]
-                .into_iter()
-                .chain(&self.between)
-                .chain(&self.unheard)
-                .map(|world| expect(world, flow, features))
-                .any(|answer| answer.admits(outcome) || between_silence(&answer, outcome)),
+            | Outcome::Reached { .. } => {
+                let passed_on = self.passed_on(flow);
+                [&self.before, &self.after]
+                    .into_iter()
+                    .chain(&self.between)
+                    .chain(&self.unheard)
+                    .flat_map(|world| {
+                        let flows = [Some(flow), passed_on.as_ref()].into_iter().flatten();
+                        flows.map(|flow| expect(world, flow, features))
+                    })
+                    .any(|answer| answer.admits(outcome) || between_silence(&answer, outcome))
+            }
         }
+    }
+
+    /// The flow as the owner of its destination meets it, where that is another node than the
+    /// client's: whose proxy has not heard of the Service sends it on, and there it may have been.
+    fn passed_on(&self, flow: &Flow) -> Option<Flow> {
+        let own = flow.client.node.as_ref()?;
+        let owner = self.after.owner(flow.to.ip())?;
+        let client = Client { node: None, ..flow.client.clone() };
+        (owner.name != *own).then(|| Flow { client, ..flow.clone() })
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod common;
+mod example;
 mod kernel;
 mod lab_up;
 mod leftovers;

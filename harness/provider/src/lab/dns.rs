@@ -310,7 +310,9 @@ impl FirstQuestions {
         let Some(dns) = &facts.dns else { return FirstQuestions::default() };
         let services: Vec<IpAddr> =
             families.iter().filter_map(|family| dns.address(*family)).collect();
-        let own = || dns.servers.iter().flat_map(|server| &server.addresses);
+        // A name server has an address of each family, its Service those of the proxy alone.
+        let asked = |ip: &&IpAddr| families.contains(&Family::of(**ip));
+        let own = || dns.servers.iter().flat_map(|server| &server.addresses).filter(asked);
         let nodes = facts.nodes.iter().filter(|node| !without_proxy.contains(&node.name));
         FirstQuestions {
             direct: facts

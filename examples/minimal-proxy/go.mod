@@ -1,0 +1,3 @@
+module example.com/minimal-proxy
+
+go 1.22
