@@ -139,7 +139,7 @@ impl State {
             choices.remove(0);
         }
         let sticky = expectation.sticky && self.defect != Some(Defect::NoAffinity);
-        let index = if sticky { client_number(flow) } else { turn };
+        let index = if sticky { client_number(flow) } else { scattered(turn) };
         let count = choices.len().max(1) as u64;
         let Some(choice) = choices.get((index % count) as usize) else {
             return Outcome::Unhandled;
@@ -285,6 +285,15 @@ impl Kept for SimKept {
         self.at = Some(now.clone());
         Observation::Saw(now)
     }
+}
+
+/// A number without the order of its argument (the finaliser of `SplitMix64`): whoever asks in a
+/// fixed rhythm must not meet the same endpoint each time.
+fn scattered(turn: u64) -> u64 {
+    let mut x = turn.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 fn client_number(flow: &Flow) -> u64 {
