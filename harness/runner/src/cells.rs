@@ -186,6 +186,19 @@ impl Worlds {
         self.first
     }
 
+    /// Whether an endpoint may be reached before, after and all through the changes.
+    pub(crate) fn always_reach(
+        &self,
+        flow: &Flow,
+        endpoint: SocketAddr,
+        features: &Features,
+    ) -> bool {
+        let all = [&self.before, &self.after].into_iter().chain(&self.between);
+        let all = all.chain(&self.unheard);
+        all.map(|world| expect(world, flow, features))
+            .all(|answer| answer.endpoints().contains(&endpoint))
+    }
+
     /// Whether an answer is right before, after or between the changes: only its time is wrong.
     pub(crate) fn forgive(&self, flow: &Flow, saw: &Observation, features: &Features) -> bool {
         let outcome = match saw {
