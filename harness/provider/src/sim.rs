@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use touchstone_spec::{
     Allowed, Change, ClusterFacts, Features, Flow, Node, Observation, Outcome, PodFacts, PodWish,
-    Refusal, ServerWish, World,
+    Protocol, Refusal, ServerWish, World,
 };
 
 use crate::{Broken, Cluster, ClusterError, ClusterRequest, Kept, Provider, Servers, Started};
@@ -33,17 +33,20 @@ pub enum Defect {
     DropsOnePercent,
     /// Refuses where it should drop.
     RefusesInsteadOfDrops,
+    /// UDP flows are chosen anew at each packet.
+    ForgetsUdpFlows,
 }
 
 impl Defect {
     /// Every defect.
-    pub const ALL: [Defect; 6] = [
+    pub const ALL: [Defect; 7] = [
         Defect::NoMasquerade,
         Defect::NoAffinity,
         Defect::MissingEndpoint,
         Defect::NodeWithoutProxy,
         Defect::DropsOnePercent,
         Defect::RefusesInsteadOfDrops,
+        Defect::ForgetsUdpFlows,
     ];
 }
 
@@ -168,6 +171,11 @@ impl State {
         }
     }
 
+    fn admits(&self, flow: &Flow, outcome: &Outcome) -> bool {
+        let world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        touchstone_model::expect(&world, flow, &self.features).admits(outcome)
+    }
+
     fn next(&self) -> u64 {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
@@ -277,11 +285,18 @@ struct SimKept {
 #[async_trait]
 impl Kept for SimKept {
     async fn ask(&mut self, _wait: Duration) -> Observation {
-        let stays = self.flow.protocol == touchstone_spec::Protocol::Tcp;
-        if let (true, Some(at @ Outcome::Reached { .. })) = (stays, &self.at) {
-            return Observation::Saw(at.clone());
+        let forgets = self.state.defect == Some(Defect::ForgetsUdpFlows);
+        if let Some(at @ Outcome::Reached { .. }) = &self.at {
+            let stays = match self.flow.protocol {
+                Protocol::Udp => !forgets && self.state.admits(&self.flow, at),
+                Protocol::Tcp | Protocol::Sctp => true,
+            };
+            if stays {
+                return Observation::Saw(at.clone());
+            }
         }
-        let now = self.state.answer(&self.flow, self.turn);
+        let turn = if forgets { self.state.next() } else { self.turn };
+        let now = self.state.answer(&self.flow, turn);
         self.at = Some(now.clone());
         Observation::Saw(now)
     }

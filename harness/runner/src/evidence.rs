@@ -178,6 +178,15 @@ fn of_traffic(whose: &Whose<'_>, traffic: &TrafficResult) -> Vec<Failure> {
             ..base.clone()
         });
     }
+    if !traffic.moved.is_empty() {
+        failures.push(Failure {
+            allowed: vec![
+                "a kept flow that stays with an endpoint while it may be used".to_owned(),
+            ],
+            seen: traffic.moved.clone(),
+            ..base.clone()
+        });
+    }
     if !traffic.stuck.is_empty() {
         failures.push(Failure {
             allowed: vec!["a kept flow that follows the change".to_owned()],

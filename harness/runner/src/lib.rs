@@ -14,6 +14,7 @@ mod leftovers;
 mod losses;
 mod machine;
 mod markers;
+mod moves;
 mod own;
 mod pace;
 mod plan;

@@ -14,6 +14,7 @@ use touchstone_model::expect;
 use touchstone_provider::Cluster;
 use touchstone_spec::{Features, Flow, FrontendKind, Observation, Outcome, Protocol};
 
+use crate::moves;
 use crate::pace::{POLL, pace};
 use crate::step::Ground;
 use crate::worlds::Worlds;
@@ -63,6 +64,8 @@ pub(crate) struct TrafficResult {
     pub(crate) span: Option<(Duration, Duration)>,
     /// Attempts past the proxy meanwhile.
     pub(crate) past_the_proxy: usize,
+    /// A kept UDP flow that left an endpoint which could be used all the while.
+    pub(crate) moved: Vec<String>,
     /// A kept flow whose last answer is not what must hold after the change.
     pub(crate) stuck: Vec<String>,
     /// Why nothing can be said.
@@ -72,7 +75,8 @@ pub(crate) struct TrafficResult {
 impl TrafficResult {
     /// That more was lost than may be for a reason which is not the proxy's.
     pub(crate) fn doubt(&mut self, why: &str) {
-        if self.strange.is_empty() && self.stuck.is_empty() && self.lost > self.budget {
+        let surely = [&self.strange, &self.moved, &self.stuck];
+        if surely.into_iter().all(Vec::is_empty) && self.lost > self.budget {
             self.broken.get_or_insert_with(|| why.to_owned());
         }
     }
@@ -216,6 +220,7 @@ impl Stream {
             losses: count(&lost),
             span,
             past_the_proxy: self.control_sent(),
+            moved: moves::needless(&self.traffic, attempts, worlds, &self.features),
             stuck,
             broken,
         }

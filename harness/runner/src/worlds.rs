@@ -1,5 +1,7 @@
 //! What a proxy may know while a step's changes are under way.
 
+use std::net::SocketAddr;
+
 use touchstone_case::ScriptStep;
 use touchstone_model::expect;
 use touchstone_spec::{
@@ -59,6 +61,19 @@ impl Worlds {
     /// Whether nothing of the case existed before.
     pub(crate) fn is_first(&self) -> bool {
         self.first
+    }
+
+    /// Whether an endpoint may be reached before, after and all through the changes.
+    pub(crate) fn always_reach(
+        &self,
+        flow: &Flow,
+        endpoint: SocketAddr,
+        features: &Features,
+    ) -> bool {
+        let all = [&self.before, &self.after].into_iter().chain(&self.between);
+        let all = all.chain(&self.unheard);
+        all.map(|world| expect(world, flow, features))
+            .all(|answer| answer.endpoints().contains(&endpoint))
     }
 
     /// Whether an answer is right before, after or between the changes: only its time is wrong.

@@ -15,6 +15,7 @@ fn catcher(defect: Defect) -> (&'static str, &'static str) {
         Defect::NodeWithoutProxy => ("cluster-ip/basic", "unhandled"),
         Defect::DropsOnePercent => ("cluster-ip/even-spread", "dropped"),
         Defect::RefusesInsteadOfDrops => ("traffic-policy/external-local", "refused"),
+        Defect::ForgetsUdpFlows => ("udp/flows-stay", "went from"),
     }
 }
 
