@@ -202,13 +202,31 @@ impl Worlds {
             | Outcome::Unreachable
             | Outcome::Reset
             | Outcome::Http { .. }
-            | Outcome::Reached { .. } => [&self.before, &self.after]
-                .into_iter()
-                .chain(&self.between)
-                .chain(&self.unheard)
-                .map(|world| expect(world, flow, features))
-                .any(|answer| answer.admits(outcome) || between_silence(&answer, outcome)),
+            | Outcome::Reached { .. } => {
+                self.moments()
+                    .map(|world| expect(world, flow, features))
+                    .any(|answer| answer.admits(outcome) || between_silence(&answer, outcome))
+                    || (!features.has("changes-at-once") && self.half_done(flow, outcome, features))
+            }
         }
+    }
+
+    /// Every world that a proxy may have seen.
+    fn moments(&self) -> impl Iterator<Item = &World> {
+        [&self.before, &self.after].into_iter().chain(&self.between).chain(&self.unheard)
+    }
+
+    /// Whether an answer is right but for the address that the endpoint saw, and for ranges of
+    /// sources: what a proxy may not have got to yet that goes step by step (adjudication 0121).
+    fn half_done(&self, flow: &Flow, outcome: &Outcome, features: &Features) -> bool {
+        let Outcome::Reached { endpoint, .. } = outcome else { return false };
+        self.moments().any(|world| {
+            let mut open = world.clone();
+            for service in &mut open.services {
+                service.spec.load_balancer_source_ranges.clear();
+            }
+            expect(&open, flow, features).endpoints().contains(endpoint)
+        })
     }
 }
 
