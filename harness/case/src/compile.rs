@@ -353,7 +353,7 @@ fn traffic(scene: &mut Scene<'_, '_>, text: &At<TrafficText>) -> Result<Traffic,
             return Err(scene.context.wrong(*place, message));
         }
     };
-    if let Some(page) = flows.iter().find(|flow| flow.frontend == FrontendKind::Page) {
+    if let Some(page) = flows.iter().find(|flow| flow.frontend.is_told()) {
         return Err(scene.context.wrong(*place, format!("no traffic goes to a page: {page}")));
     }
     Ok(Traffic {

@@ -322,6 +322,7 @@ impl Scene<'_, '_> {
             | FrontendKind::Direct
             | FrontendKind::Name
             | FrontendKind::Page
+            | FrontendKind::Table
             | FrontendKind::Address => Some(port.port),
         };
         let latest = || versions.iter().rev();
@@ -395,6 +396,7 @@ pub(crate) fn addresses(service: &Service, kind: FrontendKind, family: Family) -
         | FrontendKind::Direct
         | FrontendKind::Name
         | FrontendKind::Page
+        | FrontendKind::Table
         | FrontendKind::Address => Vec::new(),
     }
 }

@@ -18,6 +18,7 @@ mod files;
 mod goals;
 mod grammar;
 mod library;
+mod listed;
 mod matrix;
 mod objects;
 mod pages;

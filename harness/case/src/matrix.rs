@@ -83,6 +83,7 @@ fn indexes(kind: FrontendKind, further: usize) -> Vec<Option<usize>> {
         | FrontendKind::Direct
         | FrontendKind::Name
         | FrontendKind::Page
+        | FrontendKind::Table
         | FrontendKind::Address => vec![None],
     }
 }

@@ -73,6 +73,9 @@ impl Scene<'_, '_> {
             flow.size = size(value, most).map_err(wrong)?;
             flow.text = format!("{} of {value}", flow.text);
         }
+        if let Some(At { place, .. }) = &text.listed {
+            return self.ask_table(flow, shows, *place);
+        }
         let http = matches!(flow.frontend, FrontendKind::HealthCheck | FrontendKind::Page);
         if !http {
             return match (&text.path, &text.shows) {
@@ -188,7 +191,7 @@ impl Scene<'_, '_> {
 }
 
 impl Shows {
-    fn add(&mut self, look: Look, condition: Condition) {
+    pub(crate) fn add(&mut self, look: Look, condition: Condition) {
         self.conditions.insert(look.to_string(), condition);
         self.looks.push(look);
     }

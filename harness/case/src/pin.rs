@@ -100,7 +100,7 @@ impl Pin {
         world: &World,
         expectation: &Expectation,
     ) -> Option<String> {
-        if flow.frontend == FrontendKind::Page {
+        if flow.frontend.is_told() {
             // No model: the row alone says what must be met.
             return None;
         }

@@ -163,6 +163,9 @@ impl Scene<'_, '_> {
         if let Some(words) = &text.answers {
             return self.pinned_answer(text, words, goal, place);
         }
+        if let Some(listed) = &text.listed {
+            return self.listed(text, listed, goal, family);
+        }
         let shows = self.shows(text.shows.as_ref())?;
         let outcome = match (&text.reaches, &text.is, shows.status) {
             (Some(words), None, None) => {
@@ -176,7 +179,7 @@ impl Scene<'_, '_> {
             (Some(_) | None, Some(_) | None, Some(_) | None) => {
                 return Err(self.context.wrong(
                     place,
-                    "a row has exactly one of `reaches`, `is`, `shows` and `answers`",
+                    "a row has exactly one of `reaches`, `is`, `shows`, `listed` and `answers`",
                 ));
             }
         };
@@ -279,7 +282,7 @@ impl Scene<'_, '_> {
     }
 
     /// Where an endpoint listens for a Service port.
-    fn socket(
+    pub(crate) fn socket(
         &mut self,
         service: &str,
         name: &str,

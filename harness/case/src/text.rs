@@ -3,6 +3,7 @@
 //! Nothing is looked up here; names, grammar and meaning are checked when a case is compiled.
 
 mod change;
+mod listed;
 mod parts;
 mod shows;
 mod slice;
@@ -21,6 +22,7 @@ pub use change::{
     ChangeText, EndpointChange, FirewallChange, NodeChange, NodeText, ProxyChange, ServiceChange,
     SlicesChange,
 };
+pub use listed::{ListedText, Listing};
 pub use parts::{LoadBalancerText, Patch, Words, Yes};
 pub use shows::{Grows, ShowsText};
 pub use slice::{
@@ -494,6 +496,9 @@ pub struct RowText {
     /// What the answer of a health check or a page shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shows: Option<At<ShowsText>>,
+    /// What the node's table of virtual servers has for the target; false: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed: Option<At<Listing>>,
     /// Exactly these kinds of outcome are allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub is: Option<Words>,

@@ -18,7 +18,8 @@ use crate::text::{
 };
 use crate::{At, Case};
 
-/// The need of a case that looks into answers over HTTP: a model has none to look into.
+/// The need of a case that looks into answers over HTTP, or into tables of virtual servers: a model
+/// has none to look into.
 const PAGES: &str = "pages";
 
 /// A case at one point of its axes: what is planned, run and judged.
@@ -123,7 +124,10 @@ impl Variant {
         let looks = |row: &RowText| {
             let page =
                 |word: &At<String>| matches!(Target::parse(&word.value), Ok(Target::Page { .. }));
-            row.shows.is_some() || row.path.is_some() || row.to.0.iter().any(page)
+            row.shows.is_some()
+                || row.path.is_some()
+                || row.listed.is_some()
+                || row.to.0.iter().any(page)
         };
         if rows.map(|row| &row.value).any(looks) {
             needs.insert(PAGES.to_owned());
@@ -174,6 +178,9 @@ impl Variant {
             }
             for row in &step.value.expect {
                 names.questions(&row.value);
+                if row.value.listed.is_some() {
+                    names.add("virtual-servers");
+                }
                 names.outside_clients(&row.value.from, &row.value.to);
             }
             for change in &step.value.change {
@@ -381,6 +388,9 @@ impl Used {
             localhost_node_ports,
             sync_period,
             min_sync_period,
+            scheduler,
+            strict_arp,
+            udp_timeout,
         } = wish;
         if let Some(words) = node_port_addresses {
             self.add("node-port-addresses");
@@ -409,6 +419,15 @@ impl Used {
         }
         if sync_period.is_some() || min_sync_period.is_some() {
             self.add("sync-periods");
+        }
+        if scheduler.is_some() {
+            self.add("scheduler");
+        }
+        if strict_arp.is_some() {
+            self.add("strict-arp");
+        }
+        if udp_timeout.is_some() {
+            self.add("virtual-server-timeouts");
         }
     }
 
@@ -524,6 +543,7 @@ impl Used {
                     | FrontendKind::Direct
                     | FrontendKind::Name
                     | FrontendKind::Page
+                    | FrontendKind::Table
                     | FrontendKind::Address => {}
                 }
             }

@@ -105,7 +105,7 @@ fn fits(explain: &Explain, flow: &Flow) -> bool {
 fn answer(world: &World, flow: &Flow, features: &Features, names: &Names) {
     let expectation = expect(world, flow, features);
     let allowed = match flow.frontend {
-        FrontendKind::Page => "as the row says".to_owned(),
+        FrontendKind::Page | FrontendKind::Table => "as the row says".to_owned(),
         FrontendKind::ClusterIp
         | FrontendKind::NodePort
         | FrontendKind::ExternalIp

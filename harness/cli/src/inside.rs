@@ -33,7 +33,11 @@ const LAB_PROVIDES: [&str; 2] = ["restart", "pages"];
 const SECOND_CLUSTERS: usize = 2;
 
 /// How long a cluster on a second kernel may take to answer everywhere.
-const SECOND_READY_LIMIT: Duration = Duration::from_secs(90);
+const SECOND_READY_LIMIT: Duration = Duration::from_secs(180);
+
+/// How many times as long proxies on a second kernel may take for a change: some start dozens of
+/// programs for each.
+const SECOND_SLOWNESS: u32 = 3;
 
 /// Exit code of a second Ctrl-C.
 const INTERRUPTED: i32 = 130;
@@ -131,7 +135,8 @@ async fn run(job: &Job) -> Result<u8> {
     }
     let person = Arc::new(Person::new(job.pause, job.keep));
     let clusters = second.then_some(SECOND_CLUSTERS);
-    let settings = Settings { jobs: job.jobs, clusters, seed: job.seed, person };
+    let slowness = if second { SECOND_SLOWNESS } else { 1 };
+    let settings = Settings { jobs: job.jobs, clusters, slowness, seed: job.seed, person };
     let code = drive(job, "lab", &variants, &subjects, &settings, &emitter).await;
     if let Some(live) = live {
         live.finish().await;

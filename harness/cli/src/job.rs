@@ -26,7 +26,7 @@ pub(crate) enum Order {
     /// Run cases in another kernel.
     Kernel(KernelJob),
     /// Keep a lab open.
-    Lab(LabJob),
+    Lab(Box<LabJob>),
     /// See what works in here, and which cases run on this kernel.
     Doctor(Vec<Wanting>),
 }

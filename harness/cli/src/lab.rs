@@ -83,7 +83,7 @@ fn up(up: &LabUp) -> Result<u8, Failed> {
     // A lab for a person runs no case.
     job.defects.cases_run(&BTreeSet::new()).map_err(Failed::usage)?;
     let state = job.state.clone();
-    let ended = contained_with(&Order::Lab(job), true, &[listener.as_fd()]);
+    let ended = contained_with(&Order::Lab(Box::new(job)), true, &[listener.as_fd()]);
     // Left over only where this process is killed as well; `lab shell` then passes them by.
     let _ = std::fs::remove_file(state);
     let _ = std::fs::remove_file(kubeconfig);

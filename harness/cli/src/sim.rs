@@ -10,14 +10,14 @@ use touchstone_case::{Library, NAME_SERVER, Variant};
 use touchstone_provider::Sim;
 use touchstone_record::{LogWriter, SubjectRecord};
 use touchstone_runner::{Emitter, RunSubject, Settings};
-use touchstone_spec::{Feature, Features, KNOWN_FEATURES, NETWORK_NEEDS};
+use touchstone_spec::{Features, NETWORK_NEEDS};
 
 use crate::failed::Failed;
 use crate::inside::drive;
 use crate::job::{Job, SubjectJob, log_path};
 use crate::live::{Live, Person};
 
-/// The simulated proxy, which has every feature.
+/// The simulated proxy, which has every feature but freedoms.
 pub(crate) fn subject() -> SubjectJob {
     SubjectJob {
         selector: "sim".to_owned(),
@@ -30,7 +30,7 @@ pub(crate) fn subject() -> SubjectJob {
             configuration: "default".to_owned(),
             digest: None,
             found: "part of touchstone".to_owned(),
-            features: KNOWN_FEATURES.iter().map(|known| known.name.to_owned()).collect(),
+            features: Features::strictest().iter().map(ToString::to_string).collect(),
         },
         program: PathBuf::new(),
         version: None,
@@ -45,8 +45,7 @@ pub(crate) fn run(job: &Job) -> Result<(), Failed> {
     let wanted: BTreeSet<&str> = job.variants.iter().map(String::as_str).collect();
     let variants: Vec<Variant> =
         library.variants().into_iter().filter(|v| wanted.contains(v.id().as_str())).collect();
-    let features: Features =
-        KNOWN_FEATURES.iter().filter_map(|known| Feature::new(known.name).ok()).collect();
+    let features = Features::strictest();
     let subjects = [RunSubject {
         record: subject().record,
         features: Arc::new(features.clone()),
@@ -72,6 +71,7 @@ pub(crate) fn run(job: &Job) -> Result<(), Failed> {
         let settings = Settings {
             clusters: None,
             jobs: job.jobs,
+            slowness: 1,
             seed: job.seed,
             person: Arc::new(Person::new(job.pause, false)),
         };

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use touchstone_spec::api::{Service, SessionAffinity, TrafficPolicy};
 use touchstone_spec::{
-    Allowed, ClientKind, Expectation, Family, Features, Flow, FrontendKind, LocalDetector, Node,
-    OutcomeKind, Reason, World,
+    Allowed, ClientKind, Expectation, Family, Features, Flow, LocalDetector, Node, OutcomeKind,
+    Reason, World,
 };
 
 use crate::claim::{Claim, ClaimKind, claim, has_node_port};
@@ -20,8 +20,8 @@ const DETECT: &str = "KubeProxyConfiguration detectLocalMode";
 const PROXY: &str = "v1.Service: virtual IPs and service proxies";
 
 pub(crate) fn answer(world: &World, flow: &Flow, features: &Features) -> Expectation {
-    if flow.frontend == FrontendKind::Page {
-        let reasons = vec![reason("what a proxy says about itself is no part of the API", PROXY)];
+    if flow.frontend.is_told() {
+        let reasons = vec![reason("what a proxy or a kernel says is no part of the API", PROXY)];
         return Expectation { open: true, reasons, ..Expectation::default() };
     }
     if let Some(choices) = balancer::choices(world, flow, features) {
@@ -130,7 +130,25 @@ fn unclaimed(world: &World, flow: &Flow, node: &Node, features: &Features) -> Ex
             reason("no Service has this address of the Service range", "KEP-3866"),
         );
     }
+    if features.has("refuses-unused-external-ports") && has_address(world, ip, features) {
+        return one(
+            Allowed::Refused,
+            reason("no Service port uses this port of the address", "adjudication 0122"),
+        );
+    }
     one(Allowed::Unhandled, reason("no Service has this address", PROXY))
+}
+
+/// Whether an address is an external IP or a load balancer's of a Service with proxying.
+fn has_address(world: &World, ip: IpAddr, features: &Features) -> bool {
+    let family = Family::of(ip);
+    world.services.iter().filter(|service| crate::claim::is_proxied(service, features)).any(
+        |service| {
+            service.cluster_ip(family).is_some()
+                && (service.load_balancer_vips(family).contains(&ip)
+                    || service.external_ips(family).contains(&ip))
+        },
+    )
 }
 
 /// A node port on an address that does not accept node ports: nobody listens there.
@@ -249,9 +267,31 @@ fn claimed(
         ));
         return Expectation { open: true, reasons, ..Expectation::default() };
     }
-    let choice = choose(&all, policy, node);
+    let external = claim.kind != ClaimKind::ClusterIp
+        && service.spec.external_traffic_policy == Some(TrafficPolicy::Local);
+    let mut choice = choose(&all, policy, node);
+    if external
+        && policy == TrafficPolicy::Cluster
+        && features.has("prefers-local-endpoints-under-local")
+    {
+        let here = choose(&all, TrafficPolicy::Local, node);
+        if !here.addresses.is_empty() {
+            choice = here;
+        }
+    }
     reasons.extend(choice.reasons);
 
+    let by_itself = own_node
+        && external
+        && claim.kind != ClaimKind::NodePort
+        && features.has("no-own-traffic-under-local");
+    if by_itself {
+        reasons.push(reason(
+            "the subject promises nothing to nodes that use external addresses under policy Local",
+            "adjudication 0122",
+        ));
+        return Expectation { open: true, reasons, ..Expectation::default() };
+    }
     if claim.kind == ClaimKind::LoadBalancer && !in_source_ranges(flow, claim, node, own_node) {
         return denied(choice.any_anywhere, own_node, reasons, features);
     }
@@ -263,11 +303,11 @@ fn claimed(
             &format!("there are endpoints, but none on {}: packets are dropped", node.name),
             "v1.Service internalTrafficPolicy / externalTrafficPolicy",
         ));
-        return Expectation {
-            allowed: BTreeSet::from([Allowed::Dropped]),
-            reasons,
-            ..Expectation::default()
-        };
+        let mut allowed = BTreeSet::from([Allowed::Dropped]);
+        if features.has("refuses-without-local-endpoints") {
+            allowed.insert(Allowed::Refused);
+        }
+        return Expectation { allowed, reasons, ..Expectation::default() };
     }
 
     let sources = |endpoint: SocketAddr| -> BTreeSet<IpAddr> {

@@ -316,8 +316,12 @@ fn near_changes(changes: &mut Vec<Change>, pod: &Pod) {
         far_namespace: pod.namespace.network(),
         mtu: None,
     });
-    for family in pod.claim.node.families() {
-        changes.extend(near_address_changes(node, place, pod.address(*family)));
+    for family in pod.claim.node.families().iter().copied() {
+        // The node's own address, as of an unnumbered link: without it, masquerading towards the
+        // pod would take any address that a proxy has put on the node (adjudication 0120).
+        let prefix = Prefix::host(plan::node_address(family, node));
+        changes.push(Change::Address { index: place.link, prefix });
+        changes.extend(near_address_changes(node, place, pod.address(family)));
     }
 }
 

@@ -178,8 +178,9 @@ impl Attempt<'_> {
     ) -> Result<(), Trouble> {
         let script = compile(self.variant, book)?;
         let families = self.variant.family().families();
+        let step_by_step = !self.ground.features.has("changes-at-once");
         let markers = (1..=script.steps.len())
-            .map(|step| marker(&script.namespace, step, families, book))
+            .map(|step| marker(&script.namespace, step, families, book, step_by_step))
             .collect::<Result<Vec<Marker>, _>>()?;
         let of_the_cluster: BTreeSet<IpAddr> =
             book.facts.dns.iter().flat_map(|dns| dns.service.iter().copied()).collect();

@@ -38,7 +38,7 @@ pub(crate) async fn failures(
     for cell in wrong {
         let mut failure = failure(whose, cell, outcome, names);
         // Rules say nothing about what a proxy tells of itself.
-        let ruled = failures.len() < WITH_RULES && cell.flow.frontend != FrontendKind::Page;
+        let ruled = failures.len() < WITH_RULES && !cell.flow.frontend.is_told();
         if let (true, Some(node)) = (ruled, &cell.node) {
             failure.rules = cluster.rules(node, &needles(cell)).await;
         }
@@ -215,6 +215,8 @@ fn allowed(cell: &Cell, names: &Names) -> Vec<String> {
             Allowed::Http { status, local_endpoints, shows } => {
                 let mut line = match cell.flow.frontend {
                     FrontendKind::Page => format!("http {status}"),
+                    FrontendKind::Table if *status == 404 => "not listed".to_owned(),
+                    FrontendKind::Table => "listed".to_owned(),
                     FrontendKind::ClusterIp
                     | FrontendKind::NodePort
                     | FrontendKind::ExternalIp
@@ -295,6 +297,7 @@ fn needles(cell: &Cell) -> Vec<String> {
         | FrontendKind::Direct
         | FrontendKind::Name
         | FrontendKind::Page
+        | FrontendKind::Table
         | FrontendKind::Address => {
             needles.insert(cell.flow.to.ip().to_string());
         }

@@ -13,9 +13,10 @@ use touchstone_spec::{Excuse, Feature, Features, Verdict};
 use crate::pace::pace;
 use crate::plan::{FLOWS_GO, RULES_GO};
 
-/// How long anything may stay: less than the time after which the kernel itself forgets a UDP
-/// flow (30 s).
-const LIMIT: Duration = Duration::from_secs(15);
+/// How long a UDP flow may stay: less than the time after which the kernel itself forgets it (30 s).
+const FLOWS_LIMIT: Duration = Duration::from_secs(15);
+/// How long rules may stay where proxies are as fast as on an ordinary machine.
+const RULES_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(200);
 
@@ -57,6 +58,14 @@ impl What {
         self.feature().is_none_or(|name| features.has(name))
     }
 
+    /// How long it may stay: the kernel forgets flows no later where proxies are slow.
+    fn limit(self, slowness: u32) -> Duration {
+        match self {
+            What::Rules => RULES_LIMIT * slowness,
+            What::UdpFlows => FLOWS_LIMIT,
+        }
+    }
+
     async fn look(
         self,
         cluster: &dyn Cluster,
@@ -90,6 +99,7 @@ impl Leftovers {
         cluster: &dyn Cluster,
         features: &Features,
         gone: &BTreeSet<IpAddr>,
+        slowness: u32,
     ) {
         let began = Instant::now();
         for what in What::ALL.into_iter().filter(|what| what.is_promised(features)) {
@@ -99,7 +109,7 @@ impl Leftovers {
                     found.entry(what).or_insert(Seen::NoListing);
                     break;
                 };
-                let last = began.elapsed() > LIMIT;
+                let last = began.elapsed() > what.limit(slowness);
                 let clean = left.is_empty();
                 self.keep(what, name, if last { left } else { BTreeMap::new() });
                 if clean || last {

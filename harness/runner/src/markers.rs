@@ -25,11 +25,15 @@ pub(crate) struct Marker {
 }
 
 /// The marker of a step, from every node in every family of the variant.
+///
+/// A proxy that goes step by step may serve it before masquerading is in force, so there nodes ask
+/// as well, since what they send is masqueraded (adjudication 0121).
 pub(crate) fn marker(
     namespace: &str,
     step: usize,
     families: &[Family],
     book: &mut Book,
+    step_by_step: bool,
 ) -> Result<Marker, BookError> {
     let name = format!("marker-{step}");
     let facts = book.facts.clone();
@@ -75,14 +79,15 @@ pub(crate) fn marker(
             }],
             endpoints: answering(&facts, family),
         }));
-        flows.extend(facts.nodes.iter().filter_map(|node| {
-            Some(Flow {
-                client: Client {
-                    kind: ClientKind::Pod,
-                    place: node.client.place.clone(),
-                    node: Some(node.name.clone()),
-                    address: node.client.address(family)?,
-                },
+        for node in &facts.nodes {
+            let pod = (ClientKind::Pod, "pod", &node.client.place, node.client.address(family));
+            let own = node.addresses.iter().copied().find(|own| Family::of(*own) == family);
+            let own = (ClientKind::Node, "node", &node.name, own.filter(|_| step_by_step));
+            let clients = [pod, own].into_iter().filter_map(|(kind, word, place, address)| {
+                let (place, name) = (place.clone(), Some(node.name.clone()));
+                Some((word, Client { kind, place, node: name, address: address? }))
+            });
+            flows.extend(clients.map(|(word, client)| Flow {
                 via: None,
                 to: SocketAddr::new(ip, CLIENT_PORT),
                 protocol: Protocol::Tcp,
@@ -90,9 +95,10 @@ pub(crate) fn marker(
                 question: None,
                 size: 0,
                 http: None,
-                text: format!("pod@{} → marker of step {step}", node.name),
-            })
-        }));
+                text: format!("{word}@{} → marker of step {step}", node.name),
+                client,
+            }));
+        }
     }
     Ok(Marker { changes, flows })
 }

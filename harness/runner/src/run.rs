@@ -68,6 +68,8 @@ pub struct Settings {
     /// The most clusters at a time; where none is said, those with plain settings start at once
     /// and some more live beside them.
     pub clusters: Option<usize>,
+    /// How many times as long as on an ordinary machine proxies may take for a change.
+    pub slowness: u32,
     /// Which cases start together follows from it.
     pub seed: u64,
     /// The person at the terminal.
@@ -392,6 +394,7 @@ impl SubjectRun {
                 self.sampling,
                 self.machine.clone(),
                 alone,
+                self.settings.slowness,
                 ready.clone(),
             ),
             ready,
@@ -416,7 +419,9 @@ impl SubjectRun {
         let frontends =
             std::mem::take(&mut *live.frontends.lock().unwrap_or_else(PoisonError::into_inner));
         let features = &self.subject.features;
-        self.leftovers.look(&live.name, live.cluster.as_ref(), features, &frontends).await;
+        let slowness = self.settings.slowness;
+        let cluster = live.cluster.as_ref();
+        self.leftovers.look(&live.name, cluster, features, &frontends, slowness).await;
     }
 
     /// Ends every case of a queue for which no cluster could be had.

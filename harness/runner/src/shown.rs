@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use touchstone_case::{Growth, Pin, PinnedOutcome};
 use touchstone_spec::{
-    Allowed, Condition, Expectation, Flow, FrontendKind, Observation, Outcome, OutcomeKind, Reason,
+    Allowed, Condition, Expectation, Flow, Observation, Outcome, OutcomeKind, Reason,
 };
 
 use crate::cells::Cell;
@@ -30,7 +30,7 @@ impl Shown {
     /// Tightens an expectation by what a row says about an HTTP answer.
     pub(crate) fn expect(&self, flow: &Flow, pin: &Pin, expectation: &mut Expectation) {
         let conditions = self.conditions(flow, pin);
-        if flow.frontend == FrontendKind::Page {
+        if flow.frontend.is_told() {
             *expectation = alone(pin, conditions);
             return;
         }
@@ -79,7 +79,7 @@ fn alone(pin: &Pin, shows: BTreeMap<String, Condition>) -> Expectation {
     };
     let mut expectation = Expectation {
         reasons: vec![Reason {
-            text: "the row says so; what a proxy says about itself is no part of the API".into(),
+            text: "the row says so; what a proxy or a kernel says is no part of the API".into(),
             source: "the case".into(),
         }],
         ..Expectation::default()
@@ -114,7 +114,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use touchstone_case::{PinnedSource, Shows};
-    use touchstone_spec::{Asked, Client, ClientKind, Protocol};
+    use touchstone_spec::{Asked, Client, ClientKind, FrontendKind, Protocol};
 
     use super::*;
 

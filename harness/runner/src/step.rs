@@ -53,6 +53,7 @@ pub(crate) struct Ground {
     pub(crate) sampling: Sampling,
     pub(crate) machine: Machine,
     pub(crate) alone: bool,
+    slowness: u32,
     ready: Ready,
     busy: Arc<Semaphore>,
     silent: Arc<Semaphore>,
@@ -66,6 +67,7 @@ impl Ground {
         sampling: Sampling,
         machine: Machine,
         alone: bool,
+        slowness: u32,
         ready: Ready,
     ) -> Ground {
         Ground {
@@ -75,6 +77,7 @@ impl Ground {
             features,
             sampling,
             alone,
+            slowness,
             busy: Arc::new(Semaphore::new(BUSY)),
             silent: Arc::new(Semaphore::new(SILENT)),
             bulky: Arc::new(Semaphore::new(BULKY)),
@@ -159,7 +162,7 @@ pub(crate) async fn run_step(
         cells: all,
         early,
         began,
-        limit: began + step.within,
+        limit: began + step.within * ground.slowness,
         probes: 0,
         impossible: BTreeSet::new(),
     };
@@ -239,7 +242,8 @@ impl Run<'_> {
     /// Whoever serves them has read all that came before them. Zones come by another watch.
     fn expect_soon(&mut self) {
         if !self.cells.iter().any(|cell| cell.needs_zone) {
-            self.limit = self.limit.min(Instant::now() + AFTER_MARKERS);
+            let left = AFTER_MARKERS * self.ground.slowness;
+            self.limit = self.limit.min(Instant::now() + left);
         }
     }
 

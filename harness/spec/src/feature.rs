@@ -234,9 +234,56 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         promise: "counts the iptables rules of its last sync in a kubeproxy_ metric",
     },
     KnownFeature {
+        name: "refuses-unused-external-ports",
+        promise: "refuses ports of external IPs and load-balancer addresses that no Service port uses",
+    },
+    KnownFeature {
+        name: "refuses-without-local-endpoints",
+        promise: "may refuse where a policy Local leaves a node without endpoints, instead of dropping",
+    },
+    KnownFeature {
+        name: "prefers-local-endpoints-under-local",
+        promise: "gives clients on a node that use external addresses under policy Local the node's own endpoints, and others where it has none",
+    },
+    KnownFeature {
+        name: "no-own-traffic-under-local",
+        promise: "leaves open what a node meets at external addresses of Services with externalTrafficPolicy Local",
+    },
+    KnownFeature {
+        name: "virtual-servers",
+        promise: "has the kernel balance, by one virtual server for each address and port of a Service",
+    },
+    KnownFeature {
+        name: "scheduler",
+        promise: "can be told how virtual servers choose, by the name of a scheduler of the kernel",
+    },
+    KnownFeature {
+        name: "virtual-server-timeouts",
+        promise: "can be told after how long the kernel forgets silent flows of virtual servers",
+    },
+    KnownFeature {
+        name: "strict-arp",
+        promise: "can be told to have no node answer on its links for addresses of Services",
+    },
+    KnownFeature {
+        name: "leaves-link-addresses-alone",
+        promise: "has no node answer on its links for addresses of Services",
+    },
+    KnownFeature {
+        name: "changes-at-once",
+        promise: "serves no address of a Service before its masquerading and its source ranges are in force",
+    },
+    KnownFeature {
         name: "restartable",
         promise: "may be stopped and started again while its rules keep serving",
     },
+];
+
+/// Features that allow more than the API does by itself: whoever stands for the API has none.
+pub const FREEDOMS: &[&str] = &[
+    "refuses-without-local-endpoints",
+    "prefers-local-endpoints-under-local",
+    "no-own-traffic-under-local",
 ];
 
 /// The name of a capability, one of [`KNOWN_FEATURES`].
@@ -307,6 +354,14 @@ impl Features {
     pub fn has(&self, name: &str) -> bool {
         debug_assert!(KNOWN_FEATURES.iter().any(|known| known.name == name), "{name}");
         self.0.iter().any(|feature| feature.name() == name)
+    }
+
+    /// Every known feature but the [`FREEDOMS`].
+    #[must_use]
+    pub fn strictest() -> Features {
+        let names = KNOWN_FEATURES.iter().map(|known| known.name);
+        let names = names.filter(|name| !FREEDOMS.contains(name));
+        names.filter_map(|name| Feature::new(name).ok()).collect()
     }
 
     /// All of them, in order.

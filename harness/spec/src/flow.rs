@@ -52,8 +52,20 @@ pub enum FrontendKind {
     Name,
     /// A page that a proxy serves about itself.
     Page,
+    /// The table of virtual servers of the client's node, asked about an address and port; nothing
+    /// is sent.
+    Table,
     /// Any other address and port.
     Address,
+}
+
+impl FrontendKind {
+    /// Whether what is seen there is what somebody says, of which no model knows: the row of a
+    /// case decides alone.
+    #[must_use]
+    pub fn is_told(self) -> bool {
+        matches!(self, FrontendKind::Page | FrontendKind::Table)
+    }
 }
 
 impl fmt::Display for FrontendKind {
@@ -67,6 +79,7 @@ impl fmt::Display for FrontendKind {
             FrontendKind::Direct => "endpoint",
             FrontendKind::Name => "name",
             FrontendKind::Page => "page",
+            FrontendKind::Table => "table",
             FrontendKind::Address => "address",
         })
     }

@@ -19,13 +19,14 @@ mod plan;
 mod proxy;
 mod settings;
 mod verdict;
+mod virtual_server;
 mod world;
 
 pub use act::{Change, PodWish, ProxyAction, ServerWish};
 pub use cluster::{CLIENT_PORT, ClientFacts, ClusterFacts, ClusterShape, NodeFacts, PodFacts};
 pub use expectation::{Allowed, Expectation, Reason};
 pub use family::{Family, Protocol};
-pub use feature::{Feature, FeatureError, Features, KNOWN_FEATURES, KnownFeature};
+pub use feature::{FREEDOMS, Feature, FeatureError, Features, KNOWN_FEATURES, KnownFeature};
 pub use flow::{Client, ClientKind, Flow, FrontendKind};
 pub use names::{
     CLUSTER_DOMAIN, DNS_PORT, DnsFacts, NDOTS, NameAnswer, NameRecord, Question, RecordType,
@@ -40,4 +41,5 @@ pub use settings::{
     ProxyWish,
 };
 pub use verdict::{Excuse, Level, Verdict};
+pub use virtual_server::VirtualServer;
 pub use world::{Node, World};

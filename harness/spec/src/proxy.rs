@@ -177,9 +177,11 @@ impl ProxyWish {
                 }
             }
         }
-        for (key, text) in
-            [("syncPeriod", &self.sync_period), ("minSyncPeriod", &self.min_sync_period)]
-        {
+        for (key, text) in [
+            ("syncPeriod", &self.sync_period),
+            ("minSyncPeriod", &self.min_sync_period),
+            ("udpTimeout", &self.udp_timeout),
+        ] {
             if let Some(text) = text
                 && !is_duration(text)
             {

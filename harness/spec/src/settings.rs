@@ -33,6 +33,15 @@ pub struct ProxyWish {
     /// Shortest time between two syncs, such as `100ms`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_sync_period: Option<String>,
+    /// How virtual servers of the kernel choose, such as `lc`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<String>,
+    /// Whether nodes keep the addresses of Services to themselves on their links.
+    #[serde(rename = "strictARP", skip_serializing_if = "Option::is_none")]
+    pub strict_arp: Option<bool>,
+    /// After how long the kernel forgets a silent UDP flow of a virtual server, such as `30s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub udp_timeout: Option<String>,
 }
 
 /// How a proxy tells pods of its node from other clients (`detectLocalMode`).

@@ -30,6 +30,9 @@ const LAUNCH_NAMES: &[&str] = &[
     "proxy.localhost_node_ports",
     "proxy.sync_period",
     "proxy.min_sync_period",
+    "proxy.scheduler",
+    "proxy.strict_arp",
+    "proxy.udp_timeout",
 ];
 
 const SOURCE_NAMES: &[&str] = &["release", "arch"];

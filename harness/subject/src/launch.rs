@@ -55,6 +55,12 @@ pub struct ProxyFacts {
     pub sync_period: Option<String>,
     /// Shortest time between two syncs.
     pub min_sync_period: Option<String>,
+    /// How virtual servers of the kernel choose.
+    pub scheduler: Option<String>,
+    /// Whether nodes keep the addresses of Services to themselves on their links.
+    pub strict_arp: Option<bool>,
+    /// After how long the kernel forgets a silent UDP flow of a virtual server.
+    pub udp_timeout: Option<String>,
 }
 
 /// Everything needed to start a subject on one node.

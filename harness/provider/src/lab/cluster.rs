@@ -372,6 +372,9 @@ impl LabCluster {
             Balanced::Nowhere => return Observation::Saw(Outcome::Dropped),
             Balanced::Broke(why) => return Observation::ProbeBroke(why.clone()),
         };
+        if flow.frontend == FrontendKind::Table {
+            return self.listed(flow).await;
+        }
         let since = Instant::now();
         let saw = match (flow.frontend, flow.protocol) {
             (FrontendKind::HealthCheck | FrontendKind::Page, _) => {

@@ -17,6 +17,7 @@ mod rules;
 mod settings;
 mod start;
 mod surroundings;
+mod virtual_servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -52,5 +52,8 @@ pub(super) fn told(
         localhost_node_ports: wish.localhost_node_ports,
         sync_period: wish.sync_period.clone(),
         min_sync_period: wish.min_sync_period.clone(),
+        scheduler: wish.scheduler.clone(),
+        strict_arp: wish.strict_arp,
+        udp_timeout: wish.udp_timeout.clone(),
     })
 }

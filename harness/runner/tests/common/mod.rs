@@ -8,7 +8,7 @@ use touchstone_case::Variant;
 use touchstone_provider::{Defect, Sim};
 use touchstone_record::{Ended, Event, LogReader, LogWriter, SubjectRecord};
 use touchstone_runner::{Emitter, Person, RunSubject, Settings, run};
-use touchstone_spec::{Feature, Features, KNOWN_FEATURES, Level, NETWORK_NEEDS};
+use touchstone_spec::{Features, Level, NETWORK_NEEDS};
 
 struct Nobody;
 
@@ -28,8 +28,7 @@ pub(crate) fn run_on_sim(
     let log = LogWriter::create(&path).map_err(|e| e.to_string())?;
     let emitter = Emitter::new(log, None);
     emitter.emit(started());
-    let features: Features =
-        KNOWN_FEATURES.iter().filter_map(|known| Feature::new(known.name).ok()).collect();
+    let features = Features::strictest();
     let subject = RunSubject {
         record: record(),
         features: Arc::new(features.clone()),
@@ -38,7 +37,8 @@ pub(crate) fn run_on_sim(
         provided: ["restart", "dns"].into_iter().chain(NETWORK_NEEDS).map(str::to_owned).collect(),
         known: BTreeMap::new(),
     };
-    let settings = Settings { jobs: 8, clusters: None, seed: 1, person: Arc::new(Nobody) };
+    let settings =
+        Settings { jobs: 8, clusters: None, slowness: 1, seed: 1, person: Arc::new(Nobody) };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
