@@ -435,17 +435,21 @@ impl KindCluster {
             remove.extend(&clients);
             self.tools.docker_within(DELETE, "remove outside clients", &remove).await?;
         }
-        match self.delete_nodes().await {
-            Ok(()) => Ok(()),
-            Err(_) => {
-                let filter = format!("label={NODE_LABEL}={}", self.name);
-                let args = ["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter];
-                let listed = self.tools.docker("list nodes", &args).await?;
-                let ids: Vec<&str> = listed.split_whitespace().collect();
-                thaw::containers(&ids);
-                self.delete_nodes().await
-            }
+        if self.delete_nodes().await.is_ok() && self.containers().await?.is_empty() {
+            return Ok(());
         }
+        // A node was frozen, or came up while it was deleted: docker was still at it when kind was
+        // killed.
+        thaw::containers(&self.containers().await?);
+        self.delete_nodes().await
+    }
+
+    /// Ids of its node containers, of those too that kind does not know as nodes yet.
+    async fn containers(&self) -> Result<Vec<String>, KindError> {
+        let filter = format!("label={NODE_LABEL}={}", self.name);
+        let args = ["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter];
+        let listed = self.tools.docker("list nodes", &args).await?;
+        Ok(listed.split_whitespace().map(str::to_owned).collect())
     }
 
     async fn delete_nodes(&self) -> Result<(), KindError> {

@@ -95,7 +95,7 @@ impl Tools {
     ) -> Result<(bool, Vec<String>), KindError> {
         let mut command = Command::new(&self.kind);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        command.kill_on_drop(true);
+        command.kill_on_drop(true).process_group(0);
         let mut child = command.spawn().map_err(|error| Lost::Start(error).of("kind", what))?;
         let mut lines = Vec::new();
         let reading = async {
@@ -147,7 +147,8 @@ impl Lost {
 }
 
 async fn output(command: &mut Command, limit: Duration) -> Result<std::process::Output, Lost> {
-    command.stdin(Stdio::null()).kill_on_drop(true);
+    // A Ctrl-C is for us, who then delete the cluster, and not for them.
+    command.stdin(Stdio::null()).kill_on_drop(true).process_group(0);
     match tokio::time::timeout(limit, command.output()).await {
         Ok(output) => output.map_err(Lost::Start),
         Err(_) => Err(Lost::Limit(limit)),
