@@ -1,8 +1,9 @@
-//! What supplies a cluster: the lab, and a simulation that answers from the model.
+//! What supplies a cluster: the lab, clusters of kind's, and a simulation that answers from the model.
 //!
 //! The runner knows a cluster by the trait [`Cluster`] only; what starts one is a [`Provider`].
 
 mod cluster;
+pub mod kind;
 pub mod lab;
 mod sim;
 

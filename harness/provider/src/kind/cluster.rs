@@ -1,0 +1,491 @@
+//! A cluster from its creation to its end.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use touchstone_spec::Family;
+
+use super::config::{self, ProxyMode};
+use super::thaw;
+use super::tools::{Tools, argument};
+use super::trouble::{KindError, lack_of_image};
+
+/// kind's label of its nodes; the value is the cluster's name.
+const NODE_LABEL: &str = "io.x-k8s.kind.cluster";
+/// Our label of other containers of a cluster; the value is the cluster's name.
+const LABEL: &str = "touchstone.cluster";
+/// The network that kind's nodes are on.
+const NETWORK: &str = "kind";
+
+/// How long a machine with little time may need for each.
+const PULL: Duration = Duration::from_secs(600);
+const LOAD: Duration = Duration::from_secs(300);
+const CREATE: Duration = Duration::from_secs(600);
+const DELETE: Duration = Duration::from_secs(180);
+/// How long Kubernetes itself may take to become ready, in its own units.
+const READY_SECONDS: u64 = 300;
+
+/// What a node is made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeImage {
+    /// What this kind takes by itself.
+    Default,
+    /// An image that is here, or can be pulled.
+    Named(String),
+    /// An archive, as `docker save` writes it.
+    Archive(PathBuf),
+}
+
+impl NodeImage {
+    /// What a person names: the path of a file, or else the name of an image.
+    #[must_use]
+    pub fn named(name: &str) -> NodeImage {
+        let path = Path::new(name);
+        if path.is_file() { NodeImage::Archive(path.into()) } else { NodeImage::Named(name.into()) }
+    }
+}
+
+/// The cluster that is wanted.
+#[derive(Debug, Clone)]
+pub struct KindRequest {
+    /// Its name, which tells it from other clusters of this machine.
+    pub name: String,
+    /// Families of Services and pods: one, or both with IPv4 first.
+    pub families: Vec<Family>,
+    /// How its kube-proxy forwards, or that it has none.
+    pub mode: ProxyMode,
+    /// Number of nodes; the first one is the control plane.
+    pub nodes: usize,
+    /// What they are made from.
+    pub image: NodeImage,
+    /// A folder for its kubeconfig and cluster file.
+    pub folder: PathBuf,
+}
+
+/// A cluster that runs.
+#[derive(Debug)]
+pub struct KindCluster {
+    tools: Tools,
+    name: String,
+    kubeconfig: PathBuf,
+}
+
+/// A client on the cluster's network that is no node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutsideClient {
+    /// Name of its container.
+    pub container: String,
+    /// Its addresses on the cluster's network, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Looks whether the cluster can be had at all, before anything is started.
+///
+/// # Errors
+/// What is missing, with the remedy.
+pub async fn check(tools: &Tools, request: &KindRequest) -> Result<(), KindError> {
+    if request.mode == ProxyMode::Ipvs && !tools.kernel.has_ipvs() {
+        return Err(KindError::NoIpvs);
+    }
+    tools.kind("ask for its version", &["version"]).await?;
+    tools.docker("ask for its version", &["version"]).await?;
+    let taken = tools.kind("list clusters", &["get", "clusters"]).await?;
+    if taken.lines().any(|name| name.trim() == request.name) {
+        return Err(KindError::NameTaken { name: request.name.clone() });
+    }
+    Ok(())
+}
+
+/// Creates the cluster and waits until it is ready, saying what for. A cluster that does not become
+/// so is deleted.
+///
+/// # Errors
+/// What went wrong, with the remedy.
+pub async fn create(
+    tools: &Tools,
+    request: &KindRequest,
+    tell: &(dyn Fn(&str) + Sync),
+) -> Result<KindCluster, KindError> {
+    let image = node_image(tools, &request.image, tell).await?;
+    let file = request.folder.join("kind.yaml");
+    let kubeconfig = request.folder.join("kubeconfig");
+    let text = config::file(&request.families, request.mode, request.nodes);
+    std::fs::write(&file, text).map_err(|error| KindError::Refused {
+        program: "kind",
+        what: format!("write {}", file.display()),
+        said: error.to_string(),
+    })?;
+    tell(&format!(
+        "waiting for kind to create the cluster {}: {} nodes, kube-proxy {}",
+        request.name,
+        request.nodes,
+        request.mode.name()
+    ));
+    let mut args = vec!["create", "cluster", "--name", &request.name, "--wait", "0s"];
+    args.extend(["--config", argument(&file)?, "--kubeconfig", argument(&kubeconfig)?]);
+    if let Some(image) = &image {
+        args.extend(["--image", image]);
+    }
+    let cluster = KindCluster { tools: tools.clone(), name: request.name.clone(), kubeconfig };
+    let came_up = async {
+        let what = format!("create the cluster {}", request.name);
+        let (created, lines) = tools.kind_telling(CREATE, &what, &args, tell).await?;
+        if !created {
+            return Err(refusal(request, &what, &lines));
+        }
+        cluster.wait_until_ready(request.mode, tell).await
+    };
+    match came_up.await {
+        Ok(()) => Ok(cluster),
+        Err(error) => {
+            if !matches!(error, KindError::NameTaken { .. }) {
+                // Why it failed says more than that it could not be deleted either.
+                let _ = cluster.delete().await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Why kind did not create a cluster.
+fn refusal(request: &KindRequest, what: &str, lines: &[String]) -> KindError {
+    let errors: Vec<&str> =
+        lines.iter().map(String::as_str).filter(|l| l.contains("ERROR")).collect();
+    let said = if errors.is_empty() { lines.join("; ") } else { errors.join("; ") };
+    if said.contains("node(s) already exist") {
+        return KindError::NameTaken { name: request.name.clone() };
+    }
+    if said.contains("failed to pull image") {
+        let image = match &request.image {
+            NodeImage::Named(name) => name.as_str(),
+            NodeImage::Default | NodeImage::Archive(_) => "that kind takes by default",
+        };
+        return lack_of_image(image, &said);
+    }
+    super::trouble::lack_of_docker(&said).unwrap_or(KindError::Refused {
+        program: "kind",
+        what: what.to_owned(),
+        said,
+    })
+}
+
+/// The name of the node image, which is on this machine afterwards; none where kind chooses.
+async fn node_image(
+    tools: &Tools,
+    image: &NodeImage,
+    tell: &(dyn Fn(&str) + Sync),
+) -> Result<Option<String>, KindError> {
+    match image {
+        NodeImage::Default => Ok(None),
+        NodeImage::Named(name) => {
+            let here = tools.docker("look for the node image", &["image", "inspect", name]).await;
+            match here {
+                Ok(_) => {}
+                Err(KindError::Refused { .. }) => {
+                    tell(&format!("waiting for docker to pull the node image {name}"));
+                    let pull = ["pull", "--quiet", name];
+                    let pulled = tools.docker_within(PULL, "pull the node image", &pull).await;
+                    pulled.map_err(|error| match error {
+                        KindError::Refused { said, .. } => lack_of_image(name, &said),
+                        other => other,
+                    })?;
+                }
+                Err(error) => return Err(error),
+            }
+            Ok(Some(name.clone()))
+        }
+        NodeImage::Archive(path) => {
+            tell(&format!("waiting for docker to load {}", path.display()));
+            load_archive(tools, path).await.map(Some)
+        }
+    }
+}
+
+/// Loads an archive into docker and gives the name of the image in it.
+async fn load_archive(tools: &Tools, path: &Path) -> Result<String, KindError> {
+    let archive = |why: String| KindError::Archive { archive: path.display().to_string(), why };
+    let args = ["load", "--input", argument(path)?];
+    let loaded = tools.docker_within(LOAD, "load an image", &args).await;
+    let printed = loaded.map_err(|error| match error {
+        KindError::Refused { said, .. } => archive(said),
+        other => other,
+    })?;
+    let name = printed.lines().find_map(|line| line.strip_prefix("Loaded image: "));
+    name.map(|name| name.trim().to_owned())
+        .ok_or_else(|| archive(format!("there is no image with a name in it ({})", printed.trim())))
+}
+
+impl KindCluster {
+    /// A cluster that an earlier process created.
+    #[must_use]
+    pub fn existing(tools: &Tools, name: &str, kubeconfig: PathBuf) -> KindCluster {
+        KindCluster { tools: tools.clone(), name: name.to_owned(), kubeconfig }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How it is reached as its administrator.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Runs kubectl on the control plane: every node image has one, and this machine need not.
+    async fn kubectl(
+        &self,
+        limit: Duration,
+        what: &str,
+        args: &[&str],
+    ) -> Result<String, KindError> {
+        let node = format!("{}-control-plane", self.name);
+        let mut all = vec!["exec", &node, "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf"];
+        all.extend(args);
+        self.tools.docker_within(limit, what, &all).await
+    }
+
+    /// Waits for nodes, kube-proxy and the name server, in words.
+    async fn wait_until_ready(
+        &self,
+        mode: ProxyMode,
+        tell: &(dyn Fn(&str) + Sync),
+    ) -> Result<(), KindError> {
+        self.wait_for(
+            "its nodes are not ready",
+            "its nodes to be ready",
+            tell,
+            &["wait", "--for=condition=Ready", "nodes", "--all"],
+        )
+        .await?;
+        // Without a proxy nothing reaches the API server by its Service, so no name server is ready.
+        if mode != ProxyMode::None {
+            self.wait_for_rollout("daemonset/kube-proxy", tell).await?;
+            self.wait_for_rollout("deployment/coredns", tell).await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_for_rollout(
+        &self,
+        object: &str,
+        tell: &(dyn Fn(&str) + Sync),
+    ) -> Result<(), KindError> {
+        let args = ["--namespace=kube-system", "rollout", "status", object];
+        self.wait_for(
+            &format!("{object} is not ready"),
+            &format!("{object} to be ready"),
+            tell,
+            &args,
+        )
+        .await
+    }
+
+    async fn wait_for(
+        &self,
+        not: &str,
+        what: &str,
+        tell: &(dyn Fn(&str) + Sync),
+        args: &[&str],
+    ) -> Result<(), KindError> {
+        tell(&format!("waiting for {what}"));
+        let timeout = format!("--timeout={READY_SECONDS}s");
+        let mut all = args.to_vec();
+        all.push(&timeout);
+        // kubectl itself knows the limit; what comes on top is for a machine that hangs.
+        let limit = Duration::from_secs(READY_SECONDS) + Duration::from_secs(30);
+        match self.kubectl(limit, &format!("wait for {what}"), &all).await {
+            Ok(_) => Ok(()),
+            Err(KindError::Refused { said, .. }) => Err(KindError::NotReady {
+                cluster: self.name.clone(),
+                what: not.to_owned(),
+                seconds: READY_SECONDS,
+                said,
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Names of its node containers, the control plane first.
+    ///
+    /// # Errors
+    /// When docker cannot be asked.
+    pub async fn nodes(&self) -> Result<Vec<String>, KindError> {
+        let listed = self.tools.kind("list nodes", &["get", "nodes", "--name", &self.name]).await?;
+        let mut nodes: Vec<String> = listed.lines().map(|line| line.trim().to_owned()).collect();
+        nodes.retain(|node| !node.is_empty());
+        nodes.sort_by_key(|node| (!node.ends_with("-control-plane"), node.clone()));
+        Ok(nodes)
+    }
+
+    /// Loads an archive of images onto every node, as `kind load image-archive` does.
+    ///
+    /// # Errors
+    /// When a node refuses it.
+    pub async fn load(&self, archive: &Path) -> Result<(), KindError> {
+        let args = ["load", "image-archive", argument(archive)?, "--name", &self.name];
+        let what = format!("load {} onto the nodes", archive.display());
+        let (loaded, lines) = self.tools.kind_telling(LOAD, &what, &args, &|_| {}).await?;
+        if loaded {
+            return Ok(());
+        }
+        Err(KindError::Archive { archive: archive.display().to_string(), why: lines.join("; ") })
+    }
+
+    /// Puts another kube-proxy in: its program, with what the cluster's own kube-proxy calls, becomes
+    /// an image on every node, which the DaemonSet then names.
+    ///
+    /// # Errors
+    /// When a node refuses it, or it does not become ready.
+    pub async fn replace_kube_proxy(
+        &self,
+        program: &Path,
+        release: &str,
+        tell: &(dyn Fn(&str) + Sync),
+    ) -> Result<(), KindError> {
+        let image = format!("touchstone.local/kube-proxy:{release}");
+        for node in self.nodes().await? {
+            tell(&format!("waiting for {node} to make the image {image}"));
+            let what = format!("copy kube-proxy to {node}");
+            let to = format!("{node}:/kind/kube-proxy");
+            self.tools.docker_within(LOAD, &what, &["cp", argument(program)?, &to]).await?;
+            let make = ["exec", &node, "bash", "-c", MAKE_PROXY_IMAGE, "bash", &image];
+            let what = format!("make the image {image} on {node}");
+            self.tools.docker_within(LOAD, &what, &make).await?;
+        }
+        let set = format!("kube-proxy={image}");
+        let args = ["--namespace=kube-system", "set", "image", "daemonset/kube-proxy", &set];
+        self.kubectl(Duration::from_secs(60), "name the image of kube-proxy", &args).await?;
+        self.wait_for_rollout("daemonset/kube-proxy", tell).await
+    }
+
+    /// Starts a client on the cluster's network: a container of an image that docker has.
+    ///
+    /// # Errors
+    /// When docker refuses it.
+    pub async fn outside_client(
+        &self,
+        number: usize,
+        image: &str,
+        args: &[&str],
+    ) -> Result<OutsideClient, KindError> {
+        let container = format!("{}-outside-{number}", self.name);
+        let label = format!("{LABEL}={}", self.name);
+        let mut run = vec!["run", "--detach", "--pull=never", "--network", NETWORK];
+        run.extend(["--cap-add", "NET_ADMIN", "--label", &label, "--name", &container, image]);
+        run.extend(args);
+        let what = format!("start {container}");
+        self.tools.docker_within(LOAD, &what, &run).await?;
+        let format = "{{json .NetworkSettings.Networks}}";
+        let inspect = ["inspect", "--format", format, &container];
+        let printed = self.tools.docker("ask for an address", &inspect).await?;
+        Ok(OutsideClient { container, addresses: addresses(&printed) })
+    }
+
+    /// Leads addresses to a node, or away from all, in the network of an outside client.
+    ///
+    /// # Errors
+    /// When docker or `ip` refuses it.
+    pub async fn route(
+        &self,
+        client: &OutsideClient,
+        address: IpAddr,
+        node: IpAddr,
+    ) -> Result<(), KindError> {
+        let nodes = self.nodes().await?;
+        let Some(first) = nodes.first() else {
+            return Err(KindError::NotReady {
+                cluster: self.name.clone(),
+                what: "it has no node".to_owned(),
+                seconds: 0,
+                said: "kind lists none".to_owned(),
+            });
+        };
+        // A node's image has `ip`; the client's need not.
+        let image = self
+            .tools
+            .docker("ask for an image", &["inspect", "--format", "{{.Config.Image}}", first])
+            .await?;
+        let network = format!("container:{}", client.container);
+        let (to, via) = (address.to_string(), node.to_string());
+        let mut args = vec!["run", "--rm", "--pull=never", "--network", &network];
+        args.extend(["--cap-add", "NET_ADMIN", "--entrypoint", "ip", image.trim()]);
+        args.extend(["route", "replace", &to, "via", &via]);
+        let what = format!("lead {address} to {node}");
+        self.tools.docker_within(LOAD, &what, &args).await.map(drop)
+    }
+
+    /// Deletes the cluster with its outside clients.
+    ///
+    /// # Errors
+    /// When docker or kind refuses it; another attempt may succeed.
+    pub async fn delete(&self) -> Result<(), KindError> {
+        let filter = format!("label={LABEL}={}", self.name);
+        let listed = self
+            .tools
+            .docker("list outside clients", &["ps", "--all", "--quiet", "--filter", &filter])
+            .await?;
+        let clients: Vec<&str> = listed.split_whitespace().collect();
+        if !clients.is_empty() {
+            let mut remove = vec!["rm", "--force", "--volumes"];
+            remove.extend(&clients);
+            self.tools.docker_within(DELETE, "remove outside clients", &remove).await?;
+        }
+        if self.delete_nodes().await.is_ok() && self.containers().await?.is_empty() {
+            return Ok(());
+        }
+        // A node was frozen, or came up while it was deleted: docker was still at it when kind was
+        // killed.
+        thaw::containers(&self.containers().await?);
+        self.delete_nodes().await
+    }
+
+    /// Ids of its node containers, of those too that kind does not know as nodes yet.
+    async fn containers(&self) -> Result<Vec<String>, KindError> {
+        let filter = format!("label={NODE_LABEL}={}", self.name);
+        let args = ["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter];
+        let listed = self.tools.docker("list nodes", &args).await?;
+        Ok(listed.split_whitespace().map(str::to_owned).collect())
+    }
+
+    async fn delete_nodes(&self) -> Result<(), KindError> {
+        let kubeconfig = argument(&self.kubeconfig)?;
+        let args = ["delete", "cluster", "--name", &self.name, "--kubeconfig", kubeconfig];
+        let what = format!("delete the cluster {}", self.name);
+        let (deleted, lines) = self.tools.kind_telling(DELETE, &what, &args, &|_| {}).await?;
+        if deleted {
+            return Ok(());
+        }
+        Err(KindError::Refused { program: "kind", what, said: lines.join("; ") })
+    }
+}
+
+/// Addresses in what docker says of a container's networks.
+fn addresses(networks: &str) -> Vec<IpAddr> {
+    let networks: Value = serde_json::from_str(networks).unwrap_or_default();
+    let of = |field: &str| networks[NETWORK][field].as_str().and_then(|text| text.parse().ok());
+    ["IPAddress", "GlobalIPv6Address"].iter().filter_map(|field| of(field)).collect()
+}
+
+/// Makes, on a node, an image of its kube-proxy's files with another program. The archive is as
+/// `docker save` writes it, since every containerd imports that.
+const MAKE_PROXY_IMAGE: &str = include_str!("make-proxy-image");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_a_container_are_read() {
+        let networks =
+            r#"{"kind":{"IPAddress":"172.18.0.4","GlobalIPv6Address":"fc00:f853:ccd:e793::4"}}"#;
+        let expected: Vec<IpAddr> =
+            ["172.18.0.4", "fc00:f853:ccd:e793::4"].iter().filter_map(|a| a.parse().ok()).collect();
+        assert_eq!(addresses(networks), expected);
+        assert!(addresses("{}").is_empty());
+    }
+}

@@ -1,0 +1,19 @@
+//! Clusters that kind makes on this machine.
+//!
+//! This creates and deletes them, and puts things into them, by the programs `docker` and `kind` as
+//! a person would; what runs in them is the business of whoever is given their kubeconfig.
+
+mod cluster;
+mod config;
+mod kernel;
+mod leftovers;
+mod thaw;
+mod tools;
+mod trouble;
+
+pub use cluster::{KindCluster, KindRequest, NodeImage, OutsideClient, check, create};
+pub use config::ProxyMode;
+pub use kernel::Kernel;
+pub use leftovers::{Held, Leftover, hold, leftovers};
+pub use tools::Tools;
+pub use trouble::KindError;

@@ -1,0 +1,3 @@
+module touchstone.local/programs
+
+go 1.25.0
