@@ -33,6 +33,7 @@ mod slices;
 mod specification;
 mod state;
 pub mod text;
+mod trace;
 mod vantages;
 mod variant;
 

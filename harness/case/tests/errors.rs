@@ -200,7 +200,7 @@ x/y.yaml:12:17: a vantage is `pod@n1`, `pod`, `node@n1`, `node`, `outside`, `out
 x/y.yaml:13:26: `clusterIp` is not a frontend: clusterIP, nodePort, externalIP, loadBalancer, healthCheck, name or endpoint/NAME; did you mean `clusterIP`?
 x/y.yaml:14:29: no flow comes of it: the Service never had such a frontend; check the Service's type, its families and its addresses
 x/y.yaml:15:17: only packets from outside enter by a node; pod@n1 is inside; leave out `@n1`
-x/y.yaml:16:9: a row has exactly one of `reaches`, `is`, `shows` and `answers`";
+x/y.yaml:16:9: a row has exactly one of `reaches`, `is`, `shows`, `listed` and `answers`";
     assert_eq!(messages(&text), want);
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use touchstone_case::{Pin, ScriptStep};
-use touchstone_model::{entry, expect};
+use touchstone_model::entry;
 use touchstone_spec::{
     Allowed, Client, DNS_PORT, DnsFacts, Expectation, Features, Flow, FrontendKind, Observation,
     OutcomeKind, Protocol, Question,
@@ -13,6 +13,7 @@ use touchstone_spec::{
 use touchstone_verdict::{CellTally, Wrong};
 
 use crate::affinity::Pauses;
+use crate::expected::expect;
 use crate::sampling::{ChoiceKey, Sampling, choice};
 use crate::shown::Shown;
 use crate::worlds::Worlds;

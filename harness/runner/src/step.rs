@@ -251,8 +251,7 @@ impl Run<'_> {
         pace(until_next_look(self.ground.alone, self.began.elapsed())).await;
     }
 
-    /// Probes cells the given number of times each, all at once and in turns: what befalls the
-    /// machine for a moment befalls controls as well as the cells that they speak for.
+    /// Probes cells, each so many times, in turns: a bad moment befalls cells and controls alike.
     pub(crate) async fn round(
         &mut self,
         wanted: &[(usize, u64)],
@@ -382,8 +381,8 @@ impl Run<'_> {
         }
     }
 
-    /// Cells whose answer of before, or without a zone, would be wrong now are looked at as often as when they are
-    /// judged, since a proxy that is late with one endpoint must not be taken for settled.
+    /// Changed cells are looked at as often as when they are judged, since a proxy that is late with
+    /// one endpoint must not be taken for settled.
     fn glances(&self, index: usize) -> u64 {
         let cell = &self.cells[index];
         if cell.needs_zone {

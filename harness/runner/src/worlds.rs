@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 
 use touchstone_case::ScriptStep;
-use touchstone_model::expect;
 use touchstone_spec::{
     Change, Client, Expectation, Features, Flow, Observation, Outcome, OutcomeKind, World,
 };
+
+use crate::expected::expect;
 
 /// The worlds around a change.
 #[derive(Debug, Clone)]
@@ -36,6 +37,7 @@ impl Worlds {
             network: step.world.network.clone(),
             outside: step.world.outside.clone(),
             balancer: step.world.balancer.clone(),
+            unhandled_is_silent: step.world.unhandled_is_silent,
             ..World::default()
         });
         let picks = picks(&step.changes);

@@ -128,7 +128,11 @@ pub async fn create(
     if let Some(image) = &image {
         args.extend(["--image", image]);
     }
-    let cluster = KindCluster { tools: tools.clone(), name: request.name.clone(), kubeconfig };
+    let cluster = KindCluster {
+        tools: tools.clone(),
+        name: request.name.clone(),
+        kubeconfig: kubeconfig.clone(),
+    };
     let came_up = async {
         let what = format!("create the cluster {}", request.name);
         let (created, lines) = tools.kind_telling(CREATE, &what, &args, tell).await?;
@@ -189,7 +193,15 @@ async fn node_image(
                     let pulled = tools.docker_within(PULL, "pull the node image", &pull).await;
                     pulled.map_err(|error| match error {
                         KindError::Refused { said, .. } => lack_of_image(name, &said),
-                        other => other,
+                        other @ (KindError::NoProgram { .. }
+                        | KindError::NotRunning { .. }
+                        | KindError::NoPermission { .. }
+                        | KindError::NoImage { .. }
+                        | KindError::Credentials { .. }
+                        | KindError::NameTaken { .. }
+                        | KindError::NoIpvs
+                        | KindError::Archive { .. }
+                        | KindError::NotReady { .. }) => other,
                     })?;
                 }
                 Err(error) => return Err(error),
@@ -210,7 +222,15 @@ async fn load_archive(tools: &Tools, path: &Path) -> Result<String, KindError> {
     let loaded = tools.docker_within(LOAD, "load an image", &args).await;
     let printed = loaded.map_err(|error| match error {
         KindError::Refused { said, .. } => archive(said),
-        other => other,
+        other @ (KindError::NoProgram { .. }
+        | KindError::NotRunning { .. }
+        | KindError::NoPermission { .. }
+        | KindError::NoImage { .. }
+        | KindError::Credentials { .. }
+        | KindError::NameTaken { .. }
+        | KindError::NoIpvs
+        | KindError::Archive { .. }
+        | KindError::NotReady { .. }) => other,
     })?;
     let name = printed.lines().find_map(|line| line.strip_prefix("Loaded image: "));
     name.map(|name| name.trim().to_owned())
