@@ -10,7 +10,7 @@ impl Variant {
     /// stays changed, and it asks no proxy for figures that count what others did before.
     #[must_use]
     pub fn leaves_no_trace(&self) -> bool {
-        let changes = self.case.body().steps.iter().flat_map(|step| &step.value.change);
+        let changes = self.case().body().steps.iter().flat_map(|step| &step.value.change);
         let stays = changes.fold(BTreeSet::new(), |mut stays, change| {
             match &change.value {
                 ChangeText::Proxy(ProxyChange { proxy, stop: Some(_), .. }) => {

@@ -19,7 +19,7 @@ use crate::{At, Case};
 
 /// The need of a case that looks into answers over HTTP, or into tables of virtual servers: a model
 /// has none to look into.
-const PAGES: &str = "pages";
+pub(crate) const PAGES: &str = "pages";
 
 /// A case at one point of its axes: what is planned, run and judged.
 #[derive(Debug, Clone)]
