@@ -501,7 +501,7 @@ fn settings() -> Result<(), Failed> {
         (node, "net.ipv4.conf.eth0.send_redirects", "0"),
         (node, "net.netfilter.nf_conntrack_tcp_timeout_time_wait", "2"),
         (pod.namespace(), "net.ipv4.ip_forward", "0"),
-        (pod.namespace(), "net.ipv4.ip_local_port_range", "1024\t65535"),
+        (pod.namespace(), "net.ipv4.ip_local_port_range", "10240\t65535"),
         (pod.namespace(), "net.core.somaxconn", "4096"),
     ] {
         if unset.iter().any(|name| name == setting) {
