@@ -381,8 +381,7 @@ impl Run<'_> {
         }
     }
 
-    /// Changed cells are looked at as often as when they are judged, since a proxy that is late with
-    /// one endpoint must not be taken for settled.
+    /// Changed cells are looked at as often as they are judged: one endpoint may come late.
     fn glances(&self, index: usize) -> u64 {
         let cell = &self.cells[index];
         if cell.needs_zone {
@@ -523,6 +522,7 @@ impl Run<'_> {
                 doubts.push(format!("{}: {doubt}", cell.flow.text));
                 cell.wrong = None;
             }
+            doubts.extend(cell.doubt_of_refusal(&self.worlds.after));
             if cell.role == Role::Control && cell.wrong.is_some() {
                 doubts.push(format!(
                     "{}: the control failed, so nothing can be said about the proxy",

@@ -16,11 +16,11 @@ pub(crate) struct Worlds {
     pub(crate) after: World,
     /// Worlds that a proxy may see in between, since objects of different kinds reach it in any
     /// order.
-    between: Vec<World>,
+    pub(crate) between: Vec<World>,
     /// The world as a proxy sees it that has not heard of its node's zone: in a first step it knows
     /// none, after a change of zones the one of before.
     pub(crate) unheard: Option<World>,
-    first: bool,
+    pub(crate) first: bool,
 }
 
 /// Above this number of changes not every subset of them is taken as an in-between world.
@@ -38,6 +38,7 @@ impl Worlds {
             outside: step.world.outside.clone(),
             balancer: step.world.balancer.clone(),
             unhandled_is_silent: step.world.unhandled_is_silent,
+            refusals_are_few: step.world.refusals_are_few,
             ..World::default()
         });
         let picks = picks(&step.changes);
