@@ -209,7 +209,8 @@ impl Book {
     /// The namespace of a variant: unique in a run, a valid DNS label.
     pub(crate) fn namespace(&self, variant: &Variant) -> String {
         let end = namespace_end(variant.case().id().as_str());
-        let name: String = format!("t{}{end}", self.number).chars().take(63).collect();
+        let begin = &self.facts.namespaces;
+        let name: String = format!("{begin}t{}{end}", self.number).chars().take(63).collect();
         name.trim_end_matches('-').to_owned()
     }
 

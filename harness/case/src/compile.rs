@@ -117,7 +117,10 @@ impl<'a> Compiler<'a> {
         self.remember()?;
         let features = self.variant.features();
         let shape = self.variant.shape();
-        let (nodes, outside) = (shape.node_names(), shape.outside_names());
+        let nodes = shape.node_names();
+        // Not every cluster has clients outside of it; a case that names none does without.
+        let has = |name: &String| self.context.book.facts.outside.iter().any(|c| c.name == *name);
+        let outside: Vec<String> = shape.outside_names().into_iter().filter(has).collect();
         let mut scene = Scene {
             context: &mut self.context,
             state: &self.state,
@@ -235,6 +238,7 @@ impl<'a> Compiler<'a> {
             network: self.context.book.facts.network.clone(),
             outside: self.context.book.facts.outside.clone(),
             balancer: self.context.book.facts.balancer.clone(),
+            unhandled_is_silent: self.context.book.facts.unhandled_is_silent,
         }
     }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use touchstone_spec::api::{IpMode, ServiceType, SessionAffinity, TrafficPolicy};
 use touchstone_spec::{
-    ClusterShape, DetectLocal, Family, Feature, FrontendKind, Level, Page, PodWish, Protocol,
-    ProxyWish, SCTP_NEED,
+    CaseAsks, ClusterShape, DetectLocal, Family, Feature, FrontendKind, Level, Page, PodWish,
+    Protocol, ProxyWish, SCTP_NEED,
 };
 
 use crate::grammar::{Target, transport};
@@ -158,6 +158,32 @@ impl Variant {
         self.case.needs().features.iter().cloned().chain(derived).collect()
     }
 
+    /// What it asks of whoever supplies its cluster.
+    #[must_use]
+    pub fn asks(&self) -> CaseAsks {
+        let body = self.case.body();
+        let moves =
+            |change: &ChangeText| matches!(change, ChangeText::Node(node) if node.set.is_some());
+        let mut changes = body.steps.iter().flat_map(|step| &step.value.change);
+        let features = self.features();
+        CaseAsks {
+            shape: self.shape(),
+            families: self.family.families().to_vec(),
+            outside: outside_named(body),
+            pods_per_node: most_on_one_node(&self.pods()),
+            lab: self.lab_needs(),
+            zones: features.iter().any(|feature| feature.name() == "zone-hints")
+                || changes.any(|change| moves(&change.value)),
+            raw: !body.world.slices.is_empty()
+                || raw_endpoints(body).next().is_some()
+                || body
+                    .steps
+                    .iter()
+                    .flat_map(|step| &step.value.change)
+                    .any(|change| matches!(change.value, ChangeText::Slice(_))),
+        }
+    }
+
     /// About so many lines of rules and chains per family a proxy may need for it at a time.
     #[must_use]
     pub fn weight(&self) -> usize {
@@ -188,6 +214,30 @@ impl Variant {
     pub fn pods(&self) -> Vec<PodWish> {
         pods(self.case.body())
     }
+}
+
+/// Pods on the node that has most of them.
+fn most_on_one_node(pods: &[PodWish]) -> usize {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for pod in pods {
+        *counts.entry(&pod.node).or_default() += 1;
+    }
+    counts.into_values().max().unwrap_or(0)
+}
+
+/// The number of the last outside client that a case names: as one who sends, or in a source range.
+fn outside_named(body: &CaseFile) -> usize {
+    let steps = || body.steps.iter().map(|step| &step.value);
+    let rows = steps().flat_map(|step| &step.expect).map(|row| &row.value.from);
+    let traffic = steps().filter_map(|step| Some(&step.traffic.as_ref()?.value.from));
+    let senders = rows.chain(traffic).flat_map(|words| &words.0);
+    let ranges = service_texts(body).filter_map(|text| text.load_balancer_source_ranges.get());
+    senders
+        .chain(ranges.flatten())
+        .filter_map(|word| word.value.strip_prefix("outside"))
+        .map(|number| number.parse().unwrap_or(1))
+        .max()
+        .unwrap_or(0)
 }
 
 /// Lines for a Service port with nothing but a cluster IP: a chain, the jump to it, a mark.

@@ -19,7 +19,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run cases on one or more subjects and judge them.
-    Run(Run),
+    Run(Box<Run>),
     /// List the cases of a selection, and the digest of the plan.
     List(List),
     /// Ask the oracle: what must happen, and why. Needs no lab.
@@ -33,6 +33,11 @@ pub(crate) enum Command {
     /// Keep a lab open for a person, or join one.
     #[command(subcommand)]
     Lab(Lab),
+    /// Prepare a cluster for `run --provider cluster`.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Remove what killed runs have left in a cluster.
+    Clean(Clean),
     /// Look at subjects and fetch their programs.
     #[command(subcommand)]
     Subject(SubjectCommand),
@@ -88,9 +93,11 @@ pub(crate) struct Run {
     /// Where the log and the reports go [default: touchstone-out/RUN].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Cases that run side by side on one cluster.
-    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
-    pub(crate) jobs: usize,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterOptions,
+    /// Cases that run side by side on one cluster [default: 64, of a real cluster 16].
+    #[arg(short, long, value_name = "N", value_parser = at_least_one())]
+    pub(crate) jobs: Option<usize>,
     /// The number that repeats a run's choices [default: from the clock].
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
@@ -152,11 +159,65 @@ pub(crate) struct Defects {
     pub(crate) sabotage: Option<String>,
 }
 
+/// How a cluster that somebody else started is used.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "With --provider cluster")]
+pub(crate) struct ClusterOptions {
+    /// The cluster.
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The agents' image, for clusters that pull images [default: the one of `cluster image`,
+    /// which every node must have].
+    #[arg(long, value_name = "REF")]
+    pub(crate) agent_image: Option<String>,
+    /// Run cases too that would harm a shared cluster: they change the zones of nodes.
+    #[arg(long)]
+    pub(crate) harmful: bool,
+    /// List what the run would create, and create nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Write the agents' image as a file for `kind load image-archive`, `docker load` and
+    /// `ctr -n k8s.io images import`, and print its name.
+    Image(ImageArgs),
+    /// Print the ClusterRole that a run needs; nothing more is used.
+    Rbac(RbacArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ImageArgs {
+    /// Where to.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RbacArgs {
+    /// For runs with --harmful.
+    #[arg(long)]
+    pub(crate) harmful: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Clean {
+    /// The cluster.
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Only this run, even if it seems to be under way: the value of its label `touchstone/run`.
+    #[arg(long, value_name = "TAG")]
+    pub(crate) run: Option<String>,
+}
+
 /// What supplies clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProviderName {
     /// Real proxies in network namespaces of this machine.
     Lab,
+    /// A cluster that runs already, of any making: see `touchstone cluster`.
+    Cluster,
     /// A simulation that answers from the model.
     Sim,
 }

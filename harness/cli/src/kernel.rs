@@ -21,7 +21,9 @@ const MOST_CPUS: usize = 8;
 pub(crate) fn choose(run: &Run) -> Result<Option<Kernel>, Failed> {
     let Some(name) = &run.kernel else { return Ok(None) };
     if run.provider != ProviderName::Lab {
-        return Err(Failed::usage(anyhow!("--kernel is for the lab; a simulation has no kernel")));
+        return Err(Failed::usage(anyhow!(
+            "--kernel is for the lab; whatever else supplies clusters has its own kernel or none"
+        )));
     }
     if run.pause_on_failure || run.keep {
         return Err(Failed::usage(anyhow!(

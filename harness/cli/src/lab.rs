@@ -305,7 +305,7 @@ fn state_file(pid: u32) -> Result<PathBuf> {
     Ok(state_folder()?.join(format!("{pid}.json")))
 }
 
-fn token() -> Result<String> {
+pub(crate) fn token() -> Result<String> {
     use std::io::Read;
     let mut bytes = [0_u8; 24];
     std::fs::File::open("/dev/urandom")?

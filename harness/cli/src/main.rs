@@ -4,6 +4,7 @@
 //! harness inside them; and for a second kernel its keeper on this machine and PID 1 in there. `ARCHITECTURE.md` shows how they live and die together.
 
 mod args;
+mod cluster;
 mod doctor;
 mod explain;
 mod failed;
@@ -86,6 +87,8 @@ fn dispatch(command: Command) -> Result<u8, Failed> {
         Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Report(report) => report::run(&report),
         Command::Lab(lab) => lab::run(&lab),
+        Command::Cluster(command) => cluster::command(&command),
+        Command::Clean(clean) => cluster::clean(&clean),
         Command::Subject(SubjectCommand::Fetch(fetch)) => subjects::fetch(&fetch),
         Command::Subject(SubjectCommand::List) => subjects::list(),
         Command::Schema(schema) => {

@@ -22,10 +22,12 @@ use crate::lab::{OUTER_PID, OUTER_UID};
 use crate::say::note;
 use crate::selection::{library, pins_agree, select};
 use crate::subjects::{name_server_for, prepare};
-use crate::{kernel, report, sim};
+use crate::{cluster, kernel, report, sim};
 
 /// Folder of runs that were given no other.
 const OUT: &str = "touchstone-out";
+/// Cases side by side, where a run says nothing else.
+const JOBS: usize = 64;
 
 pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
     let library = library(&run.cases.cases)?;
@@ -37,18 +39,27 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
     defects.cases_run(&cases).map_err(Failed::usage)?;
     let nodes = variants.iter().flat_map(|variant| variant.shape().node_names()).collect();
     defects.nodes_exist(&nodes).map_err(Failed::usage)?;
+    cluster::check(run)?;
     let started = OffsetDateTime::now_utc();
     let seed = run.seed.unwrap_or_else(seed_from_clock);
     let subjects = match run.provider {
         ProviderName::Lab => prepare(&run.subjects, &variants)?,
+        ProviderName::Cluster => cluster::subjects(&run.subjects.subjects, &run.subjects.folders)?,
         ProviderName::Sim => vec![sim::subject()],
     };
     let name_server = match run.provider {
         ProviderName::Lab => name_server_for(&variants),
-        ProviderName::Sim => None,
+        ProviderName::Cluster | ProviderName::Sim => None,
     };
     let kernel = kernel::choose(run)?;
     let name = run_name(started, seed)?;
+    if run.cluster.dry_run {
+        return cluster::dry_run(&run.cluster, &name, &variants);
+    }
+    let target = match run.provider {
+        ProviderName::Cluster => Some(cluster::Target::of(&run.cluster)?),
+        ProviderName::Lab | ProviderName::Sim => None,
+    };
     let out = make_folder(run.out.as_deref(), &name)?;
     let job = Job {
         run: name,
@@ -56,7 +67,10 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
         variants: variants.iter().map(touchstone_case::Variant::id).collect(),
         case_dirs: absolute(&run.cases.cases)?,
         subjects,
-        jobs: run.jobs.max(1),
+        jobs: run.jobs.unwrap_or(match run.provider {
+            ProviderName::Cluster => cluster::JOBS,
+            ProviderName::Lab | ProviderName::Sim => JOBS,
+        }),
         seed,
         command: std::env::args().collect(),
         strict: run.strict,
@@ -76,6 +90,11 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
     };
     match (run.provider, &kernel) {
         (ProviderName::Sim, _) => sim::run(&job)?,
+        (ProviderName::Cluster, _) => {
+            if let Some(target) = &target {
+                cluster::run(&job, target)?;
+            }
+        }
         (ProviderName::Lab, None) => in_lab(&job, &Order::Run(job.clone()))?,
         (ProviderName::Lab, Some(kernel)) => {
             let order = Order::Kernel(kernel::job(kernel, run.kernel_memory, &job)?);

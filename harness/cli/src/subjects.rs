@@ -96,7 +96,43 @@ fn describe(
 ) -> SubjectJob {
     let selection = &chosen.selection;
     let release = resolved.release.as_ref();
-    let features = features(selection, release);
+    let record = SubjectRecord {
+        digest: Some(resolved.sha256.clone()),
+        found: resolved.found.to_string(),
+        ..record(selection, release)
+    };
+    SubjectJob {
+        record,
+        known: known(selection, release, variants),
+        program: resolved.program.clone(),
+        version: resolved.version.clone(),
+        folders: folders.to_vec(),
+        selector: chosen.selector,
+    }
+}
+
+/// A subject as it runs in a cluster whose release is that version, unless its own was selected.
+pub(crate) fn describe_in_cluster(
+    chosen: &Chosen,
+    folders: &[PathBuf],
+    version: Option<&str>,
+    variants: &[Variant],
+) -> SubjectJob {
+    let selection = &chosen.selection;
+    let of_cluster = version.and_then(|version| version.parse::<Release>().ok());
+    let release = selection.asked.as_ref().or(of_cluster.as_ref());
+    SubjectJob {
+        record: SubjectRecord { found: "in the cluster".to_owned(), ..record(selection, release) },
+        known: known(selection, release, variants),
+        program: PathBuf::new(),
+        version: version.map(str::to_owned),
+        folders: folders.to_vec(),
+        selector: chosen.selector.clone(),
+    }
+}
+
+/// What the log says of a subject, apart from where its program is.
+fn record(selection: &Selection, release: Option<&Release>) -> SubjectRecord {
     let mut id = format!("{}:{}", selection.subject.name, selection.mode);
     let configuration = selection.configuration.to_string();
     if configuration != "default" {
@@ -107,22 +143,16 @@ fn describe(
     {
         id.push_str(&format!("@{release}"));
     }
-    SubjectJob {
-        record: SubjectRecord {
-            id,
-            name: selection.subject.name.to_string(),
-            mode: selection.mode.to_string(),
-            release: release.map(ToString::to_string),
-            configuration,
-            digest: Some(resolved.sha256.clone()),
-            found: resolved.found.to_string(),
-            features: features.iter().map(|feature: &Feature| feature.to_string()).collect(),
-        },
-        known: known(selection, release, variants),
-        program: resolved.program.clone(),
-        version: resolved.version.clone(),
-        folders: folders.to_vec(),
-        selector: chosen.selector,
+    let features = features(selection, release);
+    SubjectRecord {
+        id,
+        name: selection.subject.name.to_string(),
+        mode: selection.mode.to_string(),
+        release: release.map(ToString::to_string),
+        configuration,
+        digest: None,
+        found: String::new(),
+        features: features.iter().map(|feature: &Feature| feature.to_string()).collect(),
     }
 }
 

@@ -53,6 +53,7 @@ fn world(policy: TrafficPolicy, network: NetworkWish) -> World {
         ..Endpoint::default()
     };
     World {
+        unhandled_is_silent: false,
         nodes: facts
             .nodes
             .iter()

@@ -5,8 +5,9 @@
 //! Every socket is nonblocking and closes on `execve`.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -107,6 +108,47 @@ pub fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
 /// What the kernel said about the first that failed; none stays open then.
 pub fn udp_sockets(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocket>> {
     (0..count).map(|_| udp_socket(address)).collect()
+}
+
+/// First UDP source port of a place.
+const FIRST_UDP_PORT: u16 = 2_048;
+/// UDP ports tried before a place counts as full.
+const UDP_TRIES: u16 = 64;
+
+/// The UDP source ports of one place in turn, so that none is used again while conntrack remembers
+/// it.
+#[derive(Debug)]
+pub struct UdpPorts(AtomicU16);
+
+impl Default for UdpPorts {
+    fn default() -> Self {
+        UdpPorts(AtomicU16::new(FIRST_UDP_PORT))
+    }
+}
+
+impl UdpPorts {
+    /// A UDP socket with that source address and the next free port.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said; that the ports are in use where many in a row are.
+    pub fn bind(&self, from: IpAddr) -> io::Result<UdpSocket> {
+        let mut tries = 0;
+        loop {
+            match udp_socket(SocketAddr::new(from, self.next())) {
+                // A server of the place has this port.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < UDP_TRIES => {
+                    tries += 1;
+                }
+                tried => return tried,
+            }
+        }
+    }
+
+    fn next(&self) -> u16 {
+        let port = self.0.fetch_add(1, Ordering::Relaxed);
+        if port >= FIRST_UDP_PORT { port } else { port.saturating_add(FIRST_UDP_PORT) }
+    }
 }
 
 /// A socket that sees every packet of the namespace, from the network header on.

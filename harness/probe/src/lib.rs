@@ -20,6 +20,7 @@
 //! A client may add ` <size>` to its line and so many bytes after it, which the server sends back
 //! after its own line; over UDP line and bytes are one datagram.
 
+mod attempt;
 mod dns;
 mod errors;
 mod http;
@@ -31,6 +32,7 @@ mod stream;
 mod tcp;
 mod udp;
 
+pub use attempt::{Attempted, KeptFlow, Sockets, attempt, bound_to};
 pub use dns::{Findings, ask_names_tcp, ask_names_udp, search_names};
 pub use http::get_http;
 pub use open::{open_tcp, open_udp};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc::UnboundedReceiver;
 use touchstone_spec::{
-    Change, ClusterFacts, ClusterShape, Flow, Observation, PodFacts, PodWish, ServerWish,
+    CaseAsks, Change, ClusterFacts, ClusterShape, Flow, Observation, PodFacts, PodWish, ServerWish,
 };
 
 /// Trouble with a cluster: of the harness, the lab or the API, never a verdict on a proxy.
@@ -86,8 +86,14 @@ pub struct Started {
 /// Supplies clusters.
 #[async_trait]
 pub trait Provider: Send + Sync {
-    /// Its name: `lab`, `sim`.
+    /// Its name: `lab`, `sim`, `cluster`.
     fn name(&self) -> &'static str;
+
+    /// Why it can supply no cluster for such a case; none when it can, or when starting one tells.
+    fn lacks(&self, asks: &CaseAsks) -> Option<String> {
+        let _ = asks;
+        None
+    }
 
     /// Starts a cluster. Changes may be made when this returns; what its proxies do may be judged
     /// when [`Cluster::ready`] returns.

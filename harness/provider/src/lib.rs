@@ -1,10 +1,14 @@
-//! What supplies a cluster: the lab, clusters of kind's, and a simulation that answers from the model.
+//! What supplies a cluster: the lab, clusters of kind's, a real cluster that somebody else started,
+//! and a simulation that answers from the model.
 //!
 //! The runner knows a cluster by the trait [`Cluster`] only; what starts one is a [`Provider`].
 
+mod canary;
 mod cluster;
+pub mod image;
 pub mod kind;
 pub mod lab;
+pub mod real;
 mod sim;
 
 pub use cluster::{

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use touchstone_case::{Pin, ScriptStep};
-use touchstone_model::{entry, expect};
+use touchstone_model::entry;
 use touchstone_spec::{
     Allowed, Change, Client, DNS_PORT, DnsFacts, Expectation, Features, Flow, FrontendKind,
     Observation, Outcome, OutcomeKind, Protocol, Question, World,
@@ -13,6 +13,7 @@ use touchstone_spec::{
 use touchstone_verdict::{CellTally, Wrong};
 
 use crate::affinity::Pauses;
+use crate::expected::expect;
 use crate::sampling::{ChoiceKey, Sampling, choice};
 use crate::shown::Shown;
 
@@ -145,6 +146,7 @@ impl Worlds {
             network: step.world.network.clone(),
             outside: step.world.outside.clone(),
             balancer: step.world.balancer.clone(),
+            unhandled_is_silent: step.world.unhandled_is_silent,
             ..World::default()
         });
         let n = step.changes.len();

@@ -9,6 +9,7 @@ mod cells;
 mod clearing;
 mod emit;
 mod evidence;
+mod expected;
 mod leftovers;
 mod losses;
 mod machine;

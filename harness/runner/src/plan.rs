@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use touchstone_case::Variant;
+use touchstone_provider::Provider;
 use touchstone_record::PlannedCase;
 use touchstone_spec::{Excuse, Features, Level};
 
@@ -62,11 +63,15 @@ fn of_the_run(case: &str, level: Level, about: &str) -> PlannedCase {
 pub(crate) fn excuse(
     variant: &Variant,
     features: &Features,
+    provider: &dyn Provider,
     provided: &BTreeSet<String>,
 ) -> Option<Excuse> {
     let lacking = variant.features().into_iter().find(|feature| !features.has(feature.name()));
     if let Some(feature) = lacking {
         return Some(Excuse::LacksFeature(feature));
+    }
+    if let Some(lacking) = provider.lacks(&variant.asks()) {
+        return Some(Excuse::HostLacks(lacking));
     }
     let of_host = variant.host_needs().into_iter().map(str::to_owned);
     let mut needs = variant.lab_needs().into_iter().chain(of_host);

@@ -176,7 +176,8 @@ impl SubjectRun {
         }
         let mut wanted = Vec::new();
         for variant in variants {
-            match excuse(variant, &self.subject.features, &self.subject.provided) {
+            let (provider, provided) = (&self.subject.provider, &self.subject.provided);
+            match excuse(variant, &self.subject.features, provider.as_ref(), provided) {
                 Some(excuse) => self.emitter.emit(Event::CaseEnded(Ended {
                     excuse: Some(excuse),
                     ..self.ended(&variant.id(), 1, Verdict::Unsupported, None)

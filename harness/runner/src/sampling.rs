@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use touchstone_case::{Variant, compile, planned_book};
-use touchstone_model::{entry, expect};
+use touchstone_model::entry;
 use touchstone_spec::{Expectation, Features, Flow, Protocol};
+
+use crate::expected::expect;
 use touchstone_verdict::{miss_probability, samples_to_see_all};
 
 /// Least samples of a cell that a case pins. Silence and refusals do not vary by chance, so for

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use touchstone_case::{Keep, Traffic};
-use touchstone_model::expect;
 use touchstone_provider::Cluster;
 use touchstone_spec::{Features, Flow, FrontendKind, Observation, Outcome, Protocol};
 
 use crate::cells::Worlds;
+use crate::expected::expect;
 use crate::pace::{POLL, pace};
 use crate::step::Ground;
 

@@ -1,6 +1,6 @@
 //! What a case asks of a cluster, and what a cluster says of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -111,6 +111,31 @@ pub struct ClusterFacts {
     /// What the proxies call the way in which they forward, where they have a name for it.
     #[serde(default)]
     pub mode: Option<String>,
+    /// How the names of the namespaces of its cases begin.
+    #[serde(default)]
+    pub namespaces: String,
+    /// Whether nobody can tell what no node took from what a node dropped.
+    #[serde(default)]
+    pub unhandled_is_silent: bool,
+}
+
+/// What one variant of a case asks of whoever supplies its cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CaseAsks {
+    /// Nodes, outside clients and settings.
+    pub shape: ClusterShape,
+    /// Families of its flows.
+    pub families: Vec<Family>,
+    /// Clients outside of the cluster without which it makes no sense: it names them.
+    pub outside: usize,
+    /// Pods of its own that it wants on one node at most.
+    pub pods_per_node: usize,
+    /// What it needs a lab for, by the names that cases use in `needs: lab`.
+    pub lab: BTreeSet<String>,
+    /// Whether the zones of its nodes make a difference.
+    pub zones: bool,
+    /// Whether it writes slices that the API server would refuse or leave to controllers.
+    pub raw: bool,
 }
 
 impl ClusterFacts {

@@ -22,7 +22,9 @@ mod verdict;
 mod world;
 
 pub use act::{Change, PodWish, ProxyAction, ServerWish};
-pub use cluster::{CLIENT_PORT, ClientFacts, ClusterFacts, ClusterShape, NodeFacts, PodFacts};
+pub use cluster::{
+    CLIENT_PORT, CaseAsks, ClientFacts, ClusterFacts, ClusterShape, NodeFacts, PodFacts,
+};
 pub use expectation::{Allowed, Expectation, Reason};
 pub use family::{Family, Protocol};
 pub use feature::{Feature, FeatureError, Features, KNOWN_FEATURES, KnownFeature};

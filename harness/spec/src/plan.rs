@@ -76,6 +76,8 @@ impl ClusterFacts {
             network: shape.network.clone(),
             balancer: None,
             neighbour: None,
+            namespaces: String::new(),
+            unhandled_is_silent: false,
         };
         facts.in_its_network()
     }

@@ -27,6 +27,9 @@ pub struct World {
     /// The load balancer that has addresses of its own, where there is one.
     #[serde(default)]
     pub balancer: Option<ClientFacts>,
+    /// Whether nobody can tell what no node took from what a node dropped.
+    #[serde(default)]
+    pub unhandled_is_silent: bool,
 }
 
 impl World {

@@ -3,6 +3,7 @@
 //! One binary, so that all these tests share the machine's room for labs.
 
 mod bad_input;
+mod cluster;
 mod common;
 mod kernel;
 mod lab_up;

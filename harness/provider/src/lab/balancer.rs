@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use touchstone_apiserver::ApiServer;
-use touchstone_probe::get_http;
+use touchstone_probe::{Sockets, get_http};
 use touchstone_spec::api::{Service, ServiceType, TrafficPolicy};
 use touchstone_spec::{
     Asked, Client, ClientFacts, ClientKind, ClusterFacts, Flow, FrontendKind, LoadBalancers,

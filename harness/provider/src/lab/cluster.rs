@@ -9,12 +9,10 @@ use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use touchstone_apiserver::{ApiServer, ServeHandle};
 use touchstone_netlab::{Filter, Topology};
-use touchstone_probe::{
-    Connection, Server, UdpFlow, connect_sctp, connect_tcp, echo_sctp, echo_tcp, echo_udp, get_http,
-};
+use touchstone_probe::{Attempted, KeptFlow, Server, attempt};
 use touchstone_spec::{
-    Asked, CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind,
-    NEIGHBOUR, Observation, Outcome, PodFacts, PodWish, Protocol, ProxyAction, ServerWish,
+    Change, ClusterFacts, Flow, NEIGHBOUR, Observation, Outcome, PodFacts, PodWish, Protocol,
+    ProxyAction, ServerWish,
 };
 
 use super::balancer::{Balanced, Balancer};
@@ -25,10 +23,7 @@ use super::places::Places;
 use super::proxy::Proxy;
 use super::rules;
 use super::surroundings;
-use crate::{Broken, Cluster, ClusterError, Kept, Servers};
-
-/// How long one control attempt may take.
-const CONTROL_WAIT: Duration = Duration::from_secs(3);
+use crate::{Broken, Cluster, ClusterError, Kept, Servers, canary};
 
 /// A cluster in namespaces.
 pub(super) struct LabCluster {
@@ -206,16 +201,10 @@ impl Cluster for LabCluster {
     }
 
     async fn probe(&self, flow: &Flow, wait: Duration) -> Observation {
-        match &flow.question {
-            Some(question) => self.ask(flow, question, wait).await,
-            None => self.send(flow, wait).await,
-        }
+        self.send(flow, wait).await
     }
 
     async fn open(&self, flow: &Flow, wait: Duration) -> Result<Box<dyn Kept>, Observation> {
-        if flow.question.is_some() {
-            return Err(Observation::ProbeBroke("what a name leads to is not kept".to_owned()));
-        }
         let balanced = self.balance(flow).await;
         let flow = match &balanced {
             Balanced::Untouched => flow,
@@ -223,20 +212,7 @@ impl Cluster for LabCluster {
             Balanced::Nowhere => return Err(Observation::Saw(Outcome::Dropped)),
             Balanced::Broke(why) => return Err(Observation::ProbeBroke(why.clone())),
         };
-        match flow.protocol {
-            Protocol::Tcp => {
-                let socket = self.places.tcp(flow).await.map_err(Observation::ProbeBroke)?;
-                Ok(Box::new(KeptStream(connect_tcp(socket, flow.to, wait).await?)))
-            }
-            Protocol::Udp => {
-                let socket = self.places.udp(flow).await.map_err(Observation::ProbeBroke)?;
-                Ok(Box::new(KeptUdp(UdpFlow::open(socket, flow.to)?)))
-            }
-            Protocol::Sctp => {
-                let socket = self.places.sctp(flow).await.map_err(Observation::ProbeBroke)?;
-                Ok(Box::new(KeptStream(connect_sctp(socket, flow.to, wait).await?)))
-            }
-        }
+        Ok(Box::new(KeptFlow::open(self.places.as_ref(), flow, wait).await?))
     }
 
     async fn rules(&self, node: &str, needles: &[String]) -> Vec<String> {
@@ -294,14 +270,7 @@ impl Cluster for LabCluster {
     }
 
     async fn control(&self) -> Result<(), String> {
-        for from in &self.facts.nodes {
-            for to in &self.facts.nodes {
-                for address in &to.client.addresses {
-                    self.reach(&from.client, *address).await?;
-                }
-            }
-        }
-        Ok(())
+        canary::control(self).await
     }
 
     fn broken(&self) -> Option<Broken> {
@@ -373,71 +342,19 @@ impl LabCluster {
             Balanced::Broke(why) => return Observation::ProbeBroke(why.clone()),
         };
         let since = Instant::now();
-        let saw = match (flow.frontend, flow.protocol) {
-            (FrontendKind::HealthCheck | FrontendKind::Page, _) => {
-                let usual = Asked { path: "/healthz".to_owned(), looks: Vec::new() };
-                let asked = flow.http.as_ref().unwrap_or(&usual);
-                match self.places.tcp(flow).await {
-                    Ok(socket) => get_http(socket, flow.to, asked, wait).await,
-                    Err(why) => Observation::ProbeBroke(why),
-                }
+        let Attempted { saw, elsewhere } = attempt(self.places.as_ref(), flow, wait).await;
+        match elsewhere {
+            None => self.judge_silence(flow, since, saw),
+            Some((to, protocol)) => {
+                self.judge_silence(&Flow { to, protocol, ..flow.clone() }, since, saw)
             }
-            (_, Protocol::Tcp) => match self.places.tcp(flow).await {
-                Ok(socket) => echo_tcp(socket, flow.to, flow.size, wait).await,
-                Err(why) => Observation::ProbeBroke(why),
-            },
-            (_, Protocol::Udp) => match self.places.udp(flow).await {
-                Ok(socket) => echo_udp(socket, flow.to, flow.size, wait).await,
-                Err(why) => Observation::ProbeBroke(why),
-            },
-            (_, Protocol::Sctp) => match self.places.sctp(flow).await {
-                Ok(socket) => echo_sctp(socket, flow.to, flow.size, wait).await,
-                Err(why) => Observation::ProbeBroke(why),
-            },
-        };
-        self.judge_silence(flow, since, saw)
-    }
-
-    /// One attempt from a client pod straight to another.
-    async fn reach(&self, from: &PodFacts, to: IpAddr) -> Result<(), String> {
-        let Some(address) = from.address(Family::of(to)) else { return Ok(()) };
-        let flow = Flow {
-            client: Client {
-                kind: ClientKind::Pod,
-                place: from.place.clone(),
-                node: Some(from.node.clone()),
-                address,
-            },
-            via: None,
-            to: SocketAddr::new(to, CLIENT_PORT),
-            protocol: Protocol::Tcp,
-            frontend: FrontendKind::Direct,
-            question: None,
-            size: 0,
-            http: None,
-            text: format!("{} → {to}", from.place),
-        };
-        match self.probe(&flow, CONTROL_WAIT).await {
-            Observation::Saw(Outcome::Reached { resent: 0, .. }) => Ok(()),
-            Observation::Saw(other) => Err(format!("{}: {other}", flow.text)),
-            Observation::ProbeBroke(why) => Err(format!("{}: {why}", flow.text)),
         }
     }
 }
 
-struct KeptStream(Connection);
-struct KeptUdp(UdpFlow);
-
 #[async_trait]
-impl Kept for KeptStream {
+impl Kept for KeptFlow {
     async fn ask(&mut self, wait: Duration) -> Observation {
-        self.0.ask(wait).await
-    }
-}
-
-#[async_trait]
-impl Kept for KeptUdp {
-    async fn ask(&mut self, wait: Duration) -> Observation {
-        self.0.ask(wait).await
+        KeptFlow::ask(self, wait).await
     }
 }

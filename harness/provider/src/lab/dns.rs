@@ -3,20 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::watch;
 use touchstone_apiserver::{ApiServer, ServeHandle};
-use touchstone_probe::{Findings, ask_names_tcp, ask_names_udp, search_names};
 use touchstone_spec::api::{
     Endpoint, EndpointPort, EndpointSlice, Meta, SERVICE_NAME_LABEL, Service, ServicePort,
     ServiceSpec,
@@ -27,7 +25,6 @@ use touchstone_spec::{
     RecordType, SITE_NAMES, SiteRecord,
 };
 
-use super::cluster::LabCluster;
 use super::places::Places;
 use super::start::API_PORT;
 use crate::ClusterError;
@@ -42,8 +39,6 @@ const SITE_PORT: u16 = 5300;
 /// Lines of its log that are kept for evidence.
 const KEPT_LINES: usize = 50;
 /// How long a question that only leads to a connection may take: that the connection must be
-/// silent says nothing about the question.
-const LOOKUP_WAIT: Duration = Duration::from_secs(3);
 /// How long it may take to end when it is stopped.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -357,64 +352,6 @@ pub(super) fn is_answered(saw: &Observation) -> bool {
     matches!(saw, Observation::Saw(Outcome::Answered(NameAnswer::Records(_))))
 }
 
-impl LabCluster {
-    /// Asks a name server, and goes on to an address that it names where the question says so.
-    pub(super) async fn ask(
-        &self,
-        flow: &Flow,
-        question: &Question,
-        wait: Duration,
-    ) -> Observation {
-        let over = if question.then.is_some() { Protocol::Udp } else { flow.protocol };
-        let lookup = Flow { protocol: over, question: None, ..flow.clone() };
-        let patience = if question.then.is_some() { wait.max(LOOKUP_WAIT) } else { wait };
-        let mut findings = Findings::default();
-        let mut found = None;
-        for name in search_names(question) {
-            let since = Instant::now();
-            let saw = match over {
-                Protocol::Udp => match self.places.udp(&lookup).await {
-                    Ok(socket) => {
-                        ask_names_udp(socket, flow.to, &name, &question.types, patience).await
-                    }
-                    Err(why) => Observation::ProbeBroke(why),
-                },
-                Protocol::Tcp => match self.places.tcp(&lookup).await {
-                    Ok(socket) => {
-                        ask_names_tcp(socket, flow.to, &name, &question.types, patience).await
-                    }
-                    Err(why) => Observation::ProbeBroke(why),
-                },
-                Protocol::Sctp => Observation::ProbeBroke("names are not asked by SCTP".to_owned()),
-            };
-            let Observation::Saw(Outcome::Answered(answer)) = saw else {
-                return self.judge_silence(&lookup, since, saw);
-            };
-            if let Some(records) = findings.take(answer) {
-                found = Some(records);
-                break;
-            }
-        }
-        let answer = found.unwrap_or_else(|| findings.end());
-        let addresses = answer.addresses(flow.family());
-        match (question.then, any_of(&addresses)) {
-            (Some(port), Some(address)) => {
-                let to = SocketAddr::new(address, port);
-                self.send(&Flow { to, question: None, ..flow.clone() }, wait).await
-            }
-            (Some(_), None) | (None, _) => Observation::Saw(Outcome::Answered(answer)),
-        }
-    }
-}
-
-/// One address by chance: the order of an answer means nothing.
-fn any_of(addresses: &[IpAddr]) -> Option<IpAddr> {
-    // Each state of the standard library's hash has keys of its own.
-    let chance = RandomState::new().build_hasher().finish();
-    let count = u64::try_from(addresses.len()).ok().filter(|count| *count > 0)?;
-    usize::try_from(chance % count).ok().and_then(|index| addresses.get(index).copied())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -429,14 +366,5 @@ mod tests {
             "{text}"
         );
         assert_eq!(text.matches('{').count(), text.matches('}').count());
-    }
-
-    #[test]
-    fn chance_reaches_every_address() {
-        let addresses: Vec<IpAddr> = (1..=3).map(|i| IpAddr::from([10, 0, 0, i])).collect();
-        for address in &addresses {
-            assert!((0..200).any(|_| any_of(&addresses) == Some(*address)), "{address}");
-        }
-        assert_eq!(any_of(&[]), None);
     }
 }

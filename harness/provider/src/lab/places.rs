@@ -3,25 +3,21 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use touchstone_netlab::{Error, Namespace, Pod, Topology, sockets};
-use touchstone_spec::{ClientKind, Family, Flow, NEIGHBOUR, PodFacts, PodWish};
+use touchstone_netlab::sockets::{self, UdpPorts};
+use touchstone_netlab::{Error, Namespace, Pod, Topology};
+use touchstone_probe::{Sockets, bound_to};
+use touchstone_spec::{Family, Flow, NEIGHBOUR, PodFacts, PodWish};
 
 use crate::ClusterError;
-
-/// First UDP source port of a place.
-const FIRST_UDP_PORT: u16 = 2_048;
-/// UDP ports tried before a place counts as full.
-const UDP_TRIES: u16 = 64;
 
 /// The places of one cluster.
 pub(super) struct Places {
     topology: Arc<Topology>,
     pods: Mutex<Pods>,
     /// Next UDP source port per place, so that none is used again while conntrack remembers it.
-    udp_ports: Mutex<BTreeMap<String, Arc<AtomicU16>>>,
+    udp_ports: Mutex<BTreeMap<String, Arc<UdpPorts>>>,
 }
 
 #[derive(Default)]
@@ -115,56 +111,6 @@ impl Places {
         pods.by_place.get(place).map(|pod| pod.link())
     }
 
-    /// A TCP socket for one attempt of a flow.
-    pub(super) async fn tcp(&self, flow: &Flow) -> Result<OwnedFd, String> {
-        let from = source(flow, 0);
-        let family = flow.family();
-        self.open(&flow.client.place, move || match from {
-            Some(from) => sockets::tcp_socket_from(from),
-            None => sockets::tcp_socket(lab_family(family)),
-        })
-        .await
-    }
-
-    /// An SCTP socket for one attempt of a flow, with the client's address.
-    pub(super) async fn sctp(&self, flow: &Flow) -> Result<OwnedFd, String> {
-        let from = SocketAddr::new(flow.client.address, 0);
-        self.open(&flow.client.place, move || sockets::sctp_socket_from(from)).await
-    }
-
-    /// A UDP socket for one attempt of a flow, from a port that was not used lately.
-    pub(super) async fn udp(&self, flow: &Flow) -> Result<OwnedFd, String> {
-        let any = match flow.family() {
-            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let from = source(flow, 0).map_or(any, |address| address.ip());
-        let ports = {
-            let mut all = self.udp_ports.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(
-                all.entry(flow.client.place.clone())
-                    .or_insert_with(|| Arc::new(AtomicU16::new(FIRST_UDP_PORT))),
-            )
-        };
-        self.open(&flow.client.place, move || {
-            let mut tries = 0;
-            loop {
-                let port = next_port(&ports);
-                match sockets::udp_socket(SocketAddr::new(from, port)) {
-                    Ok(socket) => return Ok(OwnedFd::from(socket)),
-                    // A server of the place has this port.
-                    Err(error)
-                        if error.kind() == std::io::ErrorKind::AddrInUse && tries < UDP_TRIES =>
-                    {
-                        tries += 1;
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        })
-        .await
-    }
-
     async fn open(
         &self,
         place: &str,
@@ -182,6 +128,36 @@ impl Places {
     }
 }
 
+impl Sockets for Places {
+    async fn tcp(&self, flow: &Flow) -> Result<OwnedFd, String> {
+        let from = bound_to(flow);
+        let family = flow.family();
+        self.open(&flow.client.place, move || match from {
+            Some(from) => sockets::tcp_socket_from(SocketAddr::new(from, 0)),
+            None => sockets::tcp_socket(lab_family(family)),
+        })
+        .await
+    }
+
+    async fn sctp(&self, flow: &Flow) -> Result<OwnedFd, String> {
+        let from = SocketAddr::new(flow.client.address, 0);
+        self.open(&flow.client.place, move || sockets::sctp_socket_from(from)).await
+    }
+
+    async fn udp(&self, flow: &Flow) -> Result<OwnedFd, String> {
+        let any = match flow.family() {
+            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let from = bound_to(flow).unwrap_or(any);
+        let ports = {
+            let mut all = self.udp_ports.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(all.entry(flow.client.place.clone()).or_default())
+        };
+        self.open(&flow.client.place, move || ports.bind(from).map(OwnedFd::from)).await
+    }
+}
+
 /// The facts of a pod.
 pub(super) fn facts(pod: &Pod) -> PodFacts {
     PodFacts {
@@ -196,18 +172,4 @@ pub(super) fn lab_family(family: Family) -> touchstone_netlab::Family {
         Family::V4 => touchstone_netlab::Family::V4,
         Family::V6 => touchstone_netlab::Family::V6,
     }
-}
-
-/// The source address that a flow's socket must be bound to. A node sends from whatever address
-/// its routes say.
-fn source(flow: &Flow, port: u16) -> Option<SocketAddr> {
-    match flow.client.kind {
-        ClientKind::Node => None,
-        ClientKind::Pod | ClientKind::Outside => Some(SocketAddr::new(flow.client.address, port)),
-    }
-}
-
-fn next_port(ports: &AtomicU16) -> u16 {
-    let port = ports.fetch_add(1, Ordering::Relaxed);
-    if port >= FIRST_UDP_PORT { port } else { port.saturating_add(FIRST_UDP_PORT) }
 }

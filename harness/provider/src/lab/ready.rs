@@ -4,19 +4,14 @@
 //! A proxy that calls itself healthy may not have seen a single Service.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use touchstone_spec::{Change, Flow, Observation, Outcome};
+use touchstone_spec::{Change, Flow, Observation};
 
 use super::cluster::LabCluster;
 use super::dns::is_answered;
 use super::objects;
-use crate::{Broken, Cluster, ClusterError};
-
-/// Between two looks at the canary.
-const INTERVAL: Duration = Duration::from_millis(20);
-/// How long one look waits.
-const WAIT: Duration = Duration::from_millis(300);
+use crate::{Broken, ClusterError, canary};
 
 impl LabCluster {
     /// Waits until the canary answers everywhere, and the name server where there is one.
@@ -29,7 +24,7 @@ impl LabCluster {
             began = Instant::now();
         };
         let of_proxy = |broken| self.not_ready(broken);
-        self.answered(&self.canary, is_reached, true).await.map_err(of_proxy)?;
+        self.answered(&self.canary, canary::is_reached, true).await.map_err(of_proxy)?;
         self.tell_zones()?;
         lap("canary");
         if self.name_server.is_some() {
@@ -41,37 +36,13 @@ impl LabCluster {
         Ok(took)
     }
 
-    /// Sends flows until each was answered once; `proxy` says whose fault it is when one is not.
     async fn answered(
         &self,
         flows: &[Flow],
         is_right: fn(&Observation) -> bool,
         proxy: bool,
     ) -> Result<(), Broken> {
-        let began = Instant::now();
-        let mut waiting = flows.to_vec();
-        let mut tick = tokio::time::interval(INTERVAL);
-        while !waiting.is_empty() {
-            tick.tick().await;
-            let looks = waiting.iter().map(|flow| self.probe(flow, WAIT));
-            let seen = futures::future::join_all(looks).await;
-            let late = seen.iter().rfind(|saw| !is_right(saw)).map(said);
-            let mut right = seen.iter().map(is_right);
-            waiting.retain(|_| !right.next().unwrap_or(false));
-            if let Some(died) = self.died() {
-                return Err(died);
-            }
-            if let (Some(first), true) = (waiting.first(), began.elapsed() > self.ready_limit) {
-                let why = format!(
-                    "{} does not answer within {} s (last seen: {})",
-                    first.text,
-                    self.ready_limit.as_secs(),
-                    late.unwrap_or_else(|| "nothing".to_owned())
-                );
-                return Err(Broken { why, proxy });
-            }
-        }
-        Ok(())
+        canary::answered(self, flows, is_right, self.ready_limit, proxy).await
     }
 
     /// Labels the nodes with their zones, as a cloud's controller does after nodes have joined.
@@ -114,16 +85,5 @@ impl LabCluster {
         self.name_server.as_ref().map_or_else(Default::default, |server| {
             ("; last lines of the name server:".to_owned(), server.last_lines())
         })
-    }
-}
-
-fn is_reached(saw: &Observation) -> bool {
-    matches!(saw, Observation::Saw(Outcome::Reached { .. }))
-}
-
-fn said(saw: &Observation) -> String {
-    match saw {
-        Observation::Saw(outcome) => outcome.to_string(),
-        Observation::ProbeBroke(why) => why.clone(),
     }
 }

@@ -11,13 +11,9 @@ use async_trait::async_trait;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use touchstone_apiserver::{ApiServer, Config, Lie, ServeHandle};
 use touchstone_netlab::{Joined, NodeShape, Offloads, Shape, Topology};
-use touchstone_spec::api::{
-    Endpoint, EndpointPort, EndpointSlice, Meta, SERVICE_NAME_LABEL, Service, ServicePort,
-    ServiceSpec,
-};
 use touchstone_spec::{
-    BALANCER, CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind,
-    LoadBalancers, NodesJoined, Page, PodFacts, PodWish, Protocol, ProxySettings, ServerWish,
+    BALANCER, ClusterFacts, Family, LoadBalancers, NodesJoined, Page, PodFacts, PodWish,
+    ProxySettings,
 };
 use touchstone_subject::{Launch, NodeFacts};
 
@@ -27,14 +23,12 @@ use super::dns::{self, FirstQuestions, NameServer};
 use super::places::{Places, lab_family};
 use super::proxy::Proxy;
 use super::{Lab, backend, objects, settings, surroundings};
-use crate::{ClusterError, ClusterRequest, Notice, Provider, Started};
+use crate::{ClusterError, ClusterRequest, Notice, Provider, Started, canary};
 
 /// Port of the API server on the loopback of every node.
 pub(super) const API_PORT: u16 = 6443;
 /// Where a node's private files are.
 const RUN_DIR: &str = "/run/touchstone";
-/// Host number of the canary's cluster IPs.
-const CANARY_HOST: u32 = 7;
 /// Namespace of the canary's objects.
 const CANARY_NAMESPACE: &str = "touchstone";
 
@@ -79,11 +73,11 @@ impl Provider for Lab {
         self.create_nodes(&api, &facts, &topology)?;
         clock.lap("api");
 
-        let answering = LabCluster::listen(&places, &client_servers(&facts)).await?;
+        let answering = LabCluster::listen(&places, &canary::servers(&facts)).await?;
         let mut families = self.families();
         families.retain(|family| facts.network.has(*family));
         // Before the proxies, so that their first lists have it.
-        for change in canary_objects(&facts, &families) {
+        for change in canary::objects(&facts, CANARY_NAMESPACE, &families) {
             objects::apply(&api, &change)?;
         }
         for change in facts.dns.iter().flat_map(|dns| dns::objects(dns, &families)) {
@@ -101,7 +95,7 @@ impl Provider for Lab {
             .collect();
         let name_server = self.name_server(request, &facts, &places, &api)?;
         let remarks = remarks(&topology);
-        let mut canary = canary_flows(&facts, &families);
+        let mut canary = canary::flows(&facts, &families);
         canary.retain(|flow| {
             flow.client.node.as_ref().is_none_or(|node| !self.without_proxy.contains(node))
         });
@@ -365,22 +359,6 @@ fn internal_ips(node: &touchstone_spec::NodeFacts) -> Vec<IpAddr> {
     Family::BOTH.into_iter().filter_map(of).collect()
 }
 
-/// Every client pod answers on [`CLIENT_PORT`].
-fn client_servers(facts: &ClusterFacts) -> Vec<ServerWish> {
-    facts
-        .nodes
-        .iter()
-        .flat_map(|node| {
-            node.client.addresses.iter().map(|address| ServerWish {
-                place: node.client.place.clone(),
-                address: *address,
-                port: CLIENT_PORT,
-                protocol: Protocol::Tcp,
-            })
-        })
-        .collect()
-}
-
 fn configuration(launch: &Launch) -> String {
     let mut text = format!("{} {}\n", launch.program.display(), launch.args.join(" "));
     for (name, value) in &launch.env {
@@ -400,96 +378,6 @@ fn remarks(topology: &Topology) -> Vec<String> {
             unset.iter().map(move |setting| format!("{namespace}: not set here: {setting:?}"))
         })
         .collect()
-}
-
-fn canary_ip(facts: &ClusterFacts, family: Family) -> Option<IpAddr> {
-    let range = facts.service_cidrs.iter().find(|r| Family::of(r.addr()) == family)?;
-    Some(match range.network() {
-        IpAddr::V4(ip) => IpAddr::V4((u32::from(ip) + CANARY_HOST).into()),
-        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) + u128::from(CANARY_HOST)).into()),
-    })
-}
-
-fn canary_objects(facts: &ClusterFacts, families: &[Family]) -> Vec<Change> {
-    let meta = |name: String, labels| Meta {
-        name,
-        namespace: CANARY_NAMESPACE.to_owned(),
-        labels,
-        annotations: BTreeMap::new(),
-    };
-    let ips: Vec<(Family, IpAddr)> =
-        families.iter().filter_map(|f| Some((*f, canary_ip(facts, *f)?))).collect();
-    let policy = if ips.len() > 1 { "RequireDualStack" } else { "SingleStack" };
-    let mut changes = vec![Change::ApplyService(Service {
-        metadata: meta("canary".to_owned(), BTreeMap::new()),
-        spec: ServiceSpec {
-            cluster_ip: ips.first().map(|(_, ip)| ip.to_string()),
-            cluster_ips: ips.iter().map(|(_, ip)| ip.to_string()).collect(),
-            ip_families: ips.iter().map(|(f, _)| f.api_name().to_owned()).collect(),
-            ip_family_policy: Some(policy.to_owned()),
-            ports: vec![ServicePort {
-                protocol: Some(Protocol::Tcp),
-                port: CLIENT_PORT,
-                ..ServicePort::default()
-            }],
-            ..ServiceSpec::default()
-        },
-        ..Service::default()
-    })];
-    for (family, _) in ips {
-        let labels = BTreeMap::from([(SERVICE_NAME_LABEL.to_owned(), "canary".to_owned())]);
-        changes.push(Change::ApplySlice(EndpointSlice {
-            metadata: meta(format!("canary-{family}"), labels),
-            address_type: family.api_name().to_owned(),
-            ports: vec![EndpointPort {
-                name: Some(String::new()),
-                protocol: Protocol::Tcp,
-                port: Some(CLIENT_PORT),
-            }],
-            endpoints: facts
-                .nodes
-                .iter()
-                .filter_map(|node| {
-                    Some(Endpoint {
-                        addresses: vec![node.client.address(family)?.to_string()],
-                        node_name: Some(node.name.clone()),
-                        ..Endpoint::default()
-                    })
-                })
-                .collect(),
-        }));
-    }
-    changes
-}
-
-fn canary_flows(facts: &ClusterFacts, families: &[Family]) -> Vec<Flow> {
-    let mut flows = Vec::new();
-    for family in families {
-        for node in &facts.nodes {
-            let (Some(ip), Some(address)) =
-                (canary_ip(facts, *family), node.client.address(*family))
-            else {
-                continue;
-            };
-            flows.push(Flow {
-                client: Client {
-                    kind: ClientKind::Pod,
-                    place: node.client.place.clone(),
-                    node: Some(node.name.clone()),
-                    address,
-                },
-                via: None,
-                to: SocketAddr::new(ip, CLIENT_PORT),
-                protocol: Protocol::Tcp,
-                frontend: FrontendKind::ClusterIp,
-                question: None,
-                size: 0,
-                http: None,
-                text: format!("the canary Service from {} over {family}", node.name),
-            });
-        }
-    }
-    flows
 }
 
 /// Milliseconds of the parts of the start.

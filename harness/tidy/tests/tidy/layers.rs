@@ -6,7 +6,7 @@ use crate::project::{Member, members, no_complaints, sources_ending};
 use crate::rust::words;
 
 /// Every crate that ships and its layer; a crate depends on lower layers only.
-const LAYERS: [(&str, u8); 14] = [
+const LAYERS: [(&str, u8); 15] = [
     ("touchstone-spec", 0),
     ("touchstone-sys", 0),
     ("touchstone-model", 1),
@@ -17,14 +17,16 @@ const LAYERS: [(&str, u8); 14] = [
     ("touchstone-apiserver", 2),
     ("touchstone-netlab", 2),
     ("touchstone-subject", 2),
-    ("touchstone-provider", 3),
-    ("touchstone-runner", 4),
-    ("touchstone-report", 4),
+    ("touchstone-agent", 3),
+    ("touchstone-provider", 4),
+    ("touchstone-runner", 5),
+    ("touchstone-report", 5),
     ("touchstone", 6),
 ];
 /// Crates that look; they must not know what is expected.
-const OBSERVERS: [&str; 5] = [
+const OBSERVERS: [&str; 6] = [
     "touchstone-probe",
+    "touchstone-agent",
     "touchstone-provider",
     "touchstone-netlab",
     "touchstone-apiserver",

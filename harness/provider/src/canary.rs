@@ -1,0 +1,222 @@
+//! The canary: a Service that answers from every node in every family once a proxy is there; what
+//! every client pod does for it, and the check of the network past it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use touchstone_spec::api::{
+    Endpoint, EndpointPort, EndpointSlice, Meta, SERVICE_NAME_LABEL, Service, ServicePort,
+    ServiceSpec,
+};
+use touchstone_spec::{
+    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, Observation,
+    Outcome, PodFacts, Protocol, ServerWish,
+};
+
+use crate::{Broken, Cluster};
+
+/// Host number of its cluster IPs in the Service ranges.
+const HOST: u32 = 7;
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_millis(20);
+/// How long one look waits.
+const LOOK_WAIT: Duration = Duration::from_millis(300);
+/// How long one control attempt may take.
+const CONTROL_WAIT: Duration = Duration::from_secs(3);
+
+/// Every client pod answers on [`CLIENT_PORT`].
+pub(crate) fn servers(facts: &ClusterFacts) -> Vec<ServerWish> {
+    facts
+        .nodes
+        .iter()
+        .flat_map(|node| {
+            node.client.addresses.iter().map(|address| ServerWish {
+                place: node.client.place.clone(),
+                address: *address,
+                port: CLIENT_PORT,
+                protocol: Protocol::Tcp,
+            })
+        })
+        .collect()
+}
+
+/// Its cluster IP.
+fn address(facts: &ClusterFacts, family: Family) -> Option<IpAddr> {
+    let range = facts.service_cidrs.iter().find(|r| Family::of(r.addr()) == family)?;
+    Some(match range.network() {
+        IpAddr::V4(ip) => IpAddr::V4((u32::from(ip) + HOST).into()),
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) + u128::from(HOST)).into()),
+    })
+}
+
+/// The Service and its slices.
+pub(crate) fn objects(facts: &ClusterFacts, namespace: &str, families: &[Family]) -> Vec<Change> {
+    let meta = |name: String, labels| Meta {
+        name,
+        namespace: namespace.to_owned(),
+        labels,
+        annotations: BTreeMap::new(),
+    };
+    let ips: Vec<(Family, IpAddr)> =
+        families.iter().filter_map(|f| Some((*f, address(facts, *f)?))).collect();
+    let policy = if ips.len() > 1 { "RequireDualStack" } else { "SingleStack" };
+    let mut changes = vec![Change::ApplyService(Service {
+        metadata: meta("canary".to_owned(), BTreeMap::new()),
+        spec: ServiceSpec {
+            cluster_ip: ips.first().map(|(_, ip)| ip.to_string()),
+            cluster_ips: ips.iter().map(|(_, ip)| ip.to_string()).collect(),
+            ip_families: ips.iter().map(|(f, _)| f.api_name().to_owned()).collect(),
+            ip_family_policy: Some(policy.to_owned()),
+            ports: vec![ServicePort {
+                protocol: Some(Protocol::Tcp),
+                port: CLIENT_PORT,
+                ..ServicePort::default()
+            }],
+            ..ServiceSpec::default()
+        },
+        ..Service::default()
+    })];
+    for (family, _) in ips {
+        let labels = BTreeMap::from([(SERVICE_NAME_LABEL.to_owned(), "canary".to_owned())]);
+        changes.push(Change::ApplySlice(EndpointSlice {
+            metadata: meta(format!("canary-{family}"), labels),
+            address_type: family.api_name().to_owned(),
+            ports: vec![EndpointPort {
+                name: Some(String::new()),
+                protocol: Protocol::Tcp,
+                port: Some(CLIENT_PORT),
+            }],
+            endpoints: facts
+                .nodes
+                .iter()
+                .filter_map(|node| {
+                    Some(Endpoint {
+                        addresses: vec![node.client.address(family)?.to_string()],
+                        node_name: Some(node.name.clone()),
+                        ..Endpoint::default()
+                    })
+                })
+                .collect(),
+        }));
+    }
+    changes
+}
+
+/// Flows that must reach it: from every client pod in every family.
+pub(crate) fn flows(facts: &ClusterFacts, families: &[Family]) -> Vec<Flow> {
+    let mut flows = Vec::new();
+    for family in families {
+        for node in &facts.nodes {
+            let (Some(ip), Some(address)) = (address(facts, *family), node.client.address(*family))
+            else {
+                continue;
+            };
+            flows.push(Flow {
+                client: Client {
+                    kind: ClientKind::Pod,
+                    place: node.client.place.clone(),
+                    node: Some(node.name.clone()),
+                    address,
+                },
+                via: None,
+                to: SocketAddr::new(ip, CLIENT_PORT),
+                protocol: Protocol::Tcp,
+                frontend: FrontendKind::ClusterIp,
+                question: None,
+                size: 0,
+                http: None,
+                text: format!("the canary Service from {} over {family}", node.name),
+            });
+        }
+    }
+    flows
+}
+
+/// Sends flows until each was answered rightly once; `proxy` says whose fault it is when one is not
+/// within `limit`.
+pub(crate) async fn answered(
+    cluster: &dyn Cluster,
+    flows: &[Flow],
+    is_right: fn(&Observation) -> bool,
+    limit: Duration,
+    proxy: bool,
+) -> Result<(), Broken> {
+    let began = Instant::now();
+    let mut waiting = flows.to_vec();
+    let mut tick = tokio::time::interval(INTERVAL);
+    while !waiting.is_empty() {
+        tick.tick().await;
+        let looks = waiting.iter().map(|flow| cluster.probe(flow, LOOK_WAIT));
+        let seen = futures::future::join_all(looks).await;
+        let late = seen.iter().rfind(|saw| !is_right(saw)).map(said);
+        let mut right = seen.iter().map(is_right);
+        waiting.retain(|_| !right.next().unwrap_or(false));
+        if let Some(broken) = cluster.broken() {
+            return Err(broken);
+        }
+        if let (Some(first), true) = (waiting.first(), began.elapsed() > limit) {
+            let why = format!(
+                "{} does not answer within {} s (last seen: {})",
+                first.text,
+                limit.as_secs(),
+                late.unwrap_or_else(|| "nothing".to_owned())
+            );
+            return Err(Broken { why, proxy });
+        }
+    }
+    Ok(())
+}
+
+/// Whether an endpoint answered.
+pub(crate) fn is_reached(saw: &Observation) -> bool {
+    matches!(saw, Observation::Saw(Outcome::Reached { .. }))
+}
+
+fn said(saw: &Observation) -> String {
+    match saw {
+        Observation::Saw(outcome) => outcome.to_string(),
+        Observation::ProbeBroke(why) => why.clone(),
+    }
+}
+
+/// Checks the cluster's own network past any proxy: every client pod reaches every other.
+///
+/// # Errors
+/// The first that does not, and what was seen.
+pub(crate) async fn control(cluster: &dyn Cluster) -> Result<(), String> {
+    for from in &cluster.facts().nodes {
+        for to in &cluster.facts().nodes {
+            for address in &to.client.addresses {
+                let Some(flow) = direct(&from.client, *address) else { continue };
+                match cluster.probe(&flow, CONTROL_WAIT).await {
+                    Observation::Saw(Outcome::Reached { resent: 0, .. }) => {}
+                    other @ (Observation::Saw(_) | Observation::ProbeBroke(_)) => {
+                        return Err(format!("{}: {}", flow.text, said(&other)));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// From a pod straight to where a client pod answers.
+pub(crate) fn direct(from: &PodFacts, to: IpAddr) -> Option<Flow> {
+    Some(Flow {
+        client: Client {
+            kind: ClientKind::Pod,
+            place: from.place.clone(),
+            node: Some(from.node.clone()),
+            address: from.address(Family::of(to))?,
+        },
+        via: None,
+        to: SocketAddr::new(to, CLIENT_PORT),
+        protocol: Protocol::Tcp,
+        frontend: FrontendKind::Direct,
+        question: None,
+        size: 0,
+        http: None,
+        text: format!("{} → {to}", from.place),
+    })
+}

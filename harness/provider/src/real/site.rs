@@ -1,0 +1,499 @@
+//! A cluster that somebody else started: agents once for a run, and what each batch of cases gets
+//! of it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+use tokio::sync::mpsc;
+use touchstone_agent::RemoteServers;
+use touchstone_spec::{
+    CaseAsks, Change, ClientFacts, ClusterFacts, DnsFacts, Family, NetworkWish, NodeFacts,
+    Observation, Outcome, PodFacts, PodsToNodes, ProxySettings, ServerWish,
+};
+
+use super::access::{Access, Harm};
+use super::agents::{AgentImage, Agents, Manned, Shared};
+use super::clean;
+use super::names::Names;
+use super::objects::Objects;
+use super::preview::{Has, lacks};
+use super::running::RealCluster;
+use super::survey::{Found, FoundNode, survey};
+use crate::{ClusterError, ClusterRequest, Provider, Started, canary};
+
+/// Interfaces whose addresses are no node's own: Services' and name caches'.
+const NOT_THE_NODES: [&str; 2] = ["kube-ipvs0", "nodelocaldns"];
+/// How long the first look at the network may take.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// An agent outside of the cluster, whose packets come in by whichever node they should.
+#[derive(Debug, Clone)]
+pub struct OutsideSeat {
+    /// Where the agent listens. It knows the digest of the run's token.
+    pub listens: SocketAddr,
+    /// The client as cases see it: for each node that is used, in order, the addresses from which
+    /// its packets to Services come in by that node.
+    pub client: ClientFacts,
+}
+
+/// How a run uses a cluster.
+#[derive(Debug, Clone)]
+pub struct SiteRequest {
+    /// The cluster.
+    pub kubeconfig: PathBuf,
+    /// What agents are made of.
+    pub image: AgentImage,
+    /// Id of the run.
+    pub run: String,
+    /// The secret of the run, which its agents ask for.
+    pub token: String,
+    /// Nodes that cases want at most.
+    pub nodes: usize,
+    /// Whether it may do what harms a shared cluster.
+    pub harm: Harm,
+    /// Clients outside of the cluster.
+    pub outside: Vec<OutsideSeat>,
+}
+
+/// A cluster with the agents of a run in it.
+pub struct Site {
+    access: Access,
+    names: Names,
+    run: String,
+    found: Found,
+    /// The nodes that are used.
+    used: Vec<FoundNode>,
+    /// Their facts, as cases call them: n1, n2, ….
+    nodes: Mutex<Vec<NodeFacts>>,
+    real: BTreeMap<String, String>,
+    network: NetworkWish,
+    agents: Shared,
+    outside: Vec<ClientFacts>,
+    started: AtomicUsize,
+    /// Servers of the client pods.
+    answering: Mutex<Vec<RemoteServers>>,
+}
+
+impl Site {
+    /// Looks at the cluster, puts agents into it and connects to them; `tell` is told what is
+    /// waited for.
+    ///
+    /// # Errors
+    /// When the cluster cannot be used, with the remedy; what was made by then is removed.
+    pub async fn open(
+        request: &SiteRequest,
+        tell: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<Site, ClusterError> {
+        tell(&format!("looking at the cluster of {}", request.kubeconfig.display()));
+        let access = Access::open(&request.kubeconfig, request.harm).await?;
+        let found = survey(&access).await?;
+        let names = Names::of(&request.run);
+        match Site::people(request, access.clone(), names.clone(), found, tell).await {
+            Ok(site) => Ok(site),
+            Err(error) => {
+                for remark in clean::remove(&access, &names.tag).await {
+                    tell(&remark);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn people(
+        request: &SiteRequest,
+        access: Access,
+        names: Names,
+        found: Found,
+        tell: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<Site, ClusterError> {
+        let used: Vec<FoundNode> = found.nodes.iter().take(request.nodes.max(1)).cloned().collect();
+        let real = real_names(&found, request.nodes);
+        let mut home = names.namespace(&names.home());
+        // Agents on the nodes' own network are not for every namespace.
+        home["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "privileged".into();
+        access.need("/api/v1/namespaces", &home).await?;
+        let agents = Arc::new(Agents::new(
+            access.clone(),
+            names.clone(),
+            request.image.clone(),
+            request.token.clone(),
+            real.clone(),
+        ));
+        let mut posts = Vec::new();
+        for node in real.keys() {
+            posts.push(agents.post(format!("client-{node}"), node, false)?);
+            posts.push(agents.post(format!("host-{node}"), node, true)?);
+        }
+        tell(&format!(
+            "waiting for {} agents of {} on {} in {}",
+            posts.len(),
+            request.image.reference,
+            real.values().cloned().collect::<Vec<_>>().join(", "),
+            names.home()
+        ));
+        let manned = agents.man(&posts).await?;
+        let nodes = node_facts(&used, &manned).await?;
+        let answering = serve(&manned, &nodes).await?;
+        for seat in &request.outside {
+            agents.seat(&seat.client.name, seat.listens).await?;
+        }
+        let mut site = Site {
+            access,
+            names,
+            run: request.run.clone(),
+            found: found.clone(),
+            used,
+            nodes: Mutex::new(nodes),
+            real,
+            network: NetworkWish::default(),
+            agents,
+            outside: request.outside.iter().map(|seat| seat.client.clone()).collect(),
+            started: AtomicUsize::new(0),
+            answering: Mutex::new(answering),
+        };
+        site.network.pods_to_nodes = site.look_at_sources().await?;
+        Ok(site)
+    }
+
+    /// Whether pods' packets to other nodes arrive under the address of the pod's node.
+    async fn look_at_sources(&self) -> Result<Option<PodsToNodes>, ClusterError> {
+        let nodes = self.nodes();
+        let [from, .., to] = nodes.as_slice() else { return Ok(None) };
+        let Some(address) = to.addresses.first().copied() else { return Ok(None) };
+        let port = touchstone_spec::CLIENT_PORT;
+        let failed =
+            |why: String| ClusterError::new("failed to look at the cluster's network", why);
+        let wish = ServerWish {
+            place: to.name.clone(),
+            address,
+            port,
+            protocol: touchstone_spec::Protocol::Tcp,
+        };
+        let host = self.agents.at(&to.name).ok_or_else(|| failed("no agent".to_owned()))?;
+        let server = host.serve(vec![wish]).await.map_err(failed)?;
+        let client = self.agents.at(&from.client.place).ok_or_else(|| failed("no agent".into()))?;
+        let Some(flow) = canary::direct(&from.client, address) else { return Ok(None) };
+        let saw = client.probe(&flow, LOOK).await;
+        drop(server);
+        match saw {
+            Observation::Saw(Outcome::Reached { source, .. }) => {
+                let own = from.client.addresses.contains(&source);
+                Ok((!own).then_some(PodsToNodes::Masqueraded))
+            }
+            // A firewall between pods and nodes is the cluster's own affair.
+            Observation::Saw(_) => Ok(None),
+            Observation::ProbeBroke(why) => Err(failed(why)),
+        }
+    }
+
+    /// What it is, for the record of a run.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        let Found { version, unfit, .. } = &self.found;
+        let mut remarks = vec![format!("Kubernetes {version} at {}", self.access.server())];
+        remarks.extend(self.real.iter().map(|(node, real)| format!("{node} is {real}")));
+        remarks.extend(unfit.iter().map(|why| format!("a node is not used: {why}")));
+        if self.network.pods_to_nodes.is_some() {
+            remarks.push("pods reach other nodes under the address of their own".to_owned());
+        }
+        remarks
+    }
+
+    /// Release of the cluster: `v1.37.2`.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.found.version
+    }
+
+    /// Removes everything that the run made; says what could not be removed.
+    pub async fn remove(&self) -> Vec<String> {
+        clean::remove(&self.access, &self.names.tag).await
+    }
+
+    /// Every kind of request that was made: verb and resource.
+    #[must_use]
+    pub fn used(&self) -> Vec<(String, String)> {
+        let used = self.access.used().into_iter();
+        used.map(|asked| (asked.verb.to_owned(), asked.resource)).collect()
+    }
+
+    fn nodes(&self) -> Vec<NodeFacts> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces agents that are gone, with new pods.
+    async fn mend(&self, number: usize) -> Result<(), ClusterError> {
+        if self.agents.gone().is_none() {
+            return Ok(());
+        }
+        self.agents.bury();
+        let mut posts = Vec::new();
+        for node in self.nodes() {
+            if self.agents.at(&node.client.place).is_none() {
+                posts.push(self.agents.post(
+                    format!("client-{}-{number}", node.name),
+                    &node.name,
+                    false,
+                )?);
+            }
+            if self.agents.at(&node.name).is_none() {
+                posts.push(self.agents.post(
+                    format!("host-{}-{number}", node.name),
+                    &node.name,
+                    true,
+                )?);
+            }
+        }
+        let manned = self.agents.man(&posts).await?;
+        let nodes = {
+            let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+            for manned in manned.iter().filter(|manned| manned.facts.place != manned.facts.node) {
+                if let Some(node) = nodes.iter_mut().find(|node| node.name == manned.facts.node) {
+                    node.client = manned.facts.clone();
+                }
+            }
+            nodes.clone()
+        };
+        let more = serve(&manned, &nodes).await?;
+        self.answering.lock().unwrap_or_else(PoisonError::into_inner).extend(more);
+        Ok(())
+    }
+
+    fn families(&self) -> Vec<Family> {
+        let mut families = self.found.families();
+        let nodes = self.nodes();
+        families.retain(|family| nodes.iter().all(|node| node.client.address(*family).is_some()));
+        families
+    }
+
+    fn facts(&self, request: &ClusterRequest, number: usize) -> Result<ClusterFacts, ClusterError> {
+        let families = self.families();
+        let of_family = |range: &IpNet| families.contains(&Family::of(range.addr()));
+        let mut facts = ClusterFacts::planned(&request.shape);
+        let zones = facts.nodes.iter().map(|node| node.zone.clone()).collect::<Vec<_>>();
+        facts.nodes = self.nodes();
+        facts.nodes.truncate(zones.len());
+        for (node, zone) in facts.nodes.iter_mut().zip(zones) {
+            node.zone = zone;
+        }
+        facts.outside = self.outside.clone();
+        facts.pod_cidrs = whole(&facts.nodes);
+        facts.service_cidrs = self.found.blocks(&self.run, number)?;
+        facts.service_cidrs.retain(of_family);
+        facts.load_balancer_cidrs.retain(of_family);
+        facts.external_ip_cidrs.retain(of_family);
+        facts.node_ports = self.found.node_ports(&self.run)?;
+        facts.network = self.network.clone();
+        facts.proxy = ProxySettings::of(
+            &request.shape.proxy,
+            &facts.nodes,
+            &facts.pod_cidrs,
+            &facts.service_cidrs,
+        );
+        let name_server = self.found.name_server.as_ref().filter(|_| request.shape.dns);
+        facts.dns = name_server.map(|found| DnsFacts {
+            service: found.service.clone(),
+            servers: found
+                .pods
+                .iter()
+                .map(|(pod, addresses)| PodFacts {
+                    place: pod.clone(),
+                    node: String::new(),
+                    addresses: addresses.clone(),
+                })
+                .collect(),
+        });
+        facts.mode = None;
+        facts.namespaces = self.names.of_cases(&request.name);
+        facts.unhandled_is_silent = true;
+        Ok(facts)
+    }
+}
+
+/// The tag of a run with that id: the value of its label.
+#[must_use]
+pub fn tag(run: &str) -> String {
+    Names::of(run).tag
+}
+
+/// What cases call the nodes that are used.
+pub(super) fn real_names(found: &Found, nodes: usize) -> BTreeMap<String, String> {
+    let used = found.nodes.iter().take(nodes.max(1));
+    (1..).zip(used).map(|(number, node)| (format!("n{number}"), node.name.clone())).collect()
+}
+
+#[async_trait]
+impl Provider for Site {
+    fn name(&self) -> &'static str {
+        "cluster"
+    }
+
+    fn lacks(&self, asks: &CaseAsks) -> Option<String> {
+        let has = Has {
+            nodes: self.used.len(),
+            outside: self.outside.len(),
+            families: &self.families(),
+            harm: self.access.harm(),
+        };
+        lacks(asks, &has).or_else(|| {
+            let names = asks.shape.dns && self.found.name_server.is_none();
+            names.then(|| "a name server: the cluster has no Service kube-dns".to_owned())
+        })
+    }
+
+    async fn start(&self, request: &ClusterRequest) -> Result<Started, ClusterError> {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        self.mend(number).await?;
+        let facts = self.facts(request, number)?;
+        let objects = Objects::new(self.access.clone(), self.names.clone(), self.real.clone());
+        let families = self.families();
+        let namespace = self.names.home();
+        let mut canary = canary::objects(&facts, &namespace, &families);
+        for change in &mut canary {
+            rename(change, &request.name);
+            objects.apply(change).await?;
+        }
+        let cluster = RealCluster {
+            agents: Arc::clone(&self.agents),
+            objects,
+            canary: canary.iter().filter_map(removal).collect(),
+            flows: canary::flows(&facts, &families),
+            unready: OnceLock::new(),
+            how_to_join: vec![format!("kubectl --namespace {namespace} get pods --output wide")],
+            facts,
+        };
+        let (_tell, notices) = mpsc::unbounded_channel();
+        Ok(Started {
+            cluster: Box::new(cluster),
+            notices,
+            took: BTreeMap::new(),
+            configuration: BTreeMap::new(),
+            remarks: self.remarks(),
+        })
+    }
+}
+
+/// Several batches may have a canary at a time.
+fn rename(change: &mut Change, cluster: &str) {
+    use touchstone_spec::api::SERVICE_NAME_LABEL;
+    match change {
+        Change::ApplyService(service) => service.metadata.name.push_str(&format!("-{cluster}")),
+        Change::ApplySlice(slice) => {
+            slice.metadata.name.push_str(&format!("-{cluster}"));
+            if let Some(name) = slice.metadata.labels.get_mut(SERVICE_NAME_LABEL) {
+                name.push_str(&format!("-{cluster}"));
+            }
+        }
+        Change::ApplyRawSlice(_)
+        | Change::DeleteService { .. }
+        | Change::DeleteSlice { .. }
+        | Change::SetZone { .. }
+        | Change::Proxy { .. }
+        | Change::ReloadFirewall { .. } => {}
+    }
+}
+
+fn removal(change: &Change) -> Option<Change> {
+    match change {
+        Change::ApplyService(service) => Some(Change::DeleteService {
+            namespace: service.metadata.namespace.clone(),
+            name: service.metadata.name.clone(),
+        }),
+        Change::ApplySlice(slice) => Some(Change::DeleteSlice {
+            namespace: slice.metadata.namespace.clone(),
+            name: slice.metadata.name.clone(),
+        }),
+        Change::ApplyRawSlice(_)
+        | Change::DeleteService { .. }
+        | Change::DeleteSlice { .. }
+        | Change::SetZone { .. }
+        | Change::Proxy { .. }
+        | Change::ReloadFirewall { .. } => None,
+    }
+}
+
+/// The nodes, as soon as a pod stands on each: some networks give nodes an address with the first.
+async fn node_facts(used: &[FoundNode], manned: &[Manned]) -> Result<Vec<NodeFacts>, ClusterError> {
+    let mut nodes = Vec::new();
+    for (number, node) in (1..).zip(used) {
+        let name = format!("n{number}");
+        let on = |host: bool| {
+            let fits = |m: &&Manned| m.facts.node == name && (m.facts.place == name) == host;
+            manned.iter().find(fits)
+        };
+        let mut addresses = node.internal.clone();
+        if let Some(host) = on(true) {
+            let own = host.agent.addresses().await.map_err(|why| {
+                ClusterError::new(format!("failed to list the addresses of {}", node.name), why)
+            })?;
+            let own = own.into_iter().filter(|(link, _)| !NOT_THE_NODES.contains(&link.as_str()));
+            let more: Vec<IpAddr> =
+                own.map(|(_, ip)| ip).filter(|ip| !addresses.contains(ip)).collect();
+            addresses.extend(more);
+        }
+        nodes.push(NodeFacts {
+            name: name.clone(),
+            zone: node.zone.clone(),
+            addresses,
+            pod_cidrs: node.pod_cidrs.clone(),
+            client: on(false).map(|manned| manned.facts.clone()).unwrap_or_default(),
+            pages: BTreeMap::new(),
+        });
+    }
+    Ok(nodes)
+}
+
+/// Every client pod answers.
+async fn serve(manned: &[Manned], nodes: &[NodeFacts]) -> Result<Vec<RemoteServers>, ClusterError> {
+    let facts = ClusterFacts { nodes: nodes.to_vec(), ..ClusterFacts::default() };
+    let wishes = canary::servers(&facts);
+    let mut serving = Vec::new();
+    for Manned { facts, agent } in manned {
+        let own: Vec<_> = wishes.iter().filter(|w| w.place == facts.place).cloned().collect();
+        if !own.is_empty() {
+            let servers = agent.serve(own).await;
+            serving.push(servers.map_err(|why| {
+                ClusterError::new(format!("failed to serve in {}", facts.place), why)
+            })?);
+        }
+    }
+    Ok(serving)
+}
+
+/// The smallest range of each family that holds the pods of all nodes, IPv4 first.
+fn whole(nodes: &[NodeFacts]) -> Vec<IpNet> {
+    let ranges = |family: Family| {
+        let all = nodes.iter().flat_map(|node| &node.pod_cidrs);
+        all.filter(move |range| Family::of(range.addr()) == family).copied()
+    };
+    Family::BOTH
+        .into_iter()
+        .filter_map(|family| {
+            let mut whole = ranges(family).next()?;
+            while !ranges(family).all(|range| whole.contains(&range)) {
+                whole = whole.supernet()?;
+            }
+            Some(whole)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_range_of_all_pods() {
+        let node = |cidr: &str| NodeFacts {
+            pod_cidrs: vec![cidr.parse().expect("a range")],
+            ..NodeFacts::default()
+        };
+        let whole = whole(&[node("10.244.0.0/24"), node("10.244.1.0/24"), node("10.244.3.0/24")]);
+        assert_eq!(whole, ["10.244.0.0/22".parse::<IpNet>().expect("a range")]);
+    }
+}
