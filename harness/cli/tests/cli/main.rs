@@ -6,6 +6,7 @@ mod bad_input;
 mod cluster;
 mod common;
 mod kernel;
+mod kind;
 mod lab_up;
 mod leftovers;
 mod lies;

@@ -124,6 +124,10 @@ impl Site {
             request.token.clone(),
             real.clone(),
         ));
+        // They run already, and nobody has talked to them yet.
+        for seat in &request.outside {
+            agents.seat(&seat.client.name, seat.listens).await?;
+        }
         let mut posts = Vec::new();
         for node in real.keys() {
             posts.push(agents.post(format!("client-{node}"), node, false)?);
@@ -139,9 +143,6 @@ impl Site {
         let manned = agents.man(&posts).await?;
         let nodes = node_facts(&used, &manned).await?;
         let answering = serve(&manned, &nodes).await?;
-        for seat in &request.outside {
-            agents.seat(&seat.client.name, seat.listens).await?;
-        }
         let mut site = Site {
             access,
             names,
