@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +12,8 @@ use tokio::time::timeout;
 use touchstone_spec::{Flow, Observation, ServerWish};
 
 use crate::protocol::{
-    Done, FRAME_LIMIT, Greeting, Hello, Order, PING_EVERY, Report, Task, VERSION, frame, read,
+    Done, FRAME_LIMIT, Greeting, Hello, Order, PING_EVERY, Place, Report, Task, VERSION, frame,
+    read,
 };
 
 /// How long an agent may take to greet.
@@ -120,13 +120,13 @@ impl Agent {
         Ok(Agent(Arc::new(Line { name, orders, desk, tasks })))
     }
 
-    /// Every address of its place that others may see, by interface.
+    /// What its place is like.
     ///
     /// # Errors
     /// When the agent does not tell.
-    pub async fn addresses(&self) -> Result<Vec<(String, IpAddr)>, String> {
-        match self.order(Task::Addresses, Duration::ZERO).await? {
-            (_, Done::Addresses(addresses)) => Ok(addresses),
+    pub async fn look(&self) -> Result<Place, String> {
+        match self.order(Task::Look, Duration::ZERO).await? {
+            (_, Done::Place(place)) => Ok(place),
             (_, Done::Failed(why)) => Err(why),
             (_, Done::Well | Done::Saw(_)) => Err(self.nonsense()),
         }
@@ -164,7 +164,7 @@ impl Agent {
         let task = Task::Open { flow: Box::new(flow.clone()), wait: millis(wait) };
         match self.order(task, wait).await {
             Ok((id, Done::Well)) => Ok(RemoteFlow(self.opened(id))),
-            Ok((_, done @ (Done::Saw(_) | Done::Addresses(_) | Done::Failed(_)))) => {
+            Ok((_, done @ (Done::Saw(_) | Done::Place(_) | Done::Failed(_)))) => {
                 Err(self.seen(done))
             }
             Err(why) => Err(Observation::ProbeBroke(why)),
@@ -179,7 +179,7 @@ impl Agent {
         match self.order(Task::Serve(wishes), Duration::ZERO).await? {
             (id, Done::Well) => Ok(RemoteServers(self.opened(id))),
             (_, Done::Failed(why)) => Err(why),
-            (_, Done::Saw(_) | Done::Addresses(_)) => Err(self.nonsense()),
+            (_, Done::Saw(_) | Done::Place(_)) => Err(self.nonsense()),
         }
     }
 
@@ -191,7 +191,7 @@ impl Agent {
         match done {
             Done::Saw(saw) => saw,
             Done::Failed(why) => Observation::ProbeBroke(why),
-            Done::Well | Done::Addresses(_) => Observation::ProbeBroke(self.nonsense()),
+            Done::Well | Done::Place(_) => Observation::ProbeBroke(self.nonsense()),
         }
     }
 

@@ -94,10 +94,20 @@ pub enum Task {
         /// Number of the order that opened them.
         opened: u64,
     },
-    /// List every address of the place that others may see, by interface: [`Done::Addresses`].
-    Addresses,
+    /// Say what the place is like: [`Done::Place`].
+    Look,
     /// Nothing; shows that both sides are there: [`Done::Well`].
     Ping,
+}
+
+/// What a place is like.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Place {
+    /// Every address that others may see, by interface.
+    pub addresses: Vec<(String, IpAddr)>,
+    /// Whether its kernel limits how many ICMP errors it sends to one address in a second, so that
+    /// of many refusals few arrive.
+    pub refusals_are_few: bool,
 }
 
 /// What became of an order.
@@ -117,8 +127,8 @@ pub enum Done {
     Well,
     /// What was seen.
     Saw(Observation),
-    /// Addresses by interface.
-    Addresses(Vec<(String, IpAddr)>),
+    /// What the place is like.
+    Place(Place),
     /// It could not be done.
     Failed(String),
 }

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::ifaddrs::getifaddrs;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -14,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use touchstone_probe::{KeptFlow, Server, attempt};
 
+use crate::place::place;
 use crate::protocol::{
     Done, FRAME_LIMIT, Greeting, HELLO_LIMIT, Hello, Order, Report, Task, VERSION, digest, frame,
     read,
@@ -170,7 +169,7 @@ impl Opened {
     fn at_once(&self, id: u64, task: &Task) -> Option<Done> {
         match task {
             Task::Ping => Some(Done::Well),
-            Task::Addresses => Some(Done::Addresses(addresses())),
+            Task::Look => Some(Done::Place(place())),
             Task::Close { opened } => {
                 lock(&self.flows).remove(opened);
                 lock(&self.servers).remove(opened);
@@ -217,7 +216,7 @@ impl Opened {
                     None => Done::Failed(format!("no flow is kept under {kept}")),
                 }
             }
-            Task::Ping | Task::Addresses | Task::Close { .. } | Task::Serve(_) => {
+            Task::Ping | Task::Look | Task::Close { .. } | Task::Serve(_) => {
                 Done::Failed("it takes no time and was not done at once".to_owned())
             }
         }
@@ -243,33 +242,6 @@ async fn write(mut to: impl AsyncWrite + Unpin, mut reports: mpsc::UnboundedRece
         if to.write_all(&bytes).await.is_err() {
             return;
         }
-    }
-}
-
-/// The addresses of this place, by interface.
-fn addresses() -> Vec<(String, IpAddr)> {
-    // A place whose addresses cannot be listed shows none; whoever needs them says so.
-    let interfaces = getifaddrs().into_iter().flatten();
-    interfaces
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let ip = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
-                (Some(v4), _) => IpAddr::V4(v4.ip()),
-                (None, Some(v6)) => IpAddr::V6(v6.ip()),
-                (None, None) => return None,
-            };
-            Some((interface.interface_name, ip))
-        })
-        .filter(|(_, ip)| !ip.is_loopback() && !is_of_one_link(*ip))
-        .collect()
-}
-
-/// Whether only neighbours on its link ever see an address. Of IPv4 that is not so: some networks
-/// give nodes link-local addresses towards their pods, and rules choose them as source.
-fn is_of_one_link(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     }
 }
 

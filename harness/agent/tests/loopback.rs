@@ -138,7 +138,7 @@ async fn a_port_in_use_is_named_and_nothing_listens() {
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_are_those_that_others_see() {
     let running = start(Limits::default()).await;
-    let addresses = running.greet().await.addresses().await.expect("addresses");
+    let addresses = running.greet().await.look().await.expect("a place").addresses;
     assert!(addresses.iter().all(|(_, ip)| !ip.is_loopback()), "{addresses:?}");
 }
 

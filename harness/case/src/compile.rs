@@ -239,6 +239,7 @@ impl<'a> Compiler<'a> {
             outside: self.context.book.facts.outside.clone(),
             balancer: self.context.book.facts.balancer.clone(),
             unhandled_is_silent: self.context.book.facts.unhandled_is_silent,
+            refusals_are_few: self.context.book.facts.refusals_are_few,
         }
     }
 

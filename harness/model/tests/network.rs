@@ -54,6 +54,7 @@ fn world(policy: TrafficPolicy, network: NetworkWish) -> World {
     };
     World {
         unhandled_is_silent: false,
+        refusals_are_few: false,
         nodes: facts
             .nodes
             .iter()

@@ -7,8 +7,8 @@ use std::time::Duration;
 use touchstone_case::{Pin, ScriptStep};
 use touchstone_model::entry;
 use touchstone_spec::{
-    Allowed, Change, Client, DNS_PORT, DnsFacts, Expectation, Features, Flow, FrontendKind,
-    Observation, Outcome, OutcomeKind, Protocol, Question, World,
+    Allowed, Change, Client, DNS_PORT, DnsFacts, Expectation, FEW_REFUSALS, Features, Flow,
+    FrontendKind, Observation, Outcome, OutcomeKind, Protocol, Question, World,
 };
 use touchstone_verdict::{CellTally, Wrong};
 
@@ -111,6 +111,18 @@ impl Cell {
         SILENCE
     }
 
+    /// Takes back that it is wrong where silence came instead of a refusal, and nodes send few of
+    /// them; gives the doubt.
+    pub(crate) fn doubt_of_refusal(&mut self, world: &World) -> Option<String> {
+        let silent = self.wrong == Some(Wrong::Outcome(Outcome::Dropped));
+        let due = self.expectation.allowed.contains(&Allowed::Refused);
+        let doubtful = world.refusals_are_few && silent && due;
+        doubtful.then(|| {
+            self.wrong = None;
+            format!("{}: a refusal is missing: {FEW_REFUSALS}", self.flow.text)
+        })
+    }
+
     /// Whether it counts for the verdict on the proxy.
     pub(crate) fn is_judged(&self) -> bool {
         match self.role {
@@ -147,6 +159,7 @@ impl Worlds {
             outside: step.world.outside.clone(),
             balancer: step.world.balancer.clone(),
             unhandled_is_silent: step.world.unhandled_is_silent,
+            refusals_are_few: step.world.refusals_are_few,
             ..World::default()
         });
         let n = step.changes.len();
@@ -335,4 +348,57 @@ fn controls(cells: &[Cell]) -> Vec<Flow> {
         }
     }
     controls
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+    use touchstone_spec::{ClientKind, Protocol, Refusal};
+
+    use super::*;
+
+    fn cell(wrong: Outcome, allowed: Allowed) -> Cell {
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let client =
+            Client { kind: ClientKind::Pod, place: "pod-1".to_owned(), node: None, address };
+        let flow = Flow {
+            client,
+            via: None,
+            to: SocketAddr::new(address, 80),
+            protocol: Protocol::Tcp,
+            frontend: FrontendKind::ClusterIp,
+            question: None,
+            size: 0,
+            http: None,
+            text: "pod@n1 → web clusterIP".to_owned(),
+        };
+        let worlds = Worlds {
+            before: World::default(),
+            after: World::default(),
+            between: Vec::new(),
+            unheard: None,
+            first: true,
+        };
+        let mut cell = Cell::new(flow, Role::Matrix, &worlds, &Features::default());
+        cell.expectation = Expectation { allowed: [allowed].into(), ..Expectation::default() };
+        cell.wrong = Some(Wrong::Outcome(wrong));
+        cell
+    }
+
+    #[test]
+    fn a_refusal_is_missed_only_where_few_are_sent() {
+        let few = World { refusals_are_few: true, ..World::default() };
+        let doubt = |wrong, allowed, world: &World| {
+            let mut cell = cell(wrong, allowed);
+            let doubt = cell.doubt_of_refusal(world);
+            assert_eq!(doubt.is_some(), cell.wrong.is_none());
+            doubt
+        };
+        let said = doubt(Outcome::Dropped, Allowed::Refused, &few);
+        assert!(said.is_some_and(|said| said.contains("icmp_ratelimit=0")));
+        assert_eq!(doubt(Outcome::Dropped, Allowed::Refused, &World::default()), None);
+        assert_eq!(doubt(Outcome::Refused(Refusal::Reset), Allowed::Dropped, &few), None);
+        assert_eq!(doubt(Outcome::Reset, Allowed::Refused, &few), None);
+    }
 }

@@ -516,6 +516,7 @@ impl Run<'_> {
                 doubts.push(format!("{}: {doubt}", cell.flow.text));
                 cell.wrong = None;
             }
+            doubts.extend(cell.doubt_of_refusal(&self.worlds.after));
             if cell.role == Role::Control && cell.wrong.is_some() {
                 doubts.push(format!(
                     "{}: the control failed, so nothing can be said about the proxy",

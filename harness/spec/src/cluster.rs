@@ -117,7 +117,14 @@ pub struct ClusterFacts {
     /// Whether nobody can tell what no node took from what a node dropped.
     #[serde(default)]
     pub unhandled_is_silent: bool,
+    /// Whether nodes limit how many refusals they send, so that of many few arrive.
+    #[serde(default)]
+    pub refusals_are_few: bool,
 }
+
+/// What helps where [`ClusterFacts::refusals_are_few`].
+pub const FEW_REFUSALS: &str = "their kernels limit ICMP errors, which is no proxy's doing; `sysctl -w \
+    net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0` on each node lifts the limit";
 
 /// What one variant of a case asks of whoever supplies its cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -23,7 +23,8 @@ mod world;
 
 pub use act::{Change, PodWish, ProxyAction, ServerWish};
 pub use cluster::{
-    CLIENT_PORT, CaseAsks, ClientFacts, ClusterFacts, ClusterShape, NodeFacts, PodFacts,
+    CLIENT_PORT, CaseAsks, ClientFacts, ClusterFacts, ClusterShape, FEW_REFUSALS, NodeFacts,
+    PodFacts,
 };
 pub use expectation::{Allowed, Expectation, Reason};
 pub use family::{Family, Protocol};

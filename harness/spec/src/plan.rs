@@ -78,6 +78,7 @@ impl ClusterFacts {
             neighbour: None,
             namespaces: String::new(),
             unhandled_is_silent: false,
+            refusals_are_few: false,
         };
         facts.in_its_network()
     }

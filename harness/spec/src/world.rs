@@ -30,6 +30,9 @@ pub struct World {
     /// Whether nobody can tell what no node took from what a node dropped.
     #[serde(default)]
     pub unhandled_is_silent: bool,
+    /// Whether nodes limit how many refusals they send, so that of many few arrive.
+    #[serde(default)]
+    pub refusals_are_few: bool,
 }
 
 impl World {

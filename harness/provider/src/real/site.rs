@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use tokio::sync::mpsc;
 use touchstone_agent::RemoteServers;
 use touchstone_spec::{
-    CaseAsks, Change, ClientFacts, ClusterFacts, DnsFacts, Family, NetworkWish, NodeFacts,
-    Observation, Outcome, PodFacts, PodsToNodes, ProxySettings, ServerWish,
+    CaseAsks, Change, ClientFacts, ClusterFacts, DnsFacts, FEW_REFUSALS, Family, NetworkWish,
+    NodeFacts, Observation, Outcome, PodFacts, PodsToNodes, ProxySettings, ServerWish,
 };
 
 use super::access::{Access, Harm};
@@ -72,6 +72,8 @@ pub struct Site {
     nodes: Mutex<Vec<NodeFacts>>,
     real: BTreeMap<String, String>,
     network: NetworkWish,
+    /// Whether nodes limit how many refusals they send.
+    refusals_are_few: bool,
     agents: Shared,
     outside: Vec<ClientFacts>,
     started: AtomicUsize,
@@ -141,7 +143,7 @@ impl Site {
             names.home()
         ));
         let manned = agents.man(&posts).await?;
-        let nodes = node_facts(&used, &manned).await?;
+        let (nodes, refusals_are_few) = node_facts(&used, &manned).await?;
         let answering = serve(&manned, &nodes).await?;
         let mut site = Site {
             access,
@@ -152,6 +154,7 @@ impl Site {
             nodes: Mutex::new(nodes),
             real,
             network: NetworkWish::default(),
+            refusals_are_few,
             agents,
             outside: request.outside.iter().map(|seat| seat.client.clone()).collect(),
             started: AtomicUsize::new(0),
@@ -199,6 +202,9 @@ impl Site {
         let mut remarks = vec![format!("Kubernetes {version} at {}", self.access.server())];
         remarks.extend(self.real.iter().map(|(node, real)| format!("{node} is {real}")));
         remarks.extend(unfit.iter().map(|why| format!("a node is not used: {why}")));
+        if self.refusals_are_few {
+            remarks.push(format!("nodes send few refusals: {FEW_REFUSALS}"));
+        }
         if self.network.pods_to_nodes.is_some() {
             remarks.push("pods reach other nodes under the address of their own".to_owned());
         }
@@ -312,6 +318,7 @@ impl Site {
         facts.mode = None;
         facts.namespaces = self.names.of_cases(&request.name);
         facts.unhandled_is_silent = true;
+        facts.refusals_are_few = self.refusals_are_few;
         Ok(facts)
     }
 }
@@ -342,8 +349,16 @@ impl Provider for Site {
             harm: self.access.harm(),
         };
         lacks(asks, &has).or_else(|| {
-            let names = asks.shape.dns && self.found.name_server.is_none();
-            names.then(|| "a name server: the cluster has no Service kube-dns".to_owned())
+            let server = self.found.name_server.as_ref().filter(|_| asks.shape.dns);
+            if asks.shape.dns && server.is_none() {
+                return Some("a name server: the cluster has no Service kube-dns".to_owned());
+            }
+            let has = |family: Family| {
+                server
+                    .is_none_or(|server| server.service.iter().any(|ip| Family::of(*ip) == family))
+            };
+            let family = asks.families.iter().find(|family| !has(**family))?.api_name();
+            Some(format!("the cluster's name server has no {family} address"))
         })
     }
 
@@ -419,8 +434,14 @@ fn removal(change: &Change) -> Option<Change> {
 }
 
 /// The nodes, as soon as a pod stands on each: some networks give nodes an address with the first.
-async fn node_facts(used: &[FoundNode], manned: &[Manned]) -> Result<Vec<NodeFacts>, ClusterError> {
+///
+/// Also whether the kernel of any of them limits how many refusals it sends.
+async fn node_facts(
+    used: &[FoundNode],
+    manned: &[Manned],
+) -> Result<(Vec<NodeFacts>, bool), ClusterError> {
     let mut nodes = Vec::new();
+    let mut few = false;
     for (number, node) in (1..).zip(used) {
         let name = format!("n{number}");
         let on = |host: bool| {
@@ -429,10 +450,14 @@ async fn node_facts(used: &[FoundNode], manned: &[Manned]) -> Result<Vec<NodeFac
         };
         let mut addresses = node.internal.clone();
         if let Some(host) = on(true) {
-            let own = host.agent.addresses().await.map_err(|why| {
-                ClusterError::new(format!("failed to list the addresses of {}", node.name), why)
+            let place = host.agent.look().await.map_err(|why| {
+                ClusterError::new(format!("failed to look at the network of {}", node.name), why)
             })?;
-            let own = own.into_iter().filter(|(link, _)| !NOT_THE_NODES.contains(&link.as_str()));
+            few |= place.refusals_are_few;
+            let own = place
+                .addresses
+                .into_iter()
+                .filter(|(link, _)| !NOT_THE_NODES.contains(&link.as_str()));
             let more: Vec<IpAddr> =
                 own.map(|(_, ip)| ip).filter(|ip| !addresses.contains(ip)).collect();
             addresses.extend(more);
@@ -446,7 +471,7 @@ async fn node_facts(used: &[FoundNode], manned: &[Manned]) -> Result<Vec<NodeFac
             pages: BTreeMap::new(),
         });
     }
-    Ok(nodes)
+    Ok((nodes, few))
 }
 
 /// Every client pod answers.
