@@ -19,6 +19,11 @@ pub(super) const LABEL: &str = "touchstone.cluster";
 /// The network that kind's nodes are on.
 pub(super) const NETWORK: &str = "kind";
 
+/// Has the kernel answer every refusal in a node's own network, as in the lab.
+const REFUSE_EVERYONE: &str = "cd /proc/sys/net
+    for file in ipv4/icmp_ratelimit ipv4/icmp_ratemask ipv6/icmp/ratelimit; do echo 0 >$file; done
+    echo >ipv6/icmp/ratemask";
+
 /// How long a machine with little time may need for each.
 const PULL: Duration = Duration::from_secs(600);
 const LOAD: Duration = Duration::from_secs(300);
@@ -126,6 +131,7 @@ pub async fn create(
         if !created {
             return Err(refusal(request, &what, &lines));
         }
+        cluster.set_networks_of_nodes().await?;
         cluster.wait_until_ready(request.mode, tell).await
     };
     match came_up.await {
@@ -238,6 +244,16 @@ impl KindCluster {
         let mut all = vec!["exec", &node, "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf"];
         all.extend(args);
         self.tools.docker_within(limit, what, &all).await
+    }
+
+    /// Settings without which refusals are missing whoever the proxy is: kernels hold back ICMP
+    /// errors to whoever asks often.
+    async fn set_networks_of_nodes(&self) -> Result<(), KindError> {
+        for node in self.nodes().await? {
+            let args = ["exec", &node, "bash", "-ec", REFUSE_EVERYONE];
+            self.docker(&format!("have {node} answer every refusal"), &args).await?;
+        }
+        Ok(())
     }
 
     /// Waits for nodes, kube-proxy and the name server, in words.
