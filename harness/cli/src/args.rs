@@ -36,7 +36,7 @@ pub(crate) enum Command {
     /// Prepare a cluster for `run --provider cluster`.
     #[command(subcommand)]
     Cluster(ClusterCommand),
-    /// Remove what killed runs have left in a cluster.
+    /// Remove what killed runs have left: clusters of kind's, and namespaces in a cluster.
     Clean(Clean),
     /// Look at subjects and fetch their programs.
     #[command(subcommand)]
@@ -93,8 +93,6 @@ pub(crate) struct Run {
     /// Where the log and the reports go [default: touchstone-out/RUN].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) cluster: ClusterOptions,
     /// Cases that run side by side on one cluster [default: 64, of a real cluster 16].
     #[arg(short, long, value_name = "N", value_parser = at_least_one())]
     pub(crate) jobs: Option<usize>,
@@ -110,7 +108,7 @@ pub(crate) struct Run {
     /// Stop at each failing case until Enter is pressed, so that a person can look.
     #[arg(long)]
     pub(crate) pause_on_failure: bool,
-    /// Keep the last cluster after the run until Ctrl-C.
+    /// Keep the last cluster after the run until Ctrl-C; one of kind's stays beyond that.
     #[arg(long)]
     pub(crate) keep: bool,
     /// As root: stay in the user namespace, which proxies with eBPF programs need.
@@ -123,6 +121,10 @@ pub(crate) struct Run {
     /// Memory of that kernel [default: 3072, or what this machine has left of it].
     #[arg(long, value_name = "MIB", requires = "kernel")]
     pub(crate) kernel_memory: Option<u64>,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterOptions,
+    #[command(flatten)]
+    pub(crate) kind: KindOptions,
     #[command(flatten)]
     pub(crate) defects: Defects,
 }
@@ -178,6 +180,19 @@ pub(crate) struct ClusterOptions {
     pub(crate) dry_run: bool,
 }
 
+/// The cluster that kind is to start.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "With --provider kind")]
+pub(crate) struct KindOptions {
+    /// Number of nodes; the first is the control plane [default: 2].
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
+    pub(crate) nodes: Option<usize>,
+    /// What nodes are made from: the name of an image, or the path of an archive, such as
+    /// `scripts/kind-node-image` prints [default: what kind takes].
+    #[arg(long, value_name = "IMAGE|FILE")]
+    pub(crate) image: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Write the agents' image as a file for `kind load image-archive`, `docker load` and
@@ -203,7 +218,7 @@ pub(crate) struct RbacArgs {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Clean {
-    /// The cluster.
+    /// A cluster to look into.
     #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Only this run, even if it seems to be under way: the value of its label `touchstone/run`.
@@ -216,6 +231,8 @@ pub(crate) struct Clean {
 pub(crate) enum ProviderName {
     /// Real proxies in network namespaces of this machine.
     Lab,
+    /// A cluster that kind starts for the run, and that is deleted afterwards.
+    Kind,
     /// A cluster that runs already, of any making: see `touchstone cluster`.
     Cluster,
     /// A simulation that answers from the model.

@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use touchstone_case::{Library, Variant};
 use touchstone_provider::image::Image;
-use touchstone_provider::real::{self, AgentImage, Harm, Site, SiteRequest};
+use touchstone_provider::real::{self, AgentImage, Harm, OutsideSeat, Site, SiteRequest};
 use touchstone_record::LogWriter;
 use touchstone_runner::{Emitter, RunSubject, Settings};
 use touchstone_spec::Feature;
@@ -35,9 +35,17 @@ const CLUSTERS: usize = 1;
 /// What `run` needs to use a cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    kubeconfig: PathBuf,
-    image: AgentImage,
-    harm: Harm,
+    /// Name of the provider, for the record.
+    pub(crate) provider: &'static str,
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) image: AgentImage,
+    pub(crate) harm: Harm,
+    /// The secret that agents ask for.
+    pub(crate) token: String,
+    /// Clients outside, whose agents run already.
+    pub(crate) outside: Vec<OutsideSeat>,
+    /// Whether there is somebody who uses the cluster afterwards.
+    pub(crate) stays: bool,
 }
 
 impl Target {
@@ -48,9 +56,13 @@ impl Target {
             None => AgentImage { reference: image()?.reference, pulled: false },
         };
         Ok(Target {
+            provider: "cluster",
             kubeconfig: kubeconfig(options.kubeconfig.as_deref())?,
             image,
             harm: harm(options),
+            token: crate::lab::token().map_err(Failed::harness)?,
+            outside: Vec::new(),
+            stays: true,
         })
     }
 }
@@ -58,21 +70,21 @@ impl Target {
 /// Finds options that make no sense with what supplies the clusters.
 pub(crate) fn check(run: &Run) -> Result<(), Failed> {
     let ClusterOptions { kubeconfig: _, agent_image, harmful, dry_run } = &run.cluster;
-    if run.provider != ProviderName::Cluster {
-        if agent_image.is_none() && !harmful && !dry_run {
-            return Ok(());
-        }
+    if run.provider != ProviderName::Cluster && (agent_image.is_some() || *harmful || *dry_run) {
         return Err(Failed::usage(anyhow!(
             "--agent-image, --harmful and --dry-run are for --provider cluster"
         )));
+    }
+    if matches!(run.provider, ProviderName::Lab | ProviderName::Sim) {
+        return Ok(());
     }
     let Defects { lies, without_proxy, sabotage } = &run.defects;
     if !lies.is_empty() || !without_proxy.is_empty() || sabotage.is_some() {
         return Err(Failed::usage(anyhow!("only the lab can be given planted defects")));
     }
-    if run.subjects.binary.is_some() {
+    if run.provider == ProviderName::Cluster && run.subjects.binary.is_some() {
         return Err(Failed::usage(anyhow!(
-            "--binary is for the lab; in a cluster the proxy runs already"
+            "--binary is for the lab and kind; in this cluster the proxy runs already"
         )));
     }
     Ok(())
@@ -92,7 +104,7 @@ fn kubeconfig(given: Option<&Path>) -> Result<PathBuf, Failed> {
     given.map(Path::to_owned).ok_or_else(missing)
 }
 
-fn image() -> Result<Image, Failed> {
+pub(crate) fn image() -> Result<Image, Failed> {
     if AGENT.is_empty() {
         return Err(Failed::harness(anyhow!(
             "this touchstone carries no agent; `scripts/build` makes one that does"
@@ -101,7 +113,7 @@ fn image() -> Result<Image, Failed> {
     Image::of(AGENT).map_err(Failed::harness)
 }
 
-fn runtime() -> Result<Runtime, Failed> {
+pub(crate) fn runtime() -> Result<Runtime, Failed> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -129,8 +141,15 @@ pub(crate) fn command(command: &ClusterCommand) -> Result<u8, Failed> {
 
 /// `touchstone clean`.
 pub(crate) fn clean(clean: &Clean) -> Result<u8, Failed> {
-    let kubeconfig = kubeconfig(clean.kubeconfig.as_deref())?;
     runtime()?.block_on(async {
+        let clusters = crate::kind::clean().await?;
+        let Some(kubeconfig) = clean.kubeconfig.clone() else {
+            if !clusters {
+                say("no cluster of kind's is left of any run; to look into another cluster, name \
+                     it with --kubeconfig");
+            }
+            return Ok(0);
+        };
         let found = real::leftovers(&kubeconfig).await.map_err(Failed::harness)?;
         let wanted = |tag: &str| clean.run.as_deref().is_none_or(|run| run == tag);
         let mut kept = false;
@@ -150,7 +169,7 @@ pub(crate) fn clean(clean: &Clean) -> Result<u8, Failed> {
             let removed = real::clean(&kubeconfig, &left.tag).await;
             remarks.extend(removed.map_err(Failed::harness)?);
         }
-        if !found.iter().any(|left| wanted(&left.tag)) {
+        if !clusters && !found.iter().any(|left| wanted(&left.tag)) {
             say("nothing is left of any run");
         }
         match remarks.first() {
@@ -242,55 +261,65 @@ pub(crate) fn subjects(
 
 /// Runs a job on a cluster, in this process.
 pub(crate) fn run(job: &Job, target: &Target) -> Result<(), Failed> {
+    runtime()?.block_on(run_on(job, target))
+}
+
+/// The same where there is a runtime already.
+pub(crate) async fn run_on(job: &Job, target: &Target) -> Result<(), Failed> {
     let library = Library::load(&job.case_dirs)
         .map_err(|errors| Failed::usage(anyhow!("{}", errors.render())))?;
     let wanted: BTreeSet<&str> = job.variants.iter().map(String::as_str).collect();
     let variants: Vec<Variant> =
         library.variants().into_iter().filter(|v| wanted.contains(v.id().as_str())).collect();
-    runtime()?.block_on(async {
-        let request = SiteRequest {
-            kubeconfig: target.kubeconfig.clone(),
-            image: target.image.clone(),
-            run: job.run.clone(),
-            token: crate::lab::token().map_err(Failed::harness)?,
-            nodes: nodes(&variants),
-            harm: target.harm,
-            outside: Vec::new(),
-        };
-        let mut interrupt =
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
-                .map_err(Failed::harness)?;
-        let opening = Site::open(&request, &|line| note(&format!("  {line}")));
-        let site = tokio::select! {
-            site = opening => match site {
-                Ok(site) => Arc::new(site),
-                Err(error) => {
-                    // Nothing was recorded; a folder with something in it stays.
-                    let _ = std::fs::remove_dir(&job.out);
-                    return Err(Failed::harness(error));
-                }
-            },
-            _ = interrupt.recv() => {
+    let request = SiteRequest {
+        kubeconfig: target.kubeconfig.clone(),
+        image: target.image.clone(),
+        run: job.run.clone(),
+        token: target.token.clone(),
+        nodes: nodes(&variants),
+        harm: target.harm,
+        outside: target.outside.clone(),
+    };
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
+        .map_err(Failed::harness)?;
+    let opening = Site::open(&request, &|line| note(&format!("  {line}")));
+    let site = tokio::select! {
+        site = opening => match site {
+            Ok(site) => Arc::new(site),
+            Err(error) => {
+                // Nothing was recorded; a folder with something in it stays.
+                let _ = std::fs::remove_dir(&job.out);
+                return Err(Failed::harness(error));
+            }
+        },
+        _ = interrupt.recv() => {
+            if target.stays {
                 note("  interrupted; removing what was made");
                 let tag = real::tag(&job.run);
                 let removed = real::clean(&target.kubeconfig, &tag).await;
                 for remark in removed.map_err(Failed::harness)? {
                     note(&format!("  {remark}"));
                 }
-                return Err(Failed { code: 130, why: anyhow!("interrupted before any case ran") });
             }
-        };
-        let done = on(job, &variants, &site).await;
+            return Err(Failed { code: 130, why: anyhow!("interrupted before any case ran") });
+        }
+    };
+    let done = on(job, target.provider, &variants, &site).await;
+    if target.stays {
         note("  removing what the run made");
-        let remarks = site.remove().await;
-        for remark in &remarks {
+        for remark in site.remove().await {
             note(&format!("  {remark}"));
         }
-        done
-    })
+    }
+    done
 }
 
-async fn on(job: &Job, variants: &[Variant], site: &Arc<Site>) -> Result<(), Failed> {
+async fn on(
+    job: &Job,
+    provider: &str,
+    variants: &[Variant],
+    site: &Arc<Site>,
+) -> Result<(), Failed> {
     let mut subjects = Vec::new();
     let mut described = Vec::new();
     for subject in &job.subjects {
@@ -321,7 +350,7 @@ async fn on(job: &Job, variants: &[Variant], site: &Arc<Site>) -> Result<(), Fai
         seed: job.seed,
         person: Arc::new(Person::new(job.pause, job.keep)),
     };
-    let result = drive(&job, "cluster", variants, &subjects, &settings, &emitter).await;
+    let result = drive(&job, provider, variants, &subjects, &settings, &emitter).await;
     drop(emitter);
     live.finish().await;
     result.map(drop).map_err(Failed::harness)

@@ -14,6 +14,7 @@ mod inside;
 mod job;
 mod keeper;
 mod kernel;
+mod kind;
 mod lab;
 mod list;
 mod live;

@@ -22,7 +22,7 @@ use crate::lab::{OUTER_PID, OUTER_UID};
 use crate::say::note;
 use crate::selection::{library, pins_agree, select};
 use crate::subjects::{name_server_for, prepare};
-use crate::{cluster, kernel, report, sim};
+use crate::{cluster, kernel, kind, report, sim};
 
 /// Folder of runs that were given no other.
 const OUT: &str = "touchstone-out";
@@ -40,16 +40,19 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
     let nodes = variants.iter().flat_map(|variant| variant.shape().node_names()).collect();
     defects.nodes_exist(&nodes).map_err(Failed::usage)?;
     cluster::check(run)?;
+    kind::check(run)?;
     let started = OffsetDateTime::now_utc();
     let seed = run.seed.unwrap_or_else(seed_from_clock);
     let subjects = match run.provider {
         ProviderName::Lab => prepare(&run.subjects, &variants)?,
-        ProviderName::Cluster => cluster::subjects(&run.subjects.subjects, &run.subjects.folders)?,
+        ProviderName::Cluster | ProviderName::Kind => {
+            cluster::subjects(&run.subjects.subjects, &run.subjects.folders)?
+        }
         ProviderName::Sim => vec![sim::subject()],
     };
     let name_server = match run.provider {
         ProviderName::Lab => name_server_for(&variants),
-        ProviderName::Cluster | ProviderName::Sim => None,
+        ProviderName::Cluster | ProviderName::Kind | ProviderName::Sim => None,
     };
     let kernel = kernel::choose(run)?;
     let name = run_name(started, seed)?;
@@ -58,7 +61,11 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
     }
     let target = match run.provider {
         ProviderName::Cluster => Some(cluster::Target::of(&run.cluster)?),
-        ProviderName::Lab | ProviderName::Sim => None,
+        ProviderName::Lab | ProviderName::Kind | ProviderName::Sim => None,
+    };
+    let wish = match run.provider {
+        ProviderName::Kind => Some(kind::Wish::of(run, &name, &variants)?),
+        ProviderName::Lab | ProviderName::Cluster | ProviderName::Sim => None,
     };
     let out = make_folder(run.out.as_deref(), &name)?;
     let job = Job {
@@ -68,7 +75,7 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
         case_dirs: absolute(&run.cases.cases)?,
         subjects,
         jobs: run.jobs.unwrap_or(match run.provider {
-            ProviderName::Cluster => cluster::JOBS,
+            ProviderName::Cluster | ProviderName::Kind => cluster::JOBS,
             ProviderName::Lab | ProviderName::Sim => JOBS,
         }),
         seed,
@@ -93,6 +100,11 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
         (ProviderName::Cluster, _) => {
             if let Some(target) = &target {
                 cluster::run(&job, target)?;
+            }
+        }
+        (ProviderName::Kind, _) => {
+            if let Some(wish) = &wish {
+                kind::run(&job, wish)?;
             }
         }
         (ProviderName::Lab, None) => in_lab(&job, &Order::Run(job.clone()))?,

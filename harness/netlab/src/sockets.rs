@@ -110,8 +110,8 @@ pub fn udp_sockets(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocke
     (0..count).map(|_| udp_socket(address)).collect()
 }
 
-/// First UDP source port of a place.
-const FIRST_UDP_PORT: u16 = 2_048;
+/// First of the UDP source ports: below are those on which servers of cases listen.
+const FIRST_UDP_PORT: u16 = 10_240;
 /// UDP ports tried before a place counts as full.
 const UDP_TRIES: u16 = 64;
 

@@ -1,5 +1,5 @@
-//! What supplies a cluster: the lab, a real cluster that somebody else started, one of kind's, and a
-//! simulation that answers from the model.
+//! What supplies a cluster: the lab, clusters of kind's, a real cluster that somebody else started,
+//! and a simulation that answers from the model.
 //!
 //! The runner knows a cluster by the trait [`Cluster`] only; what starts one is a [`Provider`].
 

@@ -104,6 +104,14 @@ impl Cache {
         self.slot_below("kernels", name, key)
     }
 
+    /// An absolute path below the cache, of a folder that this does not make; none where this user
+    /// has no place for a cache.
+    #[must_use]
+    pub fn place(&self, folder: &str) -> Option<PathBuf> {
+        let root = std::path::absolute(self.root.as_ref()?).ok()?;
+        Some(root.join(folder))
+    }
+
     fn slot_below(&self, folder: &str, name: &str, key: &str) -> Result<Slot, CacheError> {
         let root = self.root.as_ref().ok_or(CacheError::Nowhere)?;
         // Builds run in other folders, so a relative cache would be somewhere else for them.

@@ -7,6 +7,7 @@ mod cluster;
 mod common;
 mod example;
 mod kernel;
+mod kind;
 mod lab_up;
 mod leftovers;
 mod lies;

@@ -1,10 +1,8 @@
 //! A cluster from its creation to its end.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Value;
 use touchstone_spec::Family;
 
 use super::config::{self, ProxyMode};
@@ -12,12 +10,19 @@ use super::thaw;
 use super::tools::{Tools, argument};
 use super::trouble::{KindError, lack_of_image};
 
+/// The Service proxy that a cluster of kind's has by itself, and its DaemonSet.
+pub const PROXY: &str = "kube-proxy";
 /// kind's label of its nodes; the value is the cluster's name.
 const NODE_LABEL: &str = "io.x-k8s.kind.cluster";
 /// Our label of other containers of a cluster; the value is the cluster's name.
-const LABEL: &str = "touchstone.cluster";
+pub(super) const LABEL: &str = "touchstone.cluster";
 /// The network that kind's nodes are on.
-const NETWORK: &str = "kind";
+pub(super) const NETWORK: &str = "kind";
+
+/// Has the kernel answer every refusal in a node's own network, as in the lab.
+const REFUSE_EVERYONE: &str = "cd /proc/sys/net
+    for file in ipv4/icmp_ratelimit ipv4/icmp_ratemask ipv6/icmp/ratelimit; do echo 0 >$file; done
+    echo >ipv6/icmp/ratemask";
 
 /// How long a machine with little time may need for each.
 const PULL: Duration = Duration::from_secs(600);
@@ -72,15 +77,6 @@ pub struct KindCluster {
     kubeconfig: PathBuf,
 }
 
-/// A client on the cluster's network that is no node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutsideClient {
-    /// Name of its container.
-    pub container: String,
-    /// Its addresses on the cluster's network, IPv4 first.
-    pub addresses: Vec<IpAddr>,
-}
-
 /// Looks whether the cluster can be had at all, before anything is started.
 ///
 /// # Errors
@@ -128,17 +124,14 @@ pub async fn create(
     if let Some(image) = &image {
         args.extend(["--image", image]);
     }
-    let cluster = KindCluster {
-        tools: tools.clone(),
-        name: request.name.clone(),
-        kubeconfig: kubeconfig.clone(),
-    };
+    let cluster = KindCluster::existing(tools, &request.name, kubeconfig.clone());
     let came_up = async {
         let what = format!("create the cluster {}", request.name);
         let (created, lines) = tools.kind_telling(CREATE, &what, &args, tell).await?;
         if !created {
             return Err(refusal(request, &what, &lines));
         }
+        cluster.set_networks_of_nodes().await?;
         cluster.wait_until_ready(request.mode, tell).await
     };
     match came_up.await {
@@ -257,7 +250,7 @@ impl KindCluster {
     }
 
     /// Runs kubectl on the control plane: every node image has one, and this machine need not.
-    async fn kubectl(
+    pub(super) async fn kubectl(
         &self,
         limit: Duration,
         what: &str,
@@ -267,6 +260,16 @@ impl KindCluster {
         let mut all = vec!["exec", &node, "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf"];
         all.extend(args);
         self.tools.docker_within(limit, what, &all).await
+    }
+
+    /// Settings without which refusals are missing whoever the proxy is: kernels hold back ICMP
+    /// errors to whoever asks often.
+    async fn set_networks_of_nodes(&self) -> Result<(), KindError> {
+        for node in self.nodes().await? {
+            let args = ["exec", &node, "bash", "-ec", REFUSE_EVERYONE];
+            self.docker(&format!("have {node} answer every refusal"), &args).await?;
+        }
+        Ok(())
     }
 
     /// Waits for nodes, kube-proxy and the name server, in words.
@@ -383,60 +386,17 @@ impl KindCluster {
         self.wait_for_rollout("daemonset/kube-proxy", tell).await
     }
 
-    /// Starts a client on the cluster's network: a container of an image that docker has.
+    /// Runs docker for what belongs to the cluster.
+    pub(super) async fn docker(&self, what: &str, args: &[&str]) -> Result<String, KindError> {
+        self.tools.docker_within(LOAD, what, args).await
+    }
+
+    /// Loads an archive into docker itself, for containers beside the cluster.
     ///
     /// # Errors
     /// When docker refuses it.
-    pub async fn outside_client(
-        &self,
-        number: usize,
-        image: &str,
-        args: &[&str],
-    ) -> Result<OutsideClient, KindError> {
-        let container = format!("{}-outside-{number}", self.name);
-        let label = format!("{LABEL}={}", self.name);
-        let mut run = vec!["run", "--detach", "--pull=never", "--network", NETWORK];
-        run.extend(["--cap-add", "NET_ADMIN", "--label", &label, "--name", &container, image]);
-        run.extend(args);
-        let what = format!("start {container}");
-        self.tools.docker_within(LOAD, &what, &run).await?;
-        let format = "{{json .NetworkSettings.Networks}}";
-        let inspect = ["inspect", "--format", format, &container];
-        let printed = self.tools.docker("ask for an address", &inspect).await?;
-        Ok(OutsideClient { container, addresses: addresses(&printed) })
-    }
-
-    /// Leads addresses to a node, or away from all, in the network of an outside client.
-    ///
-    /// # Errors
-    /// When docker or `ip` refuses it.
-    pub async fn route(
-        &self,
-        client: &OutsideClient,
-        address: IpAddr,
-        node: IpAddr,
-    ) -> Result<(), KindError> {
-        let nodes = self.nodes().await?;
-        let Some(first) = nodes.first() else {
-            return Err(KindError::NotReady {
-                cluster: self.name.clone(),
-                what: "it has no node".to_owned(),
-                seconds: 0,
-                said: "kind lists none".to_owned(),
-            });
-        };
-        // A node's image has `ip`; the client's need not.
-        let image = self
-            .tools
-            .docker("ask for an image", &["inspect", "--format", "{{.Config.Image}}", first])
-            .await?;
-        let network = format!("container:{}", client.container);
-        let (to, via) = (address.to_string(), node.to_string());
-        let mut args = vec!["run", "--rm", "--pull=never", "--network", &network];
-        args.extend(["--cap-add", "NET_ADMIN", "--entrypoint", "ip", image.trim()]);
-        args.extend(["route", "replace", &to, "via", &via]);
-        let what = format!("lead {address} to {node}");
-        self.tools.docker_within(LOAD, &what, &args).await.map(drop)
+    pub async fn load_beside(&self, archive: &Path) -> Result<String, KindError> {
+        load_archive(&self.tools, archive).await
     }
 
     /// Deletes the cluster with its outside clients.
@@ -484,28 +444,6 @@ impl KindCluster {
     }
 }
 
-/// Addresses in what docker says of a container's networks.
-fn addresses(networks: &str) -> Vec<IpAddr> {
-    let networks: Value = serde_json::from_str(networks).unwrap_or_default();
-    let of = |field: &str| networks[NETWORK][field].as_str().and_then(|text| text.parse().ok());
-    ["IPAddress", "GlobalIPv6Address"].iter().filter_map(|field| of(field)).collect()
-}
-
 /// Makes, on a node, an image of its kube-proxy's files with another program. The archive is as
 /// `docker save` writes it, since every containerd imports that.
 const MAKE_PROXY_IMAGE: &str = include_str!("make-proxy-image");
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_a_container_are_read() {
-        let networks =
-            r#"{"kind":{"IPAddress":"172.18.0.4","GlobalIPv6Address":"fc00:f853:ccd:e793::4"}}"#;
-        let expected: Vec<IpAddr> =
-            ["172.18.0.4", "fc00:f853:ccd:e793::4"].iter().filter_map(|a| a.parse().ok()).collect();
-        assert_eq!(addresses(networks), expected);
-        assert!(addresses("{}").is_empty());
-    }
-}

@@ -7,13 +7,15 @@ mod cluster;
 mod config;
 mod kernel;
 mod leftovers;
+mod outside;
 mod thaw;
 mod tools;
 mod trouble;
 
-pub use cluster::{KindCluster, KindRequest, NodeImage, OutsideClient, check, create};
+pub use cluster::{KindCluster, KindRequest, NodeImage, PROXY, check, create};
 pub use config::ProxyMode;
 pub use kernel::Kernel;
 pub use leftovers::{Held, Leftover, hold, leftovers};
+pub use outside::OutsideClient;
 pub use tools::Tools;
 pub use trouble::KindError;

@@ -31,7 +31,7 @@ impl Default for Tools {
 }
 
 /// How long a command that only asks may take: a machine that is busy answers late.
-const ASKING: Duration = Duration::from_secs(60);
+pub(super) const ASKING: Duration = Duration::from_secs(60);
 
 impl Tools {
     /// What docker prints.

@@ -1,7 +1,7 @@
 //! Agents in pods: made, waited for, connected to, lent to cases.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,12 @@ const INTERVAL: Duration = Duration::from_millis(250);
 pub(super) const PODS_PER_NODE: usize = 40;
 /// Ports of agents on the loopback of their place; one for each run, for nodes are shared.
 const PORTS: std::ops::Range<u16> = 17_000..18_000;
+
+/// Arguments of an agent that listens there and obeys whoever knows the token.
+#[must_use]
+pub fn agent_arguments(listens: SocketAddr, token: &str) -> [String; 2] {
+    [listens.to_string(), protocol::digest(token)]
+}
 
 /// Which image agents are made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -264,10 +270,7 @@ impl Agents {
                     "name": "agent",
                     "image": self.image.reference,
                     "imagePullPolicy": if self.image.pulled { "IfNotPresent" } else { "Never" },
-                    "args": [
-                        format!("127.0.0.1:{}", self.port),
-                        protocol::digest(&self.token),
-                    ],
+                    "args": agent_arguments((Ipv4Addr::LOCALHOST, self.port).into(), &self.token),
                     "resources": { "requests": { "cpu": "10m", "memory": "16Mi" } },
                     "securityContext": {
                         "allowPrivilegeEscalation": false,

@@ -18,7 +18,7 @@ mod trouble;
 mod tests;
 
 pub use access::{Harm, rbac};
-pub use agents::AgentImage;
+pub use agents::{AgentImage, agent_arguments};
 pub use clean::{Leftover, clean, leftovers};
 pub use preview::{Preview, preview};
 pub use site::{OutsideSeat, Site, SiteRequest, tag};

@@ -126,6 +126,10 @@ impl Site {
             request.token.clone(),
             real.clone(),
         ));
+        // They run already, and nobody has talked to them yet.
+        for seat in &request.outside {
+            agents.seat(&seat.client.name, seat.listens).await?;
+        }
         let mut posts = Vec::new();
         for node in real.keys() {
             posts.push(agents.post(format!("client-{node}"), node, false)?);
@@ -141,9 +145,6 @@ impl Site {
         let manned = agents.man(&posts).await?;
         let (nodes, refusals_are_few) = node_facts(&used, &manned).await?;
         let answering = serve(&manned, &nodes).await?;
-        for seat in &request.outside {
-            agents.seat(&seat.client.name, seat.listens).await?;
-        }
         let mut site = Site {
             access,
             names,

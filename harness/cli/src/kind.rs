@@ -1,0 +1,248 @@
+//! `touchstone run --provider kind`: a cluster of kind's for one run.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use touchstone_case::Variant;
+use touchstone_provider::kind::{
+    self, Held, KindCluster, KindRequest, NodeImage, PROXY, ProxyMode, Tools,
+};
+use touchstone_provider::real::{self, AgentImage, Harm, OutsideSeat, agent_arguments};
+use touchstone_spec::{ClusterShape, Family};
+use touchstone_subject::Cache;
+
+use crate::args::{KindOptions, ProviderName, Run};
+use crate::cluster::{self, Target, runtime};
+use crate::failed::Failed;
+use crate::job::Job;
+use crate::say::{note, say};
+use crate::subjects::{choose, find};
+
+/// Nodes, where a run says nothing else.
+const NODES: usize = 2;
+/// Where an agent outside listens; its container has no other program.
+const PORT: u16 = 17_000;
+/// Folder of the cache with what is noted of clusters.
+const CLUSTERS: &str = "kind/clusters";
+
+/// A cluster as the options want it.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    tools: Tools,
+    home: PathBuf,
+    mode: ProxyMode,
+    families: Vec<Family>,
+    nodes: usize,
+    image: NodeImage,
+    keep: bool,
+    /// Another kube-proxy than the cluster's: its program, and the tag of its image.
+    program: Option<(PathBuf, String)>,
+}
+
+/// Finds options that make no sense with what supplies the clusters.
+pub(crate) fn check(run: &Run) -> Result<(), Failed> {
+    let KindOptions { nodes, image } = &run.kind;
+    if run.provider != ProviderName::Kind && (nodes.is_some() || image.is_some()) {
+        return Err(Failed::usage(anyhow!("--nodes and --image are for --provider kind")));
+    }
+    Ok(())
+}
+
+impl Wish {
+    /// Finds out what the options mean, and whether the cluster can be had, before anything is
+    /// started.
+    pub(crate) fn of(run: &Run, name: &str, variants: &[Variant]) -> Result<Wish, Failed> {
+        let [selector] = run.subjects.subjects.as_slice() else {
+            return Err(Failed::usage(anyhow!("a cluster has one proxy: name one --subject")));
+        };
+        let chosen = choose(selector, &run.subjects.folders)?;
+        let selection = &chosen.selection;
+        let mode = ProxyMode::named(selection.mode.as_str())
+            .filter(|_| selection.subject.file.binary.name == PROXY);
+        let mode = mode.ok_or_else(|| {
+            Failed::usage(anyhow!(
+                "kind starts clusters with their own {PROXY}; for {selector} start a cluster, put \
+                 it in as its authors say, and use --provider cluster"
+            ))
+        })?;
+        let families: BTreeSet<Family> =
+            variants.iter().flat_map(|variant| variant.asks().families).collect();
+        let image = run.kind.image.as_deref().map_or(NodeImage::Default, NodeImage::named);
+        let mut wish = Wish {
+            tools: Tools::default(),
+            home: home()?,
+            mode,
+            families: families.into_iter().collect(),
+            nodes: run.kind.nodes.unwrap_or(NODES),
+            image,
+            keep: run.keep,
+            program: None,
+        };
+        let request = wish.request(name, &wish.home);
+        runtime()?.block_on(kind::check(&wish.tools, &request)).map_err(Failed::harness)?;
+        // Whatever else is missing is said first: this is not the user's to mend.
+        cluster::image()?;
+        if selection.asked.is_some() || run.subjects.binary.is_some() {
+            let found = find(&chosen, run.subjects.binary.as_deref())?;
+            let tag = found.release.as_ref().map_or("given".to_owned(), ToString::to_string);
+            wish.program = Some((found.program, tag));
+        }
+        Ok(wish)
+    }
+
+    fn request(&self, run: &str, folder: &Path) -> KindRequest {
+        KindRequest {
+            name: name(run),
+            families: self.families.clone(),
+            mode: self.mode,
+            nodes: self.nodes,
+            image: self.image.clone(),
+            folder: folder.to_owned(),
+        }
+    }
+}
+
+/// Where clusters are noted.
+fn home() -> Result<PathBuf, Failed> {
+    Cache::from_environment().place(CLUSTERS).ok_or_else(|| {
+        Failed::harness(anyhow!("there is no place to note clusters: set HOME or TOUCHSTONE_CACHE"))
+    })
+}
+
+/// The name of a run's cluster.
+fn name(run: &str) -> String {
+    format!("touchstone-{run}")
+}
+
+/// Runs a job on a cluster of its own, and deletes that whatever happens.
+pub(crate) fn run(job: &Job, wish: &Wish) -> Result<(), Failed> {
+    runtime()?.block_on(async {
+        let mut interruption = Interruption::expected()?;
+        let held = kind::hold(&wish.home, &name(&job.run))
+            .context("failed to note the cluster in the cache")
+            .map_err(Failed::harness)?;
+        let target = tokio::select! {
+            target = prepare(job, wish, &held) => target,
+            code = interruption.comes() => {
+                Err(Failed { code, why: anyhow!("interrupted before any case ran") })
+            }
+        };
+        let done = match target {
+            Ok(target) => cluster::run_on(&Job { keep: false, ..job.clone() }, &target).await,
+            Err(failed) => {
+                // Nothing was recorded; a folder with something in it stays.
+                let _ = std::fs::remove_dir(&job.out);
+                Err(failed)
+            }
+        };
+        let ended = end(job, wish, held, done.is_ok()).await;
+        done.and(ended)
+    })
+}
+
+/// A Ctrl-C or SIGTERM while the cluster comes up.
+struct Interruption {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interruption {
+    fn expected() -> Result<Interruption, Failed> {
+        let of = |kind| signal(kind).map_err(Failed::harness);
+        Ok(Interruption {
+            interrupt: of(SignalKind::interrupt())?,
+            terminate: of(SignalKind::terminate())?,
+        })
+    }
+
+    /// The exit code of the one that comes.
+    async fn comes(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.interrupt.recv() => 130,
+            _ = self.terminate.recv() => 143,
+        }
+    }
+}
+
+/// Creates the cluster with everything in it that a run needs.
+async fn prepare(job: &Job, wish: &Wish, held: &Held) -> Result<Target, Failed> {
+    let tell = |line: &str| note(&format!("  {line}"));
+    let image = cluster::image()?;
+    let archive = held.folder().join("agent.tar");
+    std::fs::write(&archive, &image.archive)
+        .with_context(|| format!("failed to write {}", archive.display()))
+        .map_err(Failed::harness)?;
+    let request = wish.request(&job.run, held.folder());
+    let created = kind::create(&wish.tools, &request, &tell).await.map_err(Failed::harness)?;
+    tell("loading the agents' image");
+    created.load(&archive).await.map_err(Failed::harness)?;
+    if let Some((program, tag)) = &wish.program {
+        created.replace_kube_proxy(program, tag, &tell).await.map_err(Failed::harness)?;
+    }
+    let kubeconfig = created.kubeconfig().to_owned();
+    let seen = real::preview(&kubeconfig, Harm::Allowed, &job.run, wish.nodes).await;
+    let nodes: Vec<String> = seen.map_err(Failed::harness)?.nodes.into_values().collect();
+    tell("waiting for clients outside of the cluster");
+    let token = crate::lab::token().map_err(Failed::harness)?;
+    let beside = created.load_beside(&archive).await.map_err(Failed::harness)?;
+    let mut outside = Vec::new();
+    for name in ClusterShape::default().outside_names() {
+        let args = agent_arguments((Ipv4Addr::UNSPECIFIED, PORT).into(), &token);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let client = created.outside_client(&name, &beside, &args, &nodes).await;
+        let client = client.map_err(Failed::harness)?;
+        let listens = SocketAddr::new(client.address, PORT);
+        outside.push(OutsideSeat { listens, client: client.client });
+    }
+    Ok(Target {
+        provider: "kind",
+        kubeconfig,
+        image: AgentImage { reference: image.reference, pulled: false },
+        harm: Harm::Allowed,
+        token,
+        outside,
+        stays: wish.keep,
+    })
+}
+
+/// Deletes the cluster, or says how it is used where it is to stay.
+async fn end(job: &Job, wish: &Wish, held: Held, ran: bool) -> Result<(), Failed> {
+    let name = name(&job.run);
+    let kubeconfig = held.folder().join("kubeconfig");
+    if wish.keep && ran {
+        held.keep().context("failed to note that the cluster stays").map_err(Failed::harness)?;
+        note(&format!(
+            "  the cluster {name} stays: kubectl --kubeconfig {} get pods --all-namespaces; to \
+             delete it: kind delete cluster --name {name}",
+            kubeconfig.display()
+        ));
+        return Ok(());
+    }
+    note(&format!("  deleting the cluster {name}"));
+    let cluster = KindCluster::existing(&wish.tools, &name, kubeconfig);
+    cluster.delete().await.context("`touchstone clean` tries again").map_err(Failed::harness)?;
+    held.forget().map_err(Failed::harness)
+}
+
+/// Deletes the clusters of runs that were killed; says whether there was any.
+pub(crate) async fn clean() -> Result<bool, Failed> {
+    let mut found = false;
+    for left in kind::leftovers(&home()?).map_err(Failed::harness)? {
+        if left.kept {
+            say(&format!(
+                "the cluster {} was kept on purpose; to delete it: kind delete cluster --name {}",
+                left.name, left.name
+            ));
+            continue;
+        }
+        found = true;
+        note(&format!("deleting the cluster {}", left.name));
+        let cluster = KindCluster::existing(&Tools::default(), &left.name, left.kubeconfig.clone());
+        cluster.delete().await.map_err(Failed::harness)?;
+        left.forget().map_err(Failed::harness)?;
+    }
+    Ok(found)
+}

@@ -1,0 +1,118 @@
+//! Clusters of kind's, as far as they can be tried without one: what people lack and get wrong.
+//! `docker` and `kind` are played by scripts, which say what the real ones say.
+
+use crate::common::{Bench, Done, RUN_LIMIT, Running};
+
+const USAGE: i32 = 64;
+const HARNESS: i32 = 3;
+
+const CASE: &str = "cluster-ip/without-selector[v4,tcp]";
+
+/// A machine with these programs and no others of their kinds.
+fn machine(docker: Option<&str>, kind: Option<&str>) -> Bench {
+    let bench = Bench::new();
+    for (name, text) in [("docker", docker), ("kind", kind)] {
+        if let Some(text) = text {
+            let calls = bench.path("calls");
+            let noted = format!("#!/bin/sh\necho \"{name} $*\" >>{}\n{text}\n", calls.display());
+            bench.script(&format!("bin/{name}"), &noted);
+        }
+    }
+    bench
+}
+
+fn call(bench: &Bench, args: &[&str]) -> Done {
+    let mut command = bench.touchstone(args);
+    let path = format!("{}:/usr/bin:/bin", bench.path("bin").display());
+    // Somebody's own Docker must not be met in another folder of the PATH.
+    command.env("PATH", path).env("TOUCHSTONE_CACHE", bench.path("cache"));
+    Running::start(command).finish(RUN_LIMIT)
+}
+
+fn run(bench: &Bench, args: &[&str]) -> Done {
+    let out = bench.out();
+    let mut all = vec!["run", "--provider", "kind", "--out", out.to_str().expect("text")];
+    all.extend(args);
+    all.push(CASE);
+    call(bench, &all)
+}
+
+#[track_caller]
+fn check(bench: &Bench, args: &[&str], code: i32, complaints: &[&str]) {
+    run(bench, args).code(code).complains(complaints);
+    assert!(!bench.out().exists(), "nothing was to be recorded");
+    let calls = std::fs::read_to_string(bench.path("calls")).unwrap_or_default();
+    assert!(!calls.contains("create"), "nothing was to be started: {calls}");
+}
+
+#[test]
+fn docker_does_not_run() {
+    let silent = "echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the \
+                  docker daemon running?' >&2; exit 1";
+    let remedies = ["docker's engine does not run", "scripts/kind-engine start"];
+    check(&machine(Some(silent), Some("exit 0")), &[], HARNESS, &remedies);
+}
+
+#[test]
+fn docker_is_not_for_this_user() {
+    let closed = "echo 'permission denied while trying to connect to the Docker daemon socket at \
+                  unix:///var/run/docker.sock' >&2; exit 1";
+    let remedies = ["may not use docker", "usermod -aG docker"];
+    check(&machine(Some(closed), Some("exit 0")), &[], HARNESS, &remedies);
+}
+
+#[test]
+fn a_replacement_is_put_in_by_its_authors_means() {
+    let bench = machine(Some("exit 0"), Some("exit 0"));
+    let subject = bench.write(
+        "other/subject.yaml",
+        "format: 1\nabout: another proxy\nbinary: { name: other, sources: [ { go: { module: m.test, package: m.test/other } } ] }\nmodes: { iptables: { about: rules } }\nlab: { args: [] }\n",
+    );
+    let subject = subject.display().to_string();
+    check(&bench, &["--subject", &subject], USAGE, &["their own kube-proxy", "--provider cluster"]);
+}
+
+#[test]
+fn options_that_make_no_sense_together() {
+    let bench = machine(Some("exit 0"), Some("exit 0"));
+    let two = ["-s", "kube-proxy:iptables", "-s", "kube-proxy:nftables"];
+    check(&bench, &two, USAGE, &["one --subject"]);
+    check(&bench, &["--dry-run"], USAGE, &["--provider cluster"]);
+    check(&bench, &["--without-proxy", "n1"], USAGE, &["only the lab"]);
+    bench.run(&["--nodes", "3", CASE]).code(USAGE).complains(&["--provider kind"]);
+    bench.run(&["--image", "a/node:1", CASE]).code(USAGE).complains(&["--provider kind"]);
+}
+
+#[test]
+fn an_image_that_is_missing_leaves_nothing() {
+    let none = "case $1 in image) exit 1 ;; pull) echo 'manifest unknown' >&2; exit 1 ;; esac";
+    let bench = machine(Some(none), Some("exit 0"));
+    let done = run(&bench, &["--image", "a/node:1"]);
+    // A program that `cargo test` has built carries no agent, and says so first.
+    if done.stderr.contains("carries no agent") {
+        done.code(HARNESS).complains(&["scripts/build"]);
+    } else {
+        done.code(HARNESS).complains(&["a/node:1 is not here", "scripts/kind-node-image"]);
+    }
+    assert!(!bench.out().exists(), "nothing was to be recorded");
+    call(&bench, &["clean"]).code(0).says(&["no cluster of kind's is left"]);
+}
+
+#[test]
+fn clusters_of_killed_runs_are_found() {
+    let bench = machine(Some("exit 0"), Some("exit 0"));
+    for (name, file) in
+        [("touchstone-a", "lock"), ("touchstone-b", "lock"), ("touchstone-b", "kept")]
+    {
+        bench.write(&format!("cache/kind/clusters/{name}/{file}"), "");
+    }
+    let done = call(&bench, &["clean"]);
+    done.code(0)
+        .complains(&["deleting the cluster touchstone-a"])
+        .says(&["touchstone-b was kept on purpose", "kind delete cluster --name touchstone-b"]);
+    let calls = std::fs::read_to_string(bench.path("calls")).expect("calls");
+    assert!(calls.contains("kind delete cluster --name touchstone-a"), "{calls}");
+    assert!(!calls.contains("delete cluster --name touchstone-b"), "{calls}");
+    assert!(!bench.path("cache/kind/clusters/touchstone-a").exists());
+    assert!(bench.path("cache/kind/clusters/touchstone-b").exists());
+}
