@@ -19,14 +19,16 @@ pub struct ClusterError {
     pub act: String,
     /// What went wrong, and the remedy if there is one.
     pub why: String,
-    /// The proxy itself is the reason: it did not start, or ended.
+    /// The proxy itself is the reason: it did not start, or ended, or did not answer in time.
     pub proxy: bool,
+    /// Nothing is wrong but the time that it took.
+    pub late: bool,
 }
 
 impl ClusterError {
     /// Trouble of our own.
     pub fn new(act: impl Into<String>, why: impl ToString) -> ClusterError {
-        ClusterError { act: act.into(), why: why.to_string(), proxy: false }
+        ClusterError { act: act.into(), why: why.to_string(), proxy: false, late: false }
     }
 }
 
@@ -93,6 +95,11 @@ pub trait Provider: Send + Sync {
     fn lacks(&self, asks: &CaseAsks) -> Option<String> {
         let _ = asks;
         None
+    }
+
+    /// Whether it notices when a proxy ends; where not, nothing is said of that.
+    fn notices_exits(&self) -> bool {
+        true
     }
 
     /// Starts a cluster. Changes may be made when this returns; what its proxies do may be judged

@@ -66,6 +66,7 @@ impl Attempt<'_> {
         let mut explained = false;
         if let Some(Trouble::Cluster(error)) = &trouble
             && own::of_the_settings(&self.variant.shape(), error)
+            && (!error.late || self.ground.machine.held_up_since(began).is_none())
         {
             gathered.judged += 1;
             gathered.failures.push(own::never_served(error));

@@ -10,6 +10,7 @@ mod cells;
 mod clearing;
 mod emit;
 mod evidence;
+mod exits;
 mod expected;
 mod leftovers;
 mod losses;

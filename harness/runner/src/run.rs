@@ -10,9 +10,10 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 use touchstone_case::{Allocator, Variant};
 use touchstone_provider::{Cluster, ClusterError, ClusterRequest, Notice, Provider};
-use touchstone_record::{Ended, Event, ExitByDesign, Failure, SubjectRecord};
+use touchstone_record::{Ended, Event, ExitByDesign, SubjectRecord};
 use touchstone_spec::{ClusterShape, Excuse, Family, Features, Verdict};
 use touchstone_verdict::{CaseFacts, Listed, decide};
 
@@ -20,10 +21,11 @@ use crate::attempt::Attempt;
 use crate::batches::{Batch, SHARED_RULES, batches, weight};
 use crate::clearing::Clearing;
 use crate::emit::Emitter;
+use crate::exits::Exits;
 use crate::leftovers::Leftovers;
 use crate::machine::Machine;
 use crate::own;
-use crate::plan::{PROXY_STAYS_UP, excuse, planned};
+use crate::plan::{excuse, planned};
 use crate::sampling::Sampling;
 use crate::step::{Ground, Ready};
 
@@ -97,7 +99,6 @@ pub async fn run(
             sampling,
             machine: machine.clone(),
             exits: Arc::default(),
-            clusters: Arc::default(),
             spent: Arc::default(),
             leftovers: Leftovers::default(),
         };
@@ -118,9 +119,7 @@ struct SubjectRun {
     sampling: Sampling,
     machine: Machine,
     /// Proxies that did not stay up.
-    exits: Arc<Mutex<Vec<Exit>>>,
-    /// Clusters started so far.
-    clusters: Arc<Mutex<usize>>,
+    exits: Arc<Exits>,
     /// CPU time of the proxies of closed clusters.
     spent: Arc<Mutex<Duration>>,
     leftovers: Leftovers,
@@ -138,12 +137,6 @@ struct Live {
     /// Addresses that Services of its cases had.
     frontends: Mutex<BTreeSet<IpAddr>>,
     clearing: Clearing,
-}
-
-/// A proxy that did not stay up, or with which no cluster became ready.
-struct Exit {
-    what: String,
-    evidence: Vec<String>,
 }
 
 impl SubjectRun {
@@ -203,16 +196,17 @@ impl SubjectRun {
             if queue.is_empty() || self.emitter.has_failed() {
                 break;
             }
+            let opened = Instant::now();
             let live = match self.open(&batch.shape, batch.alone).await {
                 Ok(live) => Arc::new(live),
                 Err(error) => {
-                    self.give_up(&batch.shape, &mut queue, &error);
+                    self.give_up(&batch.shape, &mut queue, error, opened);
                     break;
                 }
             };
             let in_flight = self.side_by_side(&live, batch.alone, &mut queue).await;
             if let Err(error) = live.ready.clone().await {
-                self.give_up(&batch.shape, &mut queue, &error);
+                self.give_up(&batch.shape, &mut queue, error, opened);
                 self.close(&live).await;
                 break;
             }
@@ -234,8 +228,9 @@ impl SubjectRun {
                 act: "failed to keep a cluster".to_owned(),
                 why: last.as_ref().map_or_else(String::new, |broken| broken.why.clone()),
                 proxy: last.is_none_or(|broken| broken.proxy),
+                late: false,
             };
-            self.give_up(&batch.shape, &mut queue, &why);
+            self.give_up(&batch.shape, &mut queue, why, Instant::now());
         }
         for variant in again {
             self.repeat(&batch.shape, variant).await;
@@ -350,11 +345,7 @@ impl SubjectRun {
         shape: &ClusterShape,
         alone: bool,
     ) -> Result<Live, ClusterError> {
-        let name = {
-            let mut count = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
-            *count += 1;
-            format!("c{count}")
-        };
+        let name = format!("c{}", self.exits.cluster_starts());
         self.emitter
             .emit(Event::ClusterStarting { cluster: name.clone(), subject: self.id().to_owned() });
         let request = ClusterRequest { name: name.clone(), shape: shape.clone() };
@@ -364,8 +355,10 @@ impl SubjectRun {
             let (cluster, emitter) = (Arc::clone(&cluster), self.emitter.clone());
             let (name, subject) = (name.clone(), self.id().to_owned());
             let (mut took, configuration) = (started.took, started.configuration);
+            let exits = Arc::clone(&self.exits);
             async move {
                 took.extend(cluster.ready().await?);
+                exits.cluster_is_ready();
                 emitter.emit(Event::ClusterReady {
                     cluster: name,
                     subject,
@@ -425,12 +418,23 @@ impl SubjectRun {
         self.leftovers.look(&live.name, cluster, features, &frontends, slowness).await;
     }
 
-    /// Ends every case of a queue for which no cluster could be had.
-    fn give_up(&self, shape: &ClusterShape, queue: &mut VecDeque<Variant>, error: &ClusterError) {
-        let of_the_settings = own::of_the_settings(shape, error);
-        if error.proxy && !of_the_settings {
-            let exit = Exit { what: error.act.clone(), evidence: vec![error.to_string()] };
-            self.exits.lock().unwrap_or_else(PoisonError::into_inner).push(exit);
+    /// Ends every case of a queue for which no cluster could be had. Where the machine was held up
+    /// since it was asked for, that says nothing about the proxy (decision 0014).
+    fn give_up(
+        &self,
+        shape: &ClusterShape,
+        queue: &mut VecDeque<Variant>,
+        error: ClusterError,
+        since: Instant,
+    ) {
+        let held_up = self.machine.held_up_since(since).filter(|_| error.late);
+        let error = match &held_up {
+            Some(busy) => &ClusterError { why: format!("{}; {busy}", error.why), ..error },
+            None => &error,
+        };
+        let of_the_settings = held_up.is_none() && own::of_the_settings(shape, error);
+        if error.proxy && held_up.is_none() && !of_the_settings {
+            self.exits.keep(error.act.clone(), vec![error.to_string()]);
         }
         for variant in queue.drain(..) {
             let id = variant.id();
@@ -453,12 +457,9 @@ impl SubjectRun {
 
     /// The case that every run has: no proxy ended unexpectedly.
     fn judge_exits(&self) {
-        let exits = std::mem::take(&mut *self.exits.lock().unwrap_or_else(PoisonError::into_inner));
-        let failures: Vec<Failure> =
-            exits.into_iter().map(|Exit { what, evidence }| own::ended(what, evidence)).collect();
-        let verdict = if failures.is_empty() { Verdict::Pass } else { Verdict::Fail };
-        let ended = self.ended(PROXY_STAYS_UP, 1, verdict, None);
-        self.emitter.emit(Event::CaseEnded(Ended { failures, ..ended }));
+        let noticed = self.subject.provider.notices_exits();
+        let ended = self.exits.judge(noticed, |case, verdict| self.ended(case, 1, verdict, None));
+        self.emitter.emit(Event::CaseEnded(ended));
     }
 
     /// The cases that every run has: nothing stays of Services that are gone.
@@ -493,7 +494,7 @@ async fn listen(
     cluster: String,
     mut notices: mpsc::UnboundedReceiver<Notice>,
     emitter: Emitter,
-    exits: Option<Arc<Mutex<Vec<Exit>>>>,
+    exits: Option<Arc<Exits>>,
 ) {
     while let Some(notice) = notices.recv().await {
         match notice {
@@ -501,8 +502,7 @@ async fn listen(
                 if let (None, Some(exits)) = (&by_design, &exits) {
                     let mut evidence = vec![format!("{cluster}, {node}: {status}")];
                     evidence.extend(last_lines.iter().cloned());
-                    let exit = Exit { what: "it ended unexpectedly".to_owned(), evidence };
-                    exits.lock().unwrap_or_else(PoisonError::into_inner).push(exit);
+                    exits.keep("it ended unexpectedly".to_owned(), evidence);
                 }
                 emitter.emit(Event::ProxyExited {
                     cluster: cluster.clone(),

@@ -14,7 +14,7 @@ const KEPT: &str = "kept";
 #[derive(Debug)]
 pub struct Held {
     folder: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// A cluster whose process is gone.
@@ -38,7 +38,7 @@ pub fn hold(home: &Path, name: &str) -> io::Result<Held> {
     std::fs::create_dir_all(&folder)?;
     let lock = File::create(folder.join(LOCK))?;
     match lock.try_lock() {
-        Ok(()) => Ok(Held { folder, _lock: lock }),
+        Ok(()) => Ok(Held { folder, lock }),
         Err(TryLockError::WouldBlock) => Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
             format!("another process is using a cluster named {name}"),
@@ -68,6 +68,14 @@ impl Held {
     /// When the folder cannot be removed.
     pub fn forget(self) -> io::Result<()> {
         std::fs::remove_dir_all(&self.folder)
+    }
+}
+
+impl Drop for Held {
+    /// Unlocks by name: a child that has not yet executed its program holds the file as well.
+    fn drop(&mut self) {
+        // A lock that cannot be given up ends with the file.
+        let _ = self.lock.unlock();
     }
 }
 

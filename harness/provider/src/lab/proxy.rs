@@ -94,6 +94,7 @@ impl Proxy {
             act: format!("failed to start {} on {}", self.launch.program.display(), self.node),
             why,
             proxy: true,
+            late: false,
         };
         let node = self.topology.node(&self.node).ok_or_else(|| failed("no such node".into()))?;
         let launch = self.launch.clone();
@@ -203,6 +204,7 @@ impl Proxy {
                     act: format!("failed to stop the proxy on {}", self.node),
                     why: format!("it did not end within {} s", STOP_LIMIT.as_secs()),
                     proxy: true,
+                    late: false,
                 })
             }
         }

@@ -69,7 +69,8 @@ impl LabCluster {
         }
         // The first reason stays: later ones follow from it.
         let _ = self.unready.set(Broken { why: text.clone(), proxy });
-        ClusterError { act: "the cluster did not become ready".to_owned(), why: text, proxy }
+        let late = self.died().is_none();
+        ClusterError { act: "the cluster did not become ready".to_owned(), why: text, proxy, late }
     }
 
     /// The last lines of a proxy that ended, or else of the first.

@@ -43,6 +43,7 @@ impl Cluster for RealCluster {
                 act: "the cluster did not become ready".to_owned(),
                 why,
                 proxy: broken.proxy,
+                late: true,
             });
         }
         let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

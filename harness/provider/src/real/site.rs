@@ -341,6 +341,10 @@ impl Provider for Site {
         "cluster"
     }
 
+    fn notices_exits(&self) -> bool {
+        false
+    }
+
     fn lacks(&self, asks: &CaseAsks) -> Option<String> {
         let has = Has {
             nodes: self.used.len(),
