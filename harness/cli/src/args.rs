@@ -172,7 +172,8 @@ pub(crate) struct ClusterOptions {
     /// which every node must have].
     #[arg(long, value_name = "REF")]
     pub(crate) agent_image: Option<String>,
-    /// Run cases too that would harm a shared cluster: they change the zones of nodes.
+    /// Run cases too that would harm a shared cluster: they change the zones of nodes, which are put
+    /// back in the end, but not by a run that is killed.
     #[arg(long)]
     pub(crate) harmful: bool,
     /// List what the run would create, and create nothing.

@@ -156,20 +156,29 @@ pub trait Cluster: Send + Sync {
     /// What was seen instead of a connection.
     async fn open(&self, flow: &Flow, wait: Duration) -> Result<Box<dyn Kept>, Observation>;
 
-    /// The proxy's rules on a node, as far as they mention any of `needles`.
-    async fn rules(&self, node: &str, needles: &[String]) -> Vec<String>;
+    /// The proxy's rules on a node, as far as they mention any of `needles`; nothing where the
+    /// cluster cannot list rules.
+    async fn rules(&self, _node: &str, _needles: &[String]) -> Vec<String> {
+        Vec::new()
+    }
 
     /// The proxies' rules that still mention any of these addresses, by node; none where the
     /// cluster cannot list rules at all.
-    async fn mentions(&self, addresses: &BTreeSet<IpAddr>)
-    -> Option<BTreeMap<String, Vec<String>>>;
+    async fn mentions(
+        &self,
+        _addresses: &BTreeSet<IpAddr>,
+    ) -> Option<BTreeMap<String, Vec<String>>> {
+        None
+    }
 
     /// UDP flows to any of these addresses that nodes go on sending to an endpoint, by node; none
     /// where the cluster cannot list flows.
     async fn udp_flows(
         &self,
-        addresses: &BTreeSet<IpAddr>,
-    ) -> Option<BTreeMap<String, Vec<String>>>;
+        _addresses: &BTreeSet<IpAddr>,
+    ) -> Option<BTreeMap<String, Vec<String>>> {
+        None
+    }
 
     /// Checks the cluster's own network past any proxy, host to host.
     ///

@@ -3,7 +3,7 @@
 //! It shows that the suite agrees with itself, and with a defect switched on that it can fail.
 //! The one place below the runner that may see the model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -229,24 +229,6 @@ impl Cluster for SimCluster {
     async fn open(&self, flow: &Flow, _wait: Duration) -> Result<Box<dyn Kept>, Observation> {
         let turn = self.state.next();
         Ok(Box::new(SimKept { state: Arc::clone(&self.state), flow: flow.clone(), turn, at: None }))
-    }
-
-    async fn rules(&self, _node: &str, _needles: &[String]) -> Vec<String> {
-        Vec::new()
-    }
-
-    async fn mentions(
-        &self,
-        _addresses: &BTreeSet<IpAddr>,
-    ) -> Option<BTreeMap<String, Vec<String>>> {
-        None
-    }
-
-    async fn udp_flows(
-        &self,
-        _addresses: &BTreeSet<IpAddr>,
-    ) -> Option<BTreeMap<String, Vec<String>>> {
-        None
     }
 
     async fn control(&self) -> Result<(), String> {

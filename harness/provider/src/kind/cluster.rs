@@ -184,18 +184,7 @@ async fn node_image(
                     tell(&format!("waiting for docker to pull the node image {name}"));
                     let pull = ["pull", "--quiet", name];
                     let pulled = tools.docker_within(PULL, "pull the node image", &pull).await;
-                    pulled.map_err(|error| match error {
-                        KindError::Refused { said, .. } => lack_of_image(name, &said),
-                        other @ (KindError::NoProgram { .. }
-                        | KindError::NotRunning { .. }
-                        | KindError::NoPermission { .. }
-                        | KindError::NoImage { .. }
-                        | KindError::Credentials { .. }
-                        | KindError::NameTaken { .. }
-                        | KindError::NoIpvs
-                        | KindError::Archive { .. }
-                        | KindError::NotReady { .. }) => other,
-                    })?;
+                    pulled.map_err(|error| error.refused(|said| lack_of_image(name, &said)))?;
                 }
                 Err(error) => return Err(error),
             }
@@ -213,18 +202,7 @@ async fn load_archive(tools: &Tools, path: &Path) -> Result<String, KindError> {
     let archive = |why: String| KindError::Archive { archive: path.display().to_string(), why };
     let args = ["load", "--input", argument(path)?];
     let loaded = tools.docker_within(LOAD, "load an image", &args).await;
-    let printed = loaded.map_err(|error| match error {
-        KindError::Refused { said, .. } => archive(said),
-        other @ (KindError::NoProgram { .. }
-        | KindError::NotRunning { .. }
-        | KindError::NoPermission { .. }
-        | KindError::NoImage { .. }
-        | KindError::Credentials { .. }
-        | KindError::NameTaken { .. }
-        | KindError::NoIpvs
-        | KindError::Archive { .. }
-        | KindError::NotReady { .. }) => other,
-    })?;
+    let printed = loaded.map_err(|error| error.refused(archive))?;
     let name = printed.lines().find_map(|line| line.strip_prefix("Loaded image: "));
     name.map(|name| name.trim().to_owned())
         .ok_or_else(|| archive(format!("there is no image with a name in it ({})", printed.trim())))

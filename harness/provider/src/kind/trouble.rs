@@ -97,6 +97,13 @@ pub enum KindError {
     },
 }
 
+impl KindError {
+    /// A refusal in the words of `told`; all other trouble is what it was.
+    pub(super) fn refused(self, told: impl FnOnce(String) -> KindError) -> KindError {
+        if let KindError::Refused { said, .. } = self { told(said) } else { self }
+    }
+}
+
 fn where_to_get(program: &str) -> &'static str {
     match program {
         "docker" => {

@@ -91,7 +91,7 @@ pub(crate) const HARMFUL: &[Right] = &[Right {
     group: "",
     resource: "nodes",
     verbs: &["patch"],
-    why: "the zones of nodes, which are put back afterwards",
+    why: "the zones of nodes, which are put back at the end of a run",
 }];
 
 /// Whether a run may do what harms a shared cluster.

@@ -1,7 +1,6 @@
 //! A cluster as one batch of cases sees it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -23,8 +22,8 @@ pub(super) struct RealCluster {
     pub(super) facts: ClusterFacts,
     pub(super) agents: Shared,
     pub(super) objects: Objects,
-    /// The canary's objects, to be deleted in the end.
-    pub(super) canary: Vec<Change>,
+    /// What is done in the end: the canary goes, and nodes get their zones back.
+    pub(super) undo: Vec<Change>,
     pub(super) flows: Vec<Flow>,
     pub(super) unready: OnceLock<Broken>,
     pub(super) how_to_join: Vec<String>,
@@ -102,24 +101,6 @@ impl Cluster for RealCluster {
         }
     }
 
-    async fn rules(&self, _node: &str, _needles: &[String]) -> Vec<String> {
-        Vec::new()
-    }
-
-    async fn mentions(
-        &self,
-        _addresses: &BTreeSet<IpAddr>,
-    ) -> Option<BTreeMap<String, Vec<String>>> {
-        None
-    }
-
-    async fn udp_flows(
-        &self,
-        _addresses: &BTreeSet<IpAddr>,
-    ) -> Option<BTreeMap<String, Vec<String>>> {
-        None
-    }
-
     async fn control(&self) -> Result<(), String> {
         canary::control(self).await
     }
@@ -143,7 +124,7 @@ impl Cluster for RealCluster {
 
     async fn close(&self) -> Vec<String> {
         let mut remarks = Vec::new();
-        for change in &self.canary {
+        for change in &self.undo {
             if let Err(error) = self.objects.apply(change).await {
                 remarks.push(error.to_string());
             }

@@ -278,6 +278,12 @@ impl Site {
         families
     }
 
+    /// The zones that the nodes of these facts had before the run.
+    fn zones_as_found(&self, facts: &ClusterFacts) -> Vec<Change> {
+        let found = self.nodes().into_iter().take(facts.nodes.len());
+        found.map(|node| zone(&node.name, node.zone)).collect()
+    }
+
     fn facts(&self, request: &ClusterRequest, number: usize) -> Result<ClusterFacts, ClusterError> {
         let families = self.families();
         let of_family = |range: &IpNet| families.contains(&Family::of(range.addr()));
@@ -321,6 +327,10 @@ impl Site {
         facts.refusals_are_few = self.refusals_are_few;
         Ok(facts)
     }
+}
+
+fn zone(node: &str, zone: Option<String>) -> Change {
+    Change::SetZone { node: node.to_owned(), zone }
 }
 
 /// The tag of a run with that id: the value of its label.
@@ -378,10 +388,18 @@ impl Provider for Site {
             rename(change, &request.name);
             objects.apply(change).await?;
         }
+        let mut undo: Vec<Change> = canary.iter().filter_map(removal).collect();
+        if self.access.harm() == Harm::Allowed {
+            // What proxies read of their nodes must be what the cases say.
+            for node in &facts.nodes {
+                objects.apply(&zone(&node.name, node.zone.clone())).await?;
+            }
+            undo.extend(self.zones_as_found(&facts));
+        }
         let cluster = RealCluster {
             agents: Arc::clone(&self.agents),
             objects,
-            canary: canary.iter().filter_map(removal).collect(),
+            undo,
             flows: canary::flows(&facts, &families),
             unready: OnceLock::new(),
             how_to_join: vec![format!("kubectl --namespace {namespace} get pods --output wide")],
