@@ -66,7 +66,7 @@ fn a_replacement_is_put_in_by_its_authors_means() {
     let bench = machine(Some("exit 0"), Some("exit 0"));
     let subject = bench.write(
         "other/subject.yaml",
-        "format: 1\nabout: another proxy\nbinary: { name: other, sources: [ { go: { module: m.test, package: m.test/other } } ] }\nmodes: { iptables: { about: rules } }\nlab: { args: [] }\n",
+        "format: 1\nabout: another proxy\nbinary: { name: other, sources: [ { path: other } ] }\nmodes: { iptables: { about: rules } }\nlab: { args: [] }\n",
     );
     let subject = subject.display().to_string();
     check(&bench, &["--subject", &subject], USAGE, &["their own kube-proxy", "--provider cluster"]);
