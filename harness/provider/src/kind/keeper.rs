@@ -50,6 +50,8 @@ struct State {
     proxy: Option<Value>,
     /// What was done to each node.
     nodes: Vec<String>,
+    /// MTU of the ways of clients outside, where one is wished.
+    mtu: Option<u32>,
 }
 
 impl KindKeeper {
@@ -182,14 +184,8 @@ impl Keeper for KindKeeper {
         if proxy.detect_local == Some(DetectLocal::BridgeInterface) {
             return Some("only the lab has one name for a link of pods on all nodes".to_owned());
         }
-        // A smaller MTU would break every connection that stands, the agents' own among them.
-        let given = NetworkWish {
-            only: None,
-            nodes_joined: None,
-            iptables: None,
-            mtu: None,
-            ..network.clone()
-        };
+        let given =
+            NetworkWish { only: None, nodes_joined: None, iptables: None, ..network.clone() };
         let drops = |owner: &Firewall| match owner {
             Firewall::ForwardDrop | Firewall::InputDrop => true,
             Firewall::SecondPostrouting | Firewall::Policy => false,
@@ -220,6 +216,11 @@ impl Keeper for KindKeeper {
             }
             self.on_node(node, "set up the network", &wanted).await.map_err(failed)?;
             *done = wanted;
+        }
+        if state.mtu != shape.network.mtu {
+            let ways = ways_of_clients(shape.network.mtu);
+            self.cluster.in_outside_networks("set the MTU", &ways).await.map_err(failed)?;
+            state.mtu = shape.network.mtu;
         }
         self.configure(&mut state, &shape.proxy, &facts.nodes).await.map_err(failed)
     }
@@ -302,6 +303,7 @@ fn script(wish: &NetworkWish, facts: &ClusterFacts, node: &NodeFacts, number: us
         text.push_str(&table);
     }
     text.push_str("END\n");
+    text.push_str(&ways_of_node(wish.mtu, facts, node));
     let offloads = if wish.offloads == Some(false) { "off" } else { "on" };
     let _ = write!(
         text,
@@ -328,6 +330,57 @@ fn script(wish: &NetworkWish, facts: &ClusterFacts, node: &NodeFacts, number: us
                 ip address add ${{six%::*}}::7057:$(printf %x $(({number} * 16 + index)))/64 dev eth0 nodad
             fi
         done\n"
+    );
+    text
+}
+
+/// Gives the routes of a table that another MTU leads over, or none. With a lock, forwarded packets
+/// of IPv6 are told of it too; IPv4 needs none, and would not look for smaller ones any more.
+const SET_MTU: &str = "
+    set_mtu() {
+        local family=$1 table=$2 pattern=$3 mtu=$4 route
+        [ $family = -4 ] || mtu=${mtu/mtu/mtu lock}
+        ip $family route show table $table dev eth0 2>/dev/null | { grep \"$pattern\" || true; } |
+            sed 's/ mtu \\(lock \\)\\?[0-9]*//' |
+            while read -r route; do ip $family route replace $route dev eth0 table $table $mtu; done
+    }\n";
+
+/// What has a client outside send no larger packets than that; as many as fit where none is said.
+fn ways_of_clients(mtu: Option<u32>) -> String {
+    let mtu = mtu.map(|mtu| format!("mtu {mtu}")).unwrap_or_default();
+    format!(
+        "{SET_MTU}for table in $(seq 101 114); do
+            set_mtu -4 $table . '{mtu}'
+            set_mtu -6 $table . '{mtu}'
+        done\n"
+    )
+}
+
+/// What has a node send no larger packets than that to other nodes, their pods and clients outside.
+/// The link's own MTU stays: connections that stand would break, those to agents among them.
+fn ways_of_node(mtu: Option<u32>, facts: &ClusterFacts, node: &NodeFacts) -> String {
+    let others = facts.nodes.iter().filter(|other| other.name != node.name);
+    let nodes = others.flat_map(|other| &other.addresses).map(|ip| ipnet::IpNet::from(*ip));
+    let clients = facts.outside.iter().chain(&facts.balancer).flat_map(|client| &client.cidrs);
+    let mut text = SET_MTU.to_owned();
+    let words = mtu.map(|mtu| format!("mtu {mtu}")).unwrap_or_default();
+    for peer in nodes.chain(clients.copied()) {
+        let (family, lock) = if peer.addr().is_ipv4() { ("-4", "") } else { ("-6", "lock ") };
+        // Writing to a string does not fail.
+        let _ = match mtu {
+            Some(mtu) => writeln!(
+                text,
+                "ip {family} route replace {peer} dev eth0 table main mtu {lock}{mtu}"
+            ),
+            None => writeln!(
+                text,
+                "ip {family} route delete {peer} dev eth0 table main 2>/dev/null || true"
+            ),
+        };
+    }
+    let _ = writeln!(
+        text,
+        "set_mtu -4 main '^[0-9].* via ' '{words}'\nset_mtu -6 main '^[0-9a-f:/]* via ' '{words}'"
     );
     text
 }

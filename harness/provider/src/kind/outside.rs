@@ -71,6 +71,28 @@ impl KindCluster {
         Ok(OutsideClient { address, client: plan.client })
     }
 
+    /// Runs a script as root in the network of each client outside.
+    pub(super) async fn in_outside_networks(
+        &self,
+        what: &str,
+        script: &str,
+    ) -> Result<(), KindError> {
+        let label = format!("label={LABEL}={}", self.name());
+        let list = ["ps", "--quiet", "--filter", &label];
+        let clients = self.docker("list outside clients", &list).await?;
+        let first = format!("{}-control-plane", self.name());
+        let inspect = ["inspect", "--format", "{{.Config.Image}}", &first];
+        let image = self.docker("ask for an image", &inspect).await?;
+        for client in clients.split_whitespace() {
+            let network = format!("container:{client}");
+            let mut run =
+                vec!["run", "--rm", "--pull=never", "--privileged", "--network", &network];
+            run.extend(["--entrypoint", "bash", image.trim(), "-ec", script]);
+            self.docker(&format!("{what} of {client}"), &run).await?;
+        }
+        Ok(())
+    }
+
     /// The ranges of these nodes' pods, each with the address of its node.
     async fn pod_ranges(
         &self,
