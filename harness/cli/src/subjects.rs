@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use touchstone_case::Variant;
 use touchstone_record::SubjectRecord;
-use touchstone_spec::{Feature, Features};
+use touchstone_spec::{Feature, Features, Listing};
 use touchstone_subject::{
     COREDNS, Cache, Catalog, Kernel, ModeName, Program, Release, ResolveError, Resolved, Selection,
     Selector, SelectorError, obtain, resolve,
@@ -161,7 +161,7 @@ fn known(
     selection: &Selection,
     release: Option<&Release>,
     variants: &[Variant],
-) -> BTreeMap<String, String> {
+) -> BTreeMap<String, Listing> {
     let today = time::OffsetDateTime::now_utc().date();
     let mut known = BTreeMap::new();
     for variant in variants {
@@ -174,7 +174,8 @@ fn known(
         if let Some(entry) = failures.find(&selection.mode, release, id, &axes)
             && !entry.expired(today)
         {
-            known.insert(variant.id(), entry.reason.clone());
+            let (reason, intermittent) = (entry.reason.clone(), entry.intermittent);
+            known.insert(variant.id(), Listing { reason, intermittent });
         }
     }
     known

@@ -15,6 +15,7 @@ mod names;
 mod network;
 mod outcome;
 mod page;
+mod plain_service;
 mod plan;
 mod proxy;
 mod settings;
@@ -38,11 +39,12 @@ pub use names::{
 pub use network::{BALANCER, IPVS_NEED, NEIGHBOUR, NETWORK_NEEDS, SCTP_NEED};
 pub use outcome::{Observation, Outcome, OutcomeKind, Refusal};
 pub use page::{Asked, Condition, Look, Page, Selector};
+pub use plain_service::PlainService;
 pub use proxy::{LOOPBACK_V4, LocalDetector, NodePortAddresses, ProxySettings, WishError};
 pub use settings::{
     DetectLocal, Firewall, IptablesBackend, LoadBalancers, NetworkWish, NodesJoined, PodsToNodes,
     ProxyWish,
 };
-pub use verdict::{Excuse, Level, Verdict};
+pub use verdict::{Excuse, Level, Listing, Verdict};
 pub use virtual_server::VirtualServer;
 pub use world::{Node, World};

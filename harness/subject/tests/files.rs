@@ -302,7 +302,7 @@ fn bad_known_failures_are_refused() {
     check_known(
         &KNOWN.replace("    modes:", "    mode:"),
         "known-failures.yaml:5:5: unknown key `mode`, known are: cases, axes, modes, releases, \
-         reason, evidence, link, owner, expires; did you mean `modes`?",
+         intermittent, reason, evidence, link, owner, expires; did you mean `modes`?",
     );
 }
 
