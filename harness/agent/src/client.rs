@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use touchstone_spec::{Flow, Observation, ServerWish};
 
+use crate::late::Lateness;
 use crate::protocol::{
     Done, FRAME_LIMIT, Greeting, Hello, Order, PING_EVERY, Place, Report, Task, VERSION, frame,
     read,
@@ -73,6 +74,7 @@ struct Line {
 struct Desk {
     next: u64,
     waiting: BTreeMap<u64, oneshot::Sender<Done>>,
+    late: Lateness,
     /// Why nothing will be answered any more.
     gone: Option<String>,
 }
@@ -137,6 +139,12 @@ impl Agent {
     pub fn gone(&self) -> Option<String> {
         let why = lock(&self.0.desk).gone.clone()?;
         Some(format!("the connection to the agent {} ended: {why}", self.0.name))
+    }
+
+    /// The longest that it reported to have been late since a moment.
+    #[must_use]
+    pub fn late_since(&self, since: Instant) -> Duration {
+        lock(&self.0.desk).late.worst_since(since)
     }
 
     /// Says why the connection ended, where somebody knows more than that it did.
@@ -321,8 +329,12 @@ async fn hear(mut from: impl AsyncRead + Unpin, desk: Arc<Mutex<Desk>>) {
     loop {
         // Pings are answered, so silence of several of them is an end.
         let why = match timeout(PING_EVERY * 4, read::<Report>(&mut from, FRAME_LIMIT)).await {
-            Ok(Ok(Some(Report { id, done }))) => {
-                let waiting = lock(&desk).waiting.remove(&id);
+            Ok(Ok(Some(Report { id, done, late }))) => {
+                let waiting = {
+                    let mut desk = lock(&desk);
+                    desk.late.note(late);
+                    desk.waiting.remove(&id)
+                };
                 if let Some(tell) = waiting {
                     // Whoever gave up waiting needs no report.
                     let _ = tell.send(done);

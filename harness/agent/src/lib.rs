@@ -11,6 +11,7 @@
 //! a run that was killed leaves no running agent behind for long.
 
 mod client;
+mod late;
 mod place;
 mod serve;
 mod sockets;

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use touchstone_spec::{Flow, Observation, ServerWish};
 
 /// Version of the protocol; a peer of another is turned away.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Longest frame in bytes, apart from its length.
 pub const FRAME_LIMIT: usize = 4 << 20;
@@ -117,6 +117,9 @@ pub struct Report {
     pub id: u64,
     /// What became of it.
     pub done: Done,
+    /// The longest in milliseconds that the agent's clock was looked at too late since its last
+    /// report.
+    pub late: u64,
 }
 
 /// The results of tasks.

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use touchstone_probe::{KeptFlow, Server, attempt};
 
+use crate::late::Watch;
 use crate::place::place;
 use crate::protocol::{
     Done, FRAME_LIMIT, Greeting, HELLO_LIMIT, Hello, Order, Report, Task, VERSION, digest, frame,
@@ -59,6 +60,7 @@ impl Default for Limits {
 /// When connections can no longer be accepted.
 pub async fn serve(listener: TcpListener, digest: String, limits: Limits) -> io::Result<()> {
     let digest = Arc::new(digest);
+    let watch = Watch::begin();
     let mut connections = JoinSet::new();
     let mut obeyed = false;
     loop {
@@ -67,7 +69,7 @@ pub async fn serve(listener: TcpListener, digest: String, limits: Limits) -> io:
         tokio::select! {
             accepted = listener.accept(), if !full => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, Arc::clone(&digest), limits));
+                    connections.spawn(converse(stream, Arc::clone(&digest), watch.clone(), limits));
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => return Err(error),
@@ -85,7 +87,12 @@ async fn elapsed(limit: Duration) {
 }
 
 /// One connection from its first message to its end; whether it showed the token.
-async fn converse(mut stream: TcpStream, digest: Arc<String>, limits: Limits) -> bool {
+async fn converse(
+    mut stream: TcpStream,
+    digest: Arc<String>,
+    watch: Watch,
+    limits: Limits,
+) -> bool {
     // Small messages must not wait for each other; without it they are only slower.
     let _ = stream.set_nodelay(true);
     let hello = timeout(limits.hello, read::<Hello>(&mut stream, HELLO_LIMIT)).await;
@@ -110,7 +117,7 @@ async fn converse(mut stream: TcpStream, digest: Arc<String>, limits: Limits) ->
     // In one task, so that the connection ends as a whole.
     tokio::select! {
         () = obey(from, &report, limits.silence) => {}
-        () = write(to, reports) => {}
+        () = write(to, reports, &watch) => {}
     }
     true
 }
@@ -137,7 +144,7 @@ struct Opened {
 
 async fn obey(
     mut from: impl AsyncRead + Unpin,
-    report: &mpsc::UnboundedSender<Report>,
+    report: &mpsc::UnboundedSender<(u64, Done)>,
     silence: Duration,
 ) {
     let opened = Arc::new(Opened::default());
@@ -150,14 +157,14 @@ async fn obey(
         // In order, and at once: what follows may rely on it.
         if let Some(done) = opened.at_once(id, &task) {
             // The writer is gone only when the connection is, which the next read will tell.
-            let _ = report.send(Report { id, done });
+            let _ = report.send((id, done));
             continue;
         }
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         let (opened, report) = (Arc::clone(&opened), report.clone());
         tasks.spawn(async move {
             let done = opened.in_time(id, task).await;
-            let _ = report.send(Report { id, done });
+            let _ = report.send((id, done));
             drop(permit);
         });
         while tasks.try_join_next().is_some() {}
@@ -228,14 +235,19 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Sends reports, as many with one write as there are.
-async fn write(mut to: impl AsyncWrite + Unpin, mut reports: mpsc::UnboundedReceiver<Report>) {
+async fn write(
+    mut to: impl AsyncWrite + Unpin,
+    mut reports: mpsc::UnboundedReceiver<(u64, Done)>,
+    watch: &Watch,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     while reports.recv_many(&mut batch, BATCH).await > 0 {
         let mut bytes = Vec::new();
-        for report in batch.drain(..) {
-            let id = report.id;
-            let framed = frame(&report).or_else(|error| {
-                frame(&Report { id, done: Done::Failed(format!("the report is lost: {error}")) })
+        for (id, done) in batch.drain(..) {
+            let late = watch.take();
+            let framed = frame(&Report { id, done, late }).or_else(|error| {
+                let done = Done::Failed(format!("the report is lost: {error}"));
+                frame(&Report { id, done, late })
             });
             bytes.extend(framed.unwrap_or_default());
         }
@@ -257,6 +269,6 @@ mod tests {
         let wrong = refusal(&hello(VERSION, "other"), &known).expect("a refusal");
         assert!(wrong.contains("token"), "{wrong}");
         let other = refusal(&hello(VERSION + 1, "secret"), &known).expect("a refusal");
-        assert!(other.contains("version 2"), "{other}");
+        assert!(other.contains(&format!("version {}", VERSION + 1)), "{other}");
     }
 }

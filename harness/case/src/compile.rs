@@ -7,6 +7,7 @@ use std::time::Duration;
 use touchstone_spec::api::{EndpointSlice, Meta};
 use touchstone_spec::{Family, FrontendKind, Node, World};
 
+use crate::deployed;
 use crate::goals::addresses;
 use crate::grammar::{Expected, duration, rate};
 use crate::matrix::matrix;
@@ -373,7 +374,8 @@ fn traffic(scene: &mut Scene<'_, '_>, text: &At<TrafficText>) -> Result<Traffic,
 /// Changes from one set of objects to another.
 ///
 /// As controllers order them: a deleted Service goes before its slices, a new one comes before
-/// them, and new slices come before old ones go. By hand it is the other way round: slices come
+/// them, and new slices come before old ones go. Where the cluster's own controllers write slices,
+/// there is only what they are to run. By hand it is the other way round: slices come
 /// before their Services and go before them. Slices that are written out come after those of
 /// controllers and go last.
 fn difference(before: &Objects, after: &Objects, by: SlicesBy, changes: &mut Vec<Change>) {
@@ -387,6 +389,9 @@ fn difference(before: &Objects, after: &Objects, by: SlicesBy, changes: &mut Vec
         let Meta { namespace, name, .. } = service.metadata.clone();
         changes.push(Change::DeleteService { namespace, name });
         gone.retain(|slice| {
+            if by == SlicesBy::Cluster {
+                return false;
+            }
             let orphan = slice.service_key() == Some(service.key());
             if orphan {
                 changes.push(delete_slice(slice));
@@ -398,6 +403,11 @@ fn difference(before: &Objects, after: &Objects, by: SlicesBy, changes: &mut Vec
         if before.services.get(name) != Some(service) {
             changes.push(Change::ApplyService(service.clone()));
         }
+    }
+    if by == SlicesBy::Cluster {
+        deployed::difference(&before.deployed, &after.deployed, changes);
+        new_raw_slices(before, after, changes);
+        changes.extend(missing(&before.raw, &after.raw).into_iter().map(delete_slice));
     }
     if by == SlicesBy::Controller {
         new_slices(before, after, changes);
@@ -416,6 +426,10 @@ fn new_slices(before: &Objects, after: &Objects, changes: &mut Vec<Change>) {
             changes.push(Change::ApplySlice(slice.clone()));
         }
     }
+    new_raw_slices(before, after, changes);
+}
+
+fn new_raw_slices(before: &Objects, after: &Objects, changes: &mut Vec<Change>) {
     for (name, slice) in &after.raw {
         if before.raw.get(name) != Some(slice) {
             changes.push(Change::ApplyRawSlice(slice.clone()));

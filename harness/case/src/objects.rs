@@ -9,12 +9,14 @@ use touchstone_spec::api::{
     ServicePort, ServiceSpec, ServiceStatus, ServiceType, SessionAffinity, SessionAffinityConfig,
     TrafficPolicy,
 };
-use touchstone_spec::{Family, Protocol};
+use touchstone_spec::{Deployed, Family, Protocol};
 
 use crate::error::Source;
 use crate::slices::Ports;
 use crate::state::{State, no_service};
-use crate::text::{ExternalIpsText, FamilyAxis, NodePortText, Patch, PortText, ServiceText};
+use crate::text::{
+    ExternalIpsText, FamilyAxis, NodePortText, Patch, PortText, ServiceText, SlicesBy,
+};
 use crate::{At, Book, BookError, CaseError, Place};
 
 /// Number of the first port of endpoints; later ports follow.
@@ -37,6 +39,8 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Objects {
     pub(crate) services: BTreeMap<String, Service>,
     pub(crate) slices: BTreeMap<String, EndpointSlice>,
+    /// What controllers of the cluster run for a Service, by its name.
+    pub(crate) deployed: BTreeMap<String, Deployed>,
     /// Slices that are stored as they are, without the API server's rules.
     pub(crate) raw: BTreeMap<String, EndpointSlice>,
 }
@@ -56,7 +60,12 @@ impl Context<'_> {
         let mut objects = Objects::default();
         for (name, text) in &state.services {
             let service = self.service(state, name, text)?;
-            for slice in self.slices(state, name, text, &service)? {
+            let slices = self.slices(state, name, text, &service)?;
+            if state.slices_by == SlicesBy::Cluster && state.endpoints.contains_key(name) {
+                let deployed = self.deployed(state, name, text, slices.clone())?;
+                objects.deployed.insert(name.clone(), deployed);
+            }
+            for slice in slices {
                 objects.slices.insert(slice.metadata.name.clone(), slice);
             }
             objects.services.insert(name.clone(), service);

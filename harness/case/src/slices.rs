@@ -9,6 +9,7 @@ use touchstone_spec::api::{
 };
 use touchstone_spec::{Family, Protocol};
 
+use crate::deployed;
 use crate::objects::{Context, target_port};
 use crate::state::{State, conditions, no_endpoint};
 use crate::text::{ConditionName, EndpointText, Patch, PortText, ServiceText, SlicesBy};
@@ -140,6 +141,9 @@ impl Context<'_> {
         let Some(endpoints) = state.endpoints.get(name) else {
             return Ok(Vec::new());
         };
+        let nobody = BTreeMap::new();
+        let selects = state.slices_by != SlicesBy::Cluster || deployed::selects(name, service);
+        let endpoints = if selects { endpoints } else { &nobody };
         let ports = text.value.ports.get().map(Vec::as_slice).unwrap_or_default();
         let mut groups: BTreeMap<(String, usize), (Ports, Vec<Member<'_>>)> = BTreeMap::new();
         for (endpoint, text) in endpoints {
@@ -150,8 +154,8 @@ impl Context<'_> {
                 // Only slices that are written out have it.
                 (Patch::Remove, _) => continue,
                 (Patch::Keep | Patch::Set(_), SlicesBy::Hand) => endpoint.clone(),
-                (Patch::Keep, SlicesBy::Controller) => "1".to_owned(),
-                (Patch::Set(slice), SlicesBy::Controller) => slice.clone(),
+                (Patch::Keep, SlicesBy::Controller | SlicesBy::Cluster) => "1".to_owned(),
+                (Patch::Set(slice), SlicesBy::Controller | SlicesBy::Cluster) => slice.clone(),
             };
             let ports = self.endpoint_ports(state, name, endpoint, text, ports)?;
             let known = self.slice_numbers.entry((name.to_owned(), slice.clone())).or_default();
@@ -161,8 +165,7 @@ impl Context<'_> {
             });
             groups.entry((slice, number)).or_insert((ports, Vec::new())).1.push((endpoint, text));
         }
-        let nobody = endpoints.is_empty() && state.slices_by == SlicesBy::Controller;
-        if nobody {
+        if endpoints.is_empty() && state.slices_by != SlicesBy::Hand {
             groups.insert(("0".to_owned(), 0), (Vec::new(), Vec::new()));
         }
         let mut slices = Vec::new();
@@ -190,7 +193,7 @@ impl Context<'_> {
                             },
                             namespace: self.namespace.clone(),
                             labels: match state.slices_by {
-                                SlicesBy::Controller => slice_labels(service),
+                                SlicesBy::Controller | SlicesBy::Cluster => slice_labels(service),
                                 SlicesBy::Hand => service_label(service),
                             },
                             annotations: BTreeMap::new(),

@@ -49,6 +49,7 @@ pub const TOPICS: &[Topic] = &[
     topic("Node objects", &["node"]),
     topic("Metrics and health of the proxy", &["hz", "mx"]),
     topic("Churn and scale", &["churn", "scale"]),
+    topic("Controllers of the cluster", &["controllers"]),
     topic("IPVS mode only", &["ipvs"]),
     topic("nftables mode only", &["nft"]),
     topic("iptables mode only", &["ipt"]),

@@ -12,8 +12,10 @@ use touchstone_spec::{
 };
 
 use crate::grammar::{Target, transport};
+use crate::refused;
 use crate::text::{
-    CaseFile, ChangeText, EndpointText, FamilyAxis, RowText, ServiceText, SliceEndpointText, Words,
+    CaseFile, ChangeText, EndpointText, FamilyAxis, RowText, ServiceText, SliceEndpointText,
+    SlicesBy, Words,
 };
 use crate::{At, Case};
 
@@ -185,13 +187,8 @@ impl Variant {
             lab: self.lab_needs(),
             zones: features.iter().any(|feature| feature.name() == "zone-hints")
                 || changes.any(|change| moves(&change.value)),
-            raw: !body.world.slices.is_empty()
-                || raw_endpoints(body).next().is_some()
-                || body
-                    .steps
-                    .iter()
-                    .flat_map(|step| &step.value.change)
-                    .any(|change| matches!(change.value, ChangeText::Slice(_))),
+            controllers: body.world.slices_by == SlicesBy::Cluster,
+            refused: refused::by_real_clusters(body, self.family).map(str::to_owned),
         }
     }
 
@@ -313,7 +310,9 @@ pub(crate) fn pods(body: &CaseFile) -> Vec<PodWish> {
             pods.entry(format!("{service}/{endpoint}")).or_insert_with(|| node.value.clone());
         }
     }
-    pods.into_iter().map(|(key, node)| PodWish { key, node, addresses: 1 }).collect()
+    let deployed = body.world.slices_by == SlicesBy::Cluster;
+    let wish = |(key, node)| PodWish { key, node, addresses: 1, deployed };
+    pods.into_iter().map(wish).collect()
 }
 
 fn service_texts(body: &CaseFile) -> impl Iterator<Item = &ServiceText> {

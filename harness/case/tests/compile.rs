@@ -99,6 +99,10 @@ fn changes(changes: &[Change]) -> String {
             Change::DeleteSlice { name, .. } => format!("delete slice {name}"),
             Change::SetZone { node, zone } => format!("zone {node} {zone:?}"),
             Change::Proxy { node, action } => format!("proxy {node} {action:?}"),
+            Change::Deploy(pods) => {
+                let ready = pods.pods.values().filter(|ready| **ready).count();
+                format!("deploy {} pods of {}, {ready} ready", pods.pods.len(), pods.service)
+            }
             Change::ReloadFirewall { node } => format!("reload the firewall of {node}"),
         })
         .collect();

@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use touchstone_case::{Library, Variant};
 use touchstone_provider::image::Image;
-use touchstone_provider::real::{self, AgentImage, Harm, OutsideSeat, Site, SiteRequest};
+use touchstone_provider::real::{self, AgentImage, Harm, Keeper, OutsideSeat, Site, SiteRequest};
 use touchstone_record::LogWriter;
 use touchstone_runner::{Emitter, RunSubject, Settings};
 use touchstone_spec::Feature;
@@ -33,7 +33,7 @@ pub(crate) const JOBS: usize = 16;
 const CLUSTERS: usize = 1;
 
 /// What `run` needs to use a cluster.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Target {
     /// Name of the provider, for the record.
     pub(crate) provider: &'static str,
@@ -44,6 +44,8 @@ pub(crate) struct Target {
     pub(crate) token: String,
     /// Clients outside, whose agents run already.
     pub(crate) outside: Vec<OutsideSeat>,
+    /// Who may change proxies and nodes, where somebody may.
+    pub(crate) keeper: Option<Arc<dyn Keeper>>,
     /// Whether there is somebody who uses the cluster afterwards.
     pub(crate) stays: bool,
 }
@@ -62,6 +64,7 @@ impl Target {
             harm: harm(options),
             token: crate::lab::token().map_err(Failed::harness)?,
             outside: Vec::new(),
+            keeper: None,
             stays: true,
         })
     }
@@ -279,6 +282,7 @@ pub(crate) async fn run_on(job: &Job, target: &Target) -> Result<(), Failed> {
         nodes: nodes(&variants),
         harm: target.harm,
         outside: target.outside.clone(),
+        keeper: target.keeper.clone(),
     };
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
         .map_err(Failed::harness)?;
@@ -333,7 +337,7 @@ async fn on(
             ),
             needs: BTreeSet::new(),
             provider: Arc::clone(site) as Arc<dyn touchstone_provider::Provider>,
-            provided: [touchstone_case::NAME_SERVER.to_owned()].into(),
+            provided: &site.provides() | &[touchstone_case::NAME_SERVER.to_owned()].into(),
             known: subject.known.clone(),
         });
         described.push(subject);

@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use touchstone_case::Variant;
 use touchstone_provider::kind::{
-    self, Held, KindCluster, KindRequest, NodeImage, PROXY, ProxyMode, Tools,
+    self, Held, KindCluster, KindKeeper, KindRequest, NodeImage, PROXY, ProxyMode, Tools,
 };
 use touchstone_provider::real::{self, AgentImage, Harm, OutsideSeat, agent_arguments};
-use touchstone_spec::{ClusterShape, Family};
+use touchstone_spec::{BALANCER, ClusterShape, Family};
 use touchstone_subject::Cache;
 
 use crate::args::{KindOptions, ProviderName, Run};
@@ -38,6 +39,8 @@ pub(crate) struct Wish {
     nodes: usize,
     image: NodeImage,
     keep: bool,
+    /// Whether a case wants a load balancer with addresses of its own.
+    balancer: bool,
     /// Another kube-proxy than the cluster's: its program, and the tag of its image.
     program: Option<(PathBuf, String)>,
 }
@@ -79,6 +82,7 @@ impl Wish {
             nodes: run.kind.nodes.unwrap_or(NODES),
             image,
             keep: run.keep,
+            balancer: variants.iter().any(|v| v.shape().network.load_balancers.is_some()),
             program: None,
         };
         let request = wish.request(name, &wish.home);
@@ -189,7 +193,8 @@ async fn prepare(job: &Job, wish: &Wish, held: &Held) -> Result<Target, Failed> 
     let token = crate::lab::token().map_err(Failed::harness)?;
     let beside = created.load_beside(&archive).await.map_err(Failed::harness)?;
     let mut outside = Vec::new();
-    for name in ClusterShape::default().outside_names() {
+    let balancer = wish.balancer.then(|| BALANCER.to_owned());
+    for name in ClusterShape::default().outside_names().into_iter().chain(balancer) {
         let args = agent_arguments((Ipv4Addr::UNSPECIFIED, PORT).into(), &token);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let client = created.outside_client(&name, &beside, &args, &nodes).await;
@@ -204,6 +209,7 @@ async fn prepare(job: &Job, wish: &Wish, held: &Held) -> Result<Target, Failed> 
         harm: Harm::Allowed,
         token,
         outside,
+        keeper: Some(Arc::new(KindKeeper::new(created, wish.mode))),
         stays: wish.keep,
     })
 }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -196,6 +196,12 @@ pub trait Cluster: Send + Sync {
     /// # Errors
     /// When the damage cannot be done.
     async fn sabotage(&self) -> Result<(), ClusterError>;
+
+    /// The longest that those who probe for it elsewhere than in this process were late since a
+    /// moment.
+    fn late_since(&self, _since: Instant) -> Duration {
+        Duration::ZERO
+    }
 
     /// CPU time that the proxies have used so far.
     fn proxy_cpu(&self) -> Duration;

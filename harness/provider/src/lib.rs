@@ -3,11 +3,14 @@
 //!
 //! The runner knows a cluster by the trait [`Cluster`] only; what starts one is a [`Provider`].
 
+mod balancer;
 mod canary;
 mod cluster;
+mod corefile;
 pub mod image;
 pub mod kind;
 pub mod lab;
+mod owners;
 pub mod real;
 mod sim;
 

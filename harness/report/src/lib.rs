@@ -9,6 +9,7 @@
 
 mod again;
 pub mod clean;
+mod compare;
 mod exit;
 mod facts;
 mod figures;
@@ -27,6 +28,7 @@ mod wrap;
 mod write;
 
 pub use again::command as repeat_command;
+pub use compare::{Agreement, Aspect, Finding, Place, agreements, findings};
 pub use exit::{ExitCode, exit_code};
 pub use json::{report_json, report_schema};
 pub use junit::junit;
@@ -37,9 +39,7 @@ pub use model::{
     SubjectTotals,
 };
 pub use table::legend_of as verdict_legend;
-pub use terminal::{
-    Colour, KernelFinding, TerminalOptions, kernel_findings, side_by_side, terminal,
-};
+pub use terminal::{Colour, TerminalOptions, side_by_side, terminal};
 pub use words::cell as counts_cell;
 pub use wrap::wrap;
 pub use write::{ReportError, write_all};

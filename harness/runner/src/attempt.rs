@@ -101,7 +101,7 @@ impl Attempt<'_> {
         }
         if self.known.as_ref().is_some_and(|known| !known.intermittent)
             && gathered.failures.is_empty()
-            && let Some(starved) = self.ground.machine.starved_since(began)
+            && let Some(starved) = self.ground.starved_since(began)
         {
             // What a proxy does wrong in time shows only to clients that are in time.
             gathered.doubts.push(format!("it passed, though known to fail, but {starved}"));

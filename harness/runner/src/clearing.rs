@@ -1,12 +1,12 @@
 //! When the objects of cases that have ended are taken away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use touchstone_case::ScriptStep;
 use touchstone_provider::{Cluster, ClusterError};
-use touchstone_spec::Change;
+use touchstone_spec::{Change, Deployed};
 
 use crate::markers::Marker;
 
@@ -60,6 +60,7 @@ async fn make(changes: &[Change], cluster: &dyn Cluster) -> Result<(), ClusterEr
 pub(crate) fn removal(steps: &[ScriptStep], markers: &[Marker]) -> Vec<Change> {
     let mut services = BTreeSet::new();
     let mut slices = BTreeSet::new();
+    let mut deployed = Vec::new();
     let changes = steps.iter().flat_map(|step| &step.changes);
     for change in changes.chain(markers.iter().flat_map(|marker| &marker.changes)) {
         match change {
@@ -71,6 +72,11 @@ pub(crate) fn removal(steps: &[ScriptStep], markers: &[Marker]) -> Vec<Change> {
                 let meta = &slice.metadata;
                 slices.insert((meta.namespace.clone(), meta.name.clone()));
             }
+            Change::Deploy(pods) => deployed.push(Change::Deploy(Deployed {
+                pods: BTreeMap::new(),
+                slices: Vec::new(),
+                ..pods.clone()
+            })),
             Change::DeleteService { .. }
             | Change::DeleteSlice { .. }
             | Change::SetZone { .. }
@@ -81,6 +87,7 @@ pub(crate) fn removal(steps: &[ScriptStep], markers: &[Marker]) -> Vec<Change> {
     services
         .into_iter()
         .map(|(namespace, name)| Change::DeleteService { namespace, name })
+        .chain(deployed)
         .chain(slices.into_iter().map(|(namespace, name)| Change::DeleteSlice { namespace, name }))
         .collect()
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::step::Ground;
+
 /// Between two looks at the clock.
 const TICK: Duration = Duration::from_millis(20);
 /// How late one of them must be to be remembered.
@@ -56,15 +58,16 @@ impl Machine {
         recent.map(|(_, by)| *by).max().unwrap_or_default()
     }
 
-    /// Why single losses since a moment say nothing about the proxy, if so.
-    pub(crate) fn starved_since(&self, since: Instant) -> Option<String> {
-        let worst = self.worst_since(since);
-        (worst >= STARVED).then(|| {
-            format!(
-                "this machine was too busy: the harness itself was {} ms late meanwhile",
-                worst.as_millis()
-            )
-        })
+    /// Why single losses since a moment say nothing about the proxy, if so. Whoever probes for the
+    /// cluster `elsewhere` may have been late as well.
+    pub(crate) fn starved_since(&self, since: Instant, elsewhere: Duration) -> Option<String> {
+        let starved = |whose: &str, worst: Duration| {
+            (worst >= STARVED).then(|| {
+                format!("{whose} was too busy: probes were {} ms late meanwhile", worst.as_millis())
+            })
+        };
+        starved("this machine", self.worst_since(since))
+            .or_else(|| starved("a node of the cluster", elsewhere))
     }
 
     /// Why it says nothing about the proxy that something never became right since a moment, if so.
@@ -82,6 +85,13 @@ impl Machine {
     }
 }
 
+impl Ground {
+    /// The same for what runs here, wherever the probes come from.
+    pub(crate) fn starved_since(&self, since: Instant) -> Option<String> {
+        self.machine.starved_since(since, self.cluster.late_since(since.into_std()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,18 +104,20 @@ mod tests {
         for _ in 0..3 {
             ticks.tick().await;
         }
-        assert_eq!(machine.starved_since(start), None);
+        assert_eq!(machine.starved_since(start, Duration::ZERO), None);
         // As when nobody runs for a while: the clock goes on, and the next look comes late.
         tokio::time::advance(STARVED + TICK).await;
         ticks.tick().await;
         assert!(machine.worst_since(start) >= STARVED);
-        assert!(machine.starved_since(start).is_some());
+        assert!(machine.starved_since(start, Duration::ZERO).is_some());
         assert!(machine.held_up_since(start).is_some());
-        assert_eq!(machine.starved_since(Instant::now() + TICK), None);
+        let now = Instant::now() + TICK;
+        assert_eq!(machine.starved_since(now, Duration::ZERO), None);
+        assert!(machine.starved_since(now, STARVED).is_some_and(|why| why.contains("a node")));
         for _ in 0..100 {
             ticks.tick().await;
         }
-        assert!(machine.starved_since(start).is_some(), "it was late once");
+        assert!(machine.starved_since(start, Duration::ZERO).is_some(), "it was late once");
         assert_eq!(machine.held_up_since(start), None, "and not for most of the time");
     }
 }

@@ -197,7 +197,7 @@ pub(crate) async fn run_step(
         }
         None => None,
     };
-    let starved = ground.machine.starved_since(entered);
+    let starved = ground.starved_since(entered);
     if let (Some(starved), Some(traffic)) = (&starved, &mut traffic) {
         traffic.doubt(starved);
     }

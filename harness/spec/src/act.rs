@@ -1,5 +1,6 @@
 //! What a runner asks of a cluster: pods, servers, changes.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,25 @@ pub struct PodWish {
     pub node: String,
     /// Number of addresses per family.
     pub addresses: usize,
+    /// Whether a controller of the cluster runs it when a change says so. Until then its addresses
+    /// are only reserved.
+    pub deployed: bool,
+}
+
+/// The pods of one Service that the cluster's own controllers run and list as its endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployed {
+    /// Namespace.
+    pub namespace: String,
+    /// Name of the Service.
+    pub service: String,
+    /// Labels of the pods.
+    pub labels: BTreeMap<String, String>,
+    /// The pods that shall run, by the provider's name for the place, each with whether it is
+    /// ready. Of the pods of one node all go or none.
+    pub pods: BTreeMap<String, bool>,
+    /// What the slices of the Service say once its controllers are done.
+    pub slices: Vec<EndpointSlice>,
 }
 
 /// One change of the cluster.
@@ -36,6 +56,8 @@ pub enum Change {
     ApplySlice(EndpointSlice),
     /// The same as it is, past the API server's defaulting and validation.
     ApplyRawSlice(EndpointSlice),
+    /// Have controllers run pods and list them as endpoints of a Service.
+    Deploy(Deployed),
     /// Delete an EndpointSlice.
     DeleteSlice {
         /// Namespace.

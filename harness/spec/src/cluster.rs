@@ -141,8 +141,10 @@ pub struct CaseAsks {
     pub lab: BTreeSet<String>,
     /// Whether the zones of its nodes make a difference.
     pub zones: bool,
-    /// Whether it writes slices that the API server would refuse or leave to controllers.
-    pub raw: bool,
+    /// Whether the cluster's own controllers must run its pods and write its slices.
+    pub controllers: bool,
+    /// What of its slices no real cluster keeps as the case writes it; none where all are kept.
+    pub refused: Option<String>,
 }
 
 impl ClusterFacts {

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{EndpointSlice, Service};
-use crate::{Change, ClientFacts, Family, NetworkWish, ProxySettings};
+use crate::api::{EndpointSlice, SERVICE_NAME_LABEL, Service};
+use crate::{Change, ClientFacts, Deployed, Family, NetworkWish, ProxySettings};
 
 /// Complete API state and placement at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -63,6 +63,13 @@ impl World {
                     Some(old) => *old = slice.clone(),
                     None => self.slices.push(slice.clone()),
                 }
+            }
+            Change::Deploy(Deployed { namespace, service, slices, labels: _, pods: _ }) => {
+                self.slices.retain(|slice| {
+                    slice.metadata.namespace != *namespace
+                        || slice.metadata.labels.get(SERVICE_NAME_LABEL) != Some(service)
+                });
+                self.slices.extend(slices.iter().cloned());
             }
             Change::DeleteSlice { namespace, name } => self
                 .slices

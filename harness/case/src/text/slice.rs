@@ -16,6 +16,8 @@ pub enum SlicesBy {
     /// As the slice controller does: 100 endpoints each, after their Service, labels copied.
     #[default]
     Controller,
+    /// The cluster's own controllers, for pods that they run: what no lab has.
+    Cluster,
     /// As somebody who writes them by hand: one endpoint each, before their Service, and gone
     /// before it.
     Hand,

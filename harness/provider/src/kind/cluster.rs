@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::json;
 use touchstone_spec::Family;
 
 use super::config::{self, ProxyMode};
 use super::thaw;
-use super::tools::{Tools, argument};
+use super::tools::{ASKING, Tools, argument};
 use super::trouble::{KindError, lack_of_image};
+use crate::corefile::corefile;
 
 /// The Service proxy that a cluster of kind's has by itself, and its DaemonSet.
 pub const PROXY: &str = "kube-proxy";
@@ -18,6 +20,9 @@ const NODE_LABEL: &str = "io.x-k8s.kind.cluster";
 pub(super) const LABEL: &str = "touchstone.cluster";
 /// The network that kind's nodes are on.
 pub(super) const NETWORK: &str = "kind";
+
+/// The namespace of kube-proxy and CoreDNS.
+const SYSTEM: &str = "--namespace=kube-system";
 
 /// Has the kernel answer every refusal in a node's own network, as in the lab.
 const REFUSE_EVERYONE: &str = "cd /proc/sys/net
@@ -70,7 +75,7 @@ pub struct KindRequest {
 }
 
 /// A cluster that runs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct KindCluster {
     tools: Tools,
     name: String,
@@ -132,6 +137,7 @@ pub async fn create(
             return Err(refusal(request, &what, &lines));
         }
         cluster.set_networks_of_nodes().await?;
+        cluster.set_up_name_server(request.families.len() > 1).await?;
         cluster.wait_until_ready(request.mode, tell).await
     };
     match came_up.await {
@@ -269,6 +275,22 @@ impl KindCluster {
             self.wait_for_rollout("deployment/coredns", tell).await?;
         }
         Ok(())
+    }
+
+    /// Has the name server know what that of the lab knows, and caches nothing; its Service gets an
+    /// address of the other family, where there is one.
+    async fn set_up_name_server(&self, both: bool) -> Result<(), KindError> {
+        let file = corefile("", &["health {\n        lameduck 5s\n    }", "ready"]);
+        let map = json!({ "data": { "Corefile": file } }).to_string();
+        let args = ["patch", SYSTEM, "configmap", "coredns", "--patch", &map];
+        self.kubectl(ASKING, "configure the name server", &args).await?;
+        if both {
+            let both = json!({ "spec": { "ipFamilyPolicy": "PreferDualStack" } }).to_string();
+            let args = ["patch", SYSTEM, "service", "kube-dns", "--patch", &both];
+            self.kubectl(ASKING, "give kube-dns addresses of both families", &args).await?;
+        }
+        let args = ["rollout", "restart", SYSTEM, "deployment/coredns"];
+        self.kubectl(ASKING, "restart the name server", &args).await.map(drop)
     }
 
     async fn wait_for_rollout(

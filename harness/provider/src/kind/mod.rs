@@ -5,6 +5,7 @@
 
 mod cluster;
 mod config;
+mod keeper;
 mod kernel;
 mod leftovers;
 mod outside;
@@ -14,6 +15,7 @@ mod trouble;
 
 pub use cluster::{KindCluster, KindRequest, NodeImage, PROXY, check, create};
 pub use config::ProxyMode;
+pub use keeper::KindKeeper;
 pub use kernel::Kernel;
 pub use leftovers::{Held, Leftover, hold, leftovers};
 pub use outside::OutsideClient;

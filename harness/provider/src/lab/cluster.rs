@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use touchstone_apiserver::{ApiServer, ServeHandle};
 use touchstone_netlab::{Filter, Topology};
-use touchstone_probe::{Attempted, KeptFlow, Server, attempt};
+use touchstone_probe::{Attempted, KeptFlow, Server, Sockets, attempt, get_http};
+use touchstone_spec::api::Service;
 use touchstone_spec::{
     Change, ClusterFacts, Flow, FrontendKind, NEIGHBOUR, Observation, Outcome, PodFacts, PodWish,
     Protocol, ProxyAction, ServerWish,
 };
 
-use super::balancer::{Balanced, Balancer};
 use super::dns::{FirstQuestions, NameServer};
 use super::flows;
 use super::objects;
@@ -23,6 +23,7 @@ use super::places::Places;
 use super::proxy::Proxy;
 use super::rules;
 use super::surroundings;
+use crate::balancer::{Balanced, Balancer, HEALTH_WAIT};
 use crate::{Broken, Cluster, ClusterError, Kept, Servers, canary};
 
 /// A cluster in namespaces.
@@ -105,7 +106,19 @@ impl LabCluster {
     }
 
     async fn balance(&self, flow: &Flow) -> Balanced {
-        self.balancer.choose(flow, &self.facts, &self.api, &self.places).await
+        let services = || {
+            let list = self.api.list("Service", None, "").map_err(|status| status.to_string())?;
+            let parsed = list.into_iter().map(serde_json::from_value::<Service>);
+            parsed.collect::<Result<_, _>>().map_err(|error| format!("a Service: {error}"))
+        };
+        let ask = |check: Flow| async move {
+            match (self.places.tcp(&check).await, &check.http) {
+                (Ok(socket), Some(asked)) => get_http(socket, check.to, asked, HEALTH_WAIT).await,
+                (Ok(_), None) => Observation::ProbeBroke("nothing is asked".to_owned()),
+                (Err(_), _) => Observation::ProbeBroke("there is no socket".to_owned()),
+            }
+        };
+        self.balancer.choose(flow, &self.facts, services, ask).await
     }
 
     /// Tells silence of a proxy from silence of nobody: what nobody handled is in the sink.
@@ -195,6 +208,7 @@ impl Cluster for LabCluster {
             | Change::DeleteService { .. }
             | Change::ApplySlice(_)
             | Change::ApplyRawSlice(_)
+            | Change::Deploy(_)
             | Change::DeleteSlice { .. }
             | Change::SetZone { .. } => objects::apply(&self.api, change),
         }

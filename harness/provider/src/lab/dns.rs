@@ -1,7 +1,6 @@
 //! The cluster's name server: CoreDNS, unmodified, in a pod, behind the Service `kube-dns`.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -19,7 +18,7 @@ use touchstone_spec::api::Endpoint;
 use touchstone_spec::{
     CLUSTER_DOMAIN, Change, Client, ClientKind, ClusterFacts, DNS_PORT, DnsFacts, Family, Flow,
     FrontendKind, NameAnswer, NodeFacts, Observation, Outcome, PlainService, PodFacts, Protocol,
-    Question, RecordType, SITE_NAMES, SiteRecord,
+    Question, RecordType,
 };
 
 use super::places::Places;
@@ -31,8 +30,6 @@ pub(super) const NAMESPACE: &str = "kube-system";
 const NAME: &str = "kube-dns";
 /// What the API server calls the name server.
 const WATCHER: &str = "kube-dns";
-/// Port of the stand-in for the site's resolver, on the pod's loopback.
-const SITE_PORT: u16 = 5300;
 /// Lines of its log that are kept for evidence.
 const KEPT_LINES: usize = 50;
 /// How long a question that only leads to a connection may take: that the connection must be
@@ -191,36 +188,9 @@ fn keep_lines(output: Box<dyn Read + Send>, state: &Mutex<State>) {
     }
 }
 
-/// The configuration: the cluster's domain from the API server, everything else from a stand-in
-/// for the resolver of the site, which knows a few names and says of all others that they do not
-/// exist. Nothing is cached, so that an answer is as new as the API server's.
+/// The configuration.
 pub(super) fn corefile() -> String {
-    let mut site = String::new();
-    let mut template = |kind: &str, name: &str, answer: String| {
-        let pattern = name.replace('.', "\\.");
-        let _ = writeln!(
-            site,
-            "    template IN {kind} {{\n        match \"^{pattern}$\"\n        answer \"{name} 5 IN \
-             {answer}\"\n        fallthrough\n    }}"
-        );
-    };
-    for known in SITE_NAMES {
-        match known.is {
-            SiteRecord::Host(v4, v6) => {
-                template("A", known.name, format!("A {v4}"));
-                template("AAAA", known.name, format!("AAAA {v6}"));
-            }
-            // The plugin itself goes on to the host.
-            SiteRecord::AliasOf(other) => template("ANY", known.name, format!("CNAME {other}")),
-        }
-    }
-    format!(
-        ".:{DNS_PORT} {{\n    errors\n    kubernetes {CLUSTER_DOMAIN} in-addr.arpa ip6.arpa {{\n        \
-         endpoint http://127.0.0.1:{API_PORT}\n        ttl 5\n    }}\n    \
-         forward . 127.0.0.1:{SITE_PORT}\n    loadbalance\n}}\n\
-         .:{SITE_PORT} {{\n    bind 127.0.0.1\n    errors\n{site}    \
-         template ANY ANY {{\n        rcode NXDOMAIN\n    }}\n}}\n"
-    )
+    crate::corefile::corefile(&format!("        endpoint http://127.0.0.1:{API_PORT}\n"), &[])
 }
 
 /// The Service and its slices.
@@ -308,21 +278,4 @@ fn first_question(node: &NodeFacts, server: IpAddr) -> Option<Flow> {
 /// Whether a question was answered with records.
 pub(super) fn is_answered(saw: &Observation) -> bool {
     matches!(saw, Observation::Saw(Outcome::Answered(NameAnswer::Records(_))))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_configuration_knows_the_names_of_the_site() {
-        let text = corefile();
-        assert!(text.contains("match \"^host\\.example\\.test\\.$\""), "{text}");
-        assert!(text.contains("answer \"host.example.test. 5 IN A 192.0.2.53\""), "{text}");
-        assert!(
-            text.contains("answer \"alias.example.test. 5 IN CNAME host.example.test.\""),
-            "{text}"
-        );
-        assert_eq!(text.matches('{').count(), text.matches('}').count());
-    }
 }

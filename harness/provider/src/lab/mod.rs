@@ -4,7 +4,6 @@
 //! `touchstone_sys::spawn_contained` has started.
 
 mod backend;
-mod balancer;
 mod cluster;
 mod dns;
 mod flows;

@@ -12,17 +12,17 @@ use tokio::sync::mpsc::{self, UnboundedSender};
 use touchstone_apiserver::{ApiServer, Config, Lie, ServeHandle};
 use touchstone_netlab::{Joined, NodeShape, Offloads, Shape, Topology};
 use touchstone_spec::{
-    BALANCER, ClusterFacts, Family, LoadBalancers, NodesJoined, Page, PodFacts, PodWish,
+    BALANCER, CaseAsks, ClusterFacts, Family, LoadBalancers, NodesJoined, Page, PodFacts, PodWish,
     ProxySettings,
 };
 use touchstone_subject::{Launch, NodeFacts};
 
-use super::balancer::Balancer;
 use super::cluster::LabCluster;
 use super::dns::{self, FirstQuestions, NameServer};
 use super::places::{Places, lab_family};
 use super::proxy::Proxy;
 use super::{Lab, backend, objects, settings, surroundings};
+use crate::balancer::Balancer;
 use crate::{ClusterError, ClusterRequest, Notice, Provider, Started, canary};
 
 /// Port of the API server on the loopback of every node.
@@ -36,6 +36,14 @@ const CANARY_NAMESPACE: &str = "touchstone";
 impl Provider for Lab {
     fn name(&self) -> &'static str {
         "lab"
+    }
+
+    fn lacks(&self, asks: &CaseAsks) -> Option<String> {
+        asks.controllers.then(|| {
+            "controllers that run pods and list them as endpoints: only real clusters have them, \
+             such as those of --provider kind"
+                .to_owned()
+        })
     }
 
     async fn start(&self, request: &ClusterRequest) -> Result<Started, ClusterError> {
@@ -54,12 +62,18 @@ impl Provider for Lab {
             .shape
             .node_names()
             .into_iter()
-            .map(|node| PodWish { key: format!("client of {node}"), node, addresses: 1 })
+            .map(|node| PodWish {
+                key: format!("client of {node}"),
+                node,
+                addresses: 1,
+                deployed: false,
+            })
             .collect();
         let clients = tokio::task::block_in_place(|| places.take(&wishes))?;
         let mut facts = facts(request, &topology, clients);
         if let (Some(dns), Some(node)) = (&mut facts.dns, request.shape.node_names().pop()) {
-            let wish = PodWish { key: "name server".to_owned(), node, addresses: 1 };
+            let wish =
+                PodWish { key: "name server".to_owned(), node, addresses: 1, deployed: false };
             dns.servers = tokio::task::block_in_place(|| places.take(&[wish]))?;
         }
         clock.lap("topology");

@@ -9,10 +9,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use touchstone_netlab::{Family, Node, Topology, plan};
-use touchstone_spec::{Firewall, NetworkWish, PodsToNodes};
+use touchstone_spec::{Firewall, NetworkWish};
 
 use super::backend;
 use crate::ClusterError;
+use crate::owners::{self, Ranges};
 
 /// One owner's rules: the program that loads them, and what it reads.
 struct Rules {
@@ -70,49 +71,43 @@ fn run(rules: &Rules) -> Result<(), String> {
 }
 
 fn rules(node: &Node, wish: &NetworkWish) -> Vec<Rules> {
+    let families: Vec<Ranges> =
+        node.families().iter().map(|family| ranges(node, *family)).collect();
     let nft = |text| Rules { program: "nft".to_owned(), args: &["-f", "-"], text };
-    let mut all = Vec::new();
-    if wish.pods_to_nodes == Some(PodsToNodes::Masqueraded) {
-        all.push(nft(cni(node)));
-    }
+    let mut all: Vec<Rules> = owners::tables(wish, &families).into_iter().map(nft).collect();
     for owner in &wish.firewall {
-        match owner {
-            Firewall::SecondPostrouting => all.push(nft(second_postrouting(node))),
-            Firewall::Policy => all.push(nft(policy(node))),
-            Firewall::ForwardDrop | Firewall::InputDrop => {
-                for family in node.families() {
-                    let program = match family {
-                        Family::V4 => "iptables-restore",
-                        Family::V6 => "ip6tables-restore",
-                    };
-                    let text = match owner {
-                        Firewall::ForwardDrop => forward_drop(*family),
-                        Firewall::InputDrop | Firewall::SecondPostrouting | Firewall::Policy => {
-                            input_drop(*family)
-                        }
-                    };
-                    all.push(Rules {
-                        program: backend::program(wish, program),
-                        args: &["--noflush", "-w"],
-                        text,
-                    });
-                }
-            }
+        let text: fn(Family) -> String = match owner {
+            Firewall::ForwardDrop => forward_drop,
+            Firewall::InputDrop => input_drop,
+            Firewall::SecondPostrouting | Firewall::Policy => continue,
+        };
+        for family in node.families() {
+            let program = match family {
+                Family::V4 => "iptables-restore",
+                Family::V6 => "ip6tables-restore",
+            };
+            all.push(Rules {
+                program: backend::program(wish, program),
+                args: &["--noflush", "-w"],
+                text: text(*family),
+            });
         }
     }
     all
 }
 
-/// A table that replaces the one of its name.
-fn table(name: &str, chain: &str) -> String {
-    format!("add table inet {name}\ndelete table inet {name}\ntable inet {name} {{\n{chain}}}\n")
-}
-
-/// The words of nft for addresses of a family.
-fn ip(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "ip",
-        Family::V6 => "ip6",
+/// The addresses of a family as the lab's plan has them.
+fn ranges(node: &Node, family: Family) -> Ranges {
+    let services = plan::service_ranges().into_iter().filter(|range| range.family() == family);
+    Ranges {
+        word: match family {
+            Family::V4 => "ip",
+            Family::V6 => "ip6",
+        },
+        own_pods: node.pod_range(family).to_string(),
+        pods: plan::all_pods(family).to_string(),
+        nodes: all_nodes(family).to_owned(),
+        services: services.map(|range| range.to_string()).collect::<Vec<_>>().join(", "),
     }
 }
 
@@ -122,58 +117,6 @@ fn all_nodes(family: Family) -> &'static str {
         Family::V4 => "172.18.0.0/16",
         Family::V6 => "fd00:172:18::/48",
     }
-}
-
-/// The CNI plug-in's masquerade: a pod's packet to another node gets the address of its own.
-fn cni(node: &Node) -> String {
-    let mut chain = "chain postrouting {\ntype nat hook postrouting priority srcnat;\n".to_owned();
-    for family in node.families().iter().copied() {
-        let (ip, pods, nodes) = (ip(family), node.pod_range(family), all_nodes(family));
-        chain.push_str(&format!(
-            "oifname \"eth0\" {ip} saddr {pods} {ip} daddr {nodes} masquerade\n"
-        ));
-    }
-    chain.push_str("}\n");
-    table("lab-cni", &chain)
-}
-
-/// A masquerade behind the proxy's, for what pods send out of the pod ranges. Service addresses
-/// are spared: there, nobody but the proxy may change anything.
-fn second_postrouting(node: &Node) -> String {
-    let mut chain =
-        "chain postrouting {\ntype nat hook postrouting priority srcnat + 10;\n".to_owned();
-    for family in node.families().iter().copied() {
-        let (ip, pods) = (ip(family), node.pod_range(family));
-        let spared = spared(family);
-        chain.push_str(&format!(
-            "oifname \"eth0\" {ip} saddr {pods} {ip} daddr != {{ {}, {spared} }} masquerade\n",
-            plan::all_pods(family)
-        ));
-    }
-    chain.push_str("}\n");
-    table("lab-masquerade", &chain)
-}
-
-/// Ranges of Services, as a list of nft.
-fn spared(family: Family) -> String {
-    let ranges = plan::service_ranges().into_iter().filter(|range| range.family() == family);
-    ranges.map(|range| range.to_string()).collect::<Vec<_>>().join(", ")
-}
-
-/// A network policy that admits pods only. It looks behind the proxy's own filter, so that what
-/// the proxy refuses stays refused.
-fn policy(node: &Node) -> String {
-    let mut chain = "chain forward {\ntype filter hook forward priority filter + 10;\n\
-                     ct state established,related accept\n"
-        .to_owned();
-    for family in node.families().iter().copied() {
-        let (ip, pods) = (ip(family), plan::all_pods(family));
-        chain.push_str(&format!("{ip} saddr != {pods} {ip} daddr {pods} counter drop\n"));
-        // An endpoint's address must stand in the packet by now.
-        chain.push_str(&format!("{ip} daddr {{ {} }} counter drop\n", spared(family)));
-    }
-    chain.push_str("}\n");
-    table("lab-policy", &chain)
 }
 
 /// `iptables -P FORWARD DROP`, with the rules of a CNI plug-in that accept what comes from pods

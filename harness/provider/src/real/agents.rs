@@ -14,7 +14,7 @@ use touchstone_spec::{PodFacts, PodWish};
 
 use super::access::Access;
 use super::names::Names;
-use super::survey::chance;
+use super::survey::{chance, why_unfit};
 use super::trouble;
 use crate::ClusterError;
 
@@ -22,6 +22,8 @@ use crate::ClusterError;
 const START_LIMIT: Duration = Duration::from_secs(180);
 /// How long a connection to an agent outside may take.
 const SEAT_LIMIT: Duration = Duration::from_secs(10);
+/// After how long it is asked whether their nodes are still there.
+const NODE_LIMIT: Duration = Duration::from_secs(5);
 /// Between two looks at pods that start.
 const INTERVAL: Duration = Duration::from_millis(250);
 /// Pods of cases on one node at a time; beyond them cases wait for each other.
@@ -124,9 +126,19 @@ impl Agents {
         lock(&self.places).insert(place.to_owned(), agent);
     }
 
+    /// Forgets the agent of a place, whose end is nothing unexpected.
+    pub(super) fn leave(&self, place: &str) {
+        lock(&self.places).remove(place);
+    }
+
     /// The first agent that is gone, with the reason.
     pub(super) fn gone(&self) -> Option<String> {
         lock(&self.places).values().find_map(Agent::gone)
+    }
+
+    /// The longest that any agent was late since a moment.
+    pub(super) fn late_since(&self, since: Instant) -> Duration {
+        lock(&self.places).values().map(|agent| agent.late_since(since)).max().unwrap_or_default()
     }
 
     /// Makes pods and connects to the agents in them.
@@ -184,25 +196,53 @@ impl Agents {
             match late {
                 None => return Ok(found.into_iter().flatten().map(addresses).collect()),
                 Some(error) if began.elapsed() > START_LIMIT => return Err(error),
+                Some(_) if began.elapsed() > NODE_LIMIT => self.look_for_nodes(posts).await?,
                 Some(_) => {}
             }
         }
     }
 
-    /// Connects to the agent of a pod that runs, through the API server.
+    /// Finds out whether a node is gone on which pods are waited for.
+    async fn look_for_nodes(&self, posts: &[Post]) -> Result<(), ClusterError> {
+        let nodes = self.access.list("/api/v1/nodes", "").await?;
+        for post in posts {
+            let node = nodes.iter().find(|node| node["metadata"]["name"] == json!(post.real));
+            let why = node.map_or_else(|| Some("there is none any more".to_owned()), why_unfit);
+            if let Some(why) = why {
+                return Err(ClusterError::new(
+                    format!("the node {} can no longer be used", post.real),
+                    format!("{why}; `kubectl describe node {}` tells more", post.real),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     async fn connect(&self, post: &Post) -> Result<Agent, ClusterError> {
-        let pods = self.access.pods(&self.names.home());
+        self.connect_in(&self.names.home(), &post.pod).await.map_err(|error| {
+            let act = format!("failed to reach the agent {} on {}", post.pod, post.real);
+            ClusterError { act, ..error }
+        })
+    }
+
+    /// Connects to the agent of a pod that runs, through the API server.
+    pub(super) async fn connect_in(
+        &self,
+        namespace: &str,
+        pod: &str,
+    ) -> Result<Agent, ClusterError> {
+        let pods = self.access.pods(namespace);
         let began = Instant::now();
         let mut tick = tokio::time::interval(INTERVAL);
         loop {
             tick.tick().await;
             let failed = |why: &dyn std::fmt::Display| {
-                let act = format!("failed to reach the agent {} on {}", post.pod, post.real);
+                let act = format!("failed to reach the agent {namespace}/{pod}");
                 ClusterError::new(act, why)
             };
-            let why = match pods.portforward(&post.pod, &[self.port]).await {
+            let why = match pods.portforward(pod, &[self.port]).await {
                 Ok(mut forwarder) => match forwarder.take_stream(self.port) {
-                    Some(stream) => match Agent::greet(stream, &post.pod, &self.token).await {
+                    Some(stream) => match Agent::greet(stream, pod, &self.token).await {
                         Ok(agent) => {
                             let told = agent.clone();
                             // What ended the forwarding says more than that the stream ended.
@@ -242,46 +282,51 @@ impl Agents {
     }
 
     fn pod(&self, post: &Post) -> Value {
-        let sysctls = if post.host {
-            json!([])
-        } else {
-            // Endpoints listen on whatever port a case says.
-            json!([{ "name": "net.ipv4.ip_unprivileged_port_start", "value": "0" }])
-        };
+        let mut spec = self.pod_spec();
+        spec["nodeName"] = json!(post.real);
+        if post.host {
+            spec["hostNetwork"] = json!(true);
+            // What belongs to a pod's own network is not to be set in a node's.
+            spec["securityContext"]["sysctls"] = json!([]);
+        }
         let mut object = json!({
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": { "name": post.pod, "labels": { "app": "touchstone-agent" } },
-            "spec": {
-                "nodeName": post.real,
-                "hostNetwork": post.host,
-                "restartPolicy": "Never",
-                "terminationGracePeriodSeconds": 0,
-                "automountServiceAccountToken": false,
-                "enableServiceLinks": false,
-                "tolerations": [{ "operator": "Exists" }],
-                "securityContext": {
-                    "runAsNonRoot": true,
-                    "runAsUser": 65532,
-                    "seccompProfile": { "type": "RuntimeDefault" },
-                    "sysctls": sysctls,
-                },
-                "containers": [{
-                    "name": "agent",
-                    "image": self.image.reference,
-                    "imagePullPolicy": if self.image.pulled { "IfNotPresent" } else { "Never" },
-                    "args": agent_arguments((Ipv4Addr::LOCALHOST, self.port).into(), &self.token),
-                    "resources": { "requests": { "cpu": "10m", "memory": "16Mi" } },
-                    "securityContext": {
-                        "allowPrivilegeEscalation": false,
-                        "capabilities": { "drop": ["ALL"] },
-                        "readOnlyRootFilesystem": true,
-                    },
-                }],
-            },
+            "spec": spec,
         });
         self.names.mark(&mut object);
         object
+    }
+
+    /// What an agent's pod is like, wherever it stands.
+    pub(super) fn pod_spec(&self) -> Value {
+        json!({
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "tolerations": [{ "operator": "Exists" }],
+            "securityContext": {
+                "runAsNonRoot": true,
+                "runAsUser": 65532,
+                "seccompProfile": { "type": "RuntimeDefault" },
+                // Endpoints listen on whatever port a case says.
+                "sysctls": [{ "name": "net.ipv4.ip_unprivileged_port_start", "value": "0" }],
+            },
+            "containers": [{
+                "name": "agent",
+                "image": self.image.reference,
+                "imagePullPolicy": if self.image.pulled { "IfNotPresent" } else { "Never" },
+                "args": agent_arguments((Ipv4Addr::LOCALHOST, self.port).into(), &self.token),
+                "resources": { "requests": { "cpu": "10m", "memory": "16Mi" } },
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "capabilities": { "drop": ["ALL"] },
+                    "readOnlyRootFilesystem": true,
+                },
+            }],
+        })
     }
 
     /// Pods for the wishes, in their order; waits while other cases have what is missing.
@@ -397,7 +442,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The addresses of a pod, IPv4 first.
-fn addresses(pod: &Value) -> Vec<IpAddr> {
+pub(super) fn addresses(pod: &Value) -> Vec<IpAddr> {
     let ips = pod["status"]["podIPs"].as_array().into_iter().flatten();
     let mut addresses: Vec<IpAddr> = ips.filter_map(|ip| ip["ip"].as_str()?.parse().ok()).collect();
     addresses.sort_by_key(IpAddr::is_ipv6);

@@ -6,6 +6,8 @@
 mod access;
 mod agents;
 mod clean;
+mod deployments;
+mod keeper;
 mod names;
 mod objects;
 mod preview;
@@ -20,5 +22,6 @@ mod tests;
 pub use access::{Harm, rbac};
 pub use agents::{AgentImage, agent_arguments};
 pub use clean::{Leftover, clean, leftovers};
+pub use keeper::Keeper;
 pub use preview::{Preview, preview};
 pub use site::{OutsideSeat, Site, SiteRequest, tag};

@@ -52,6 +52,10 @@ impl Objects {
                 done.map(drop)
                     .map_err(|error| self.access.failed(&format!("set the zone of {real}"), &error))
             }
+            Change::Deploy(wanted) => {
+                let what = format!("failed to run pods of {}", wanted.service);
+                Err(ClusterError::new(what, "they are nobody's objects but a Deployment's"))
+            }
             Change::Proxy { node, .. } | Change::ReloadFirewall { node } => {
                 Err(ClusterError::new(format!("failed to act on {node}"), "only the lab can"))
             }
@@ -105,7 +109,13 @@ impl Objects {
         }
     }
 
-    fn real(&self, node: &str) -> String {
+    /// Names of real nodes by what cases call them.
+    pub(super) fn nodes(&self) -> &BTreeMap<String, String> {
+        &self.nodes
+    }
+
+    /// The real name of a node.
+    pub(super) fn real(&self, node: &str) -> String {
         self.nodes.get(node).cloned().unwrap_or_else(|| node.to_owned())
     }
 

@@ -7,6 +7,7 @@ use touchstone_spec::{CaseAsks, ClusterShape, Family, NetworkWish};
 
 use super::access::{Access, Harm};
 use super::agents::PODS_PER_NODE;
+use super::keeper::Keeper;
 use super::names::{Names, RUN_LABEL};
 use super::site::real_names;
 use super::survey::survey;
@@ -38,7 +39,7 @@ impl Preview {
     #[must_use]
     pub fn lacks(&self, asks: &CaseAsks) -> Option<String> {
         let (nodes, families) = (self.nodes.len(), self.families.as_slice());
-        lacks(asks, &Has { nodes, outside: 0, families, harm: self.harm })
+        lacks(asks, &Has { nodes, outside: 0, families, harm: self.harm, keeper: None })
     }
 }
 
@@ -75,12 +76,15 @@ pub(super) struct Has<'a> {
     pub(super) outside: usize,
     pub(super) families: &'a [Family],
     pub(super) harm: Harm,
+    pub(super) keeper: Option<&'a dyn Keeper>,
 }
 
 /// Why a cluster that has this cannot have such a case.
 pub(super) fn lacks(asks: &CaseAsks, has: &Has<'_>) -> Option<String> {
     let ClusterShape { zones, outside: _, proxy, network, dns: _ } = &asks.shape;
-    if let Some(need) = asks.lab.iter().find(|need| *need != "dns") {
+    let provided = has.keeper.map(Keeper::provides).unwrap_or_default();
+    let has_it = |need: &String| need == "dns" || provided.contains(need);
+    if let Some(need) = asks.lab.iter().find(|need| !has_it(need)) {
         return Some(format!("only the lab provides `{need}`"));
     }
     if let Some(family) = asks.families.iter().find(|family| !has.families.contains(family)) {
@@ -102,14 +106,22 @@ pub(super) fn lacks(asks: &CaseAsks, has: &Has<'_>) -> Option<String> {
             asks.pods_per_node
         ));
     }
-    if *proxy != Default::default() {
-        return Some("only the lab sets options of proxies".to_owned());
+    match has.keeper {
+        Some(keeper) => {
+            if let Some(lacks) = keeper.lacks(&asks.shape) {
+                return Some(lacks);
+            }
+        }
+        None if *proxy != Default::default() => {
+            return Some("settings of proxies: whoever runs the cluster sets them".to_owned());
+        }
+        None if *network != NetworkWish::default() => {
+            return Some("what the network is like: whoever runs the cluster sets it".to_owned());
+        }
+        None => {}
     }
-    if *network != NetworkWish::default() {
-        return Some("only the lab sets what the network is like".to_owned());
-    }
-    if asks.raw {
-        return Some("only the lab takes slices as the case writes them".to_owned());
+    if let Some(what) = &asks.refused {
+        return Some(format!("only the lab keeps {what}"));
     }
     if asks.zones && has.harm == Harm::Spared {
         return Some("it changes the zones of nodes; --harmful allows that".to_owned());
@@ -130,7 +142,7 @@ mod tests {
     }
 
     fn has(harm: Harm) -> Has<'static> {
-        Has { nodes: 2, outside: 0, families: &[Family::V4], harm }
+        Has { nodes: 2, outside: 0, families: &[Family::V4], harm, keeper: None }
     }
 
     fn said(asks: &CaseAsks) -> Option<String> {
@@ -149,7 +161,8 @@ mod tests {
         check(CaseAsks { lab: ["restart".to_owned()].into(), ..asks(inside(1)) }, "`restart`");
         check(CaseAsks { zones: true, ..asks(inside(1)) }, "--harmful");
         check(CaseAsks { pods_per_node: 51, ..asks(inside(1)) }, "51 pods");
-        check(CaseAsks { raw: true, ..asks(inside(1)) }, "slices");
+        let refused = Some("an endpoint without an address".to_owned());
+        check(CaseAsks { refused, ..asks(inside(1)) }, "without an address");
         let zones = CaseAsks { zones: true, ..asks(inside(1)) };
         assert_eq!(lacks(&zones, &has(Harm::Allowed)), None);
     }

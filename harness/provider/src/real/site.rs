@@ -1,8 +1,8 @@
 //! A cluster that somebody else started: agents once for a run, and what each batch of cases gets
 //! of it.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -12,22 +12,24 @@ use ipnet::IpNet;
 use tokio::sync::mpsc;
 use touchstone_agent::RemoteServers;
 use touchstone_spec::{
-    CaseAsks, Change, ClientFacts, ClusterFacts, DnsFacts, FEW_REFUSALS, Family, NetworkWish,
-    NodeFacts, Observation, Outcome, PodFacts, PodsToNodes, ProxySettings, ServerWish,
+    BALANCER, CaseAsks, Change, ClientFacts, ClusterFacts, DnsFacts, FEW_REFUSALS, Family,
+    LoadBalancers, NetworkWish, NodeFacts, Observation, Outcome, PodFacts, PodsToNodes,
+    ProxySettings, ServerWish,
 };
 
 use super::access::{Access, Harm};
 use super::agents::{AgentImage, Agents, Manned, Shared};
 use super::clean;
+use super::deployments::Deployments;
+use super::keeper::Keeper;
 use super::names::Names;
 use super::objects::Objects;
 use super::preview::{Has, lacks};
 use super::running::RealCluster;
-use super::survey::{Found, FoundNode, survey};
+use super::survey::{Found, FoundNode, look_at, survey};
+use crate::balancer::Balancer;
 use crate::{ClusterError, ClusterRequest, Provider, Started, canary};
 
-/// Interfaces whose addresses are no node's own: Services' and name caches'.
-const NOT_THE_NODES: [&str; 2] = ["kube-ipvs0", "nodelocaldns"];
 /// How long the first look at the network may take.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -42,7 +44,7 @@ pub struct OutsideSeat {
 }
 
 /// How a run uses a cluster.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SiteRequest {
     /// The cluster.
     pub kubeconfig: PathBuf,
@@ -58,6 +60,8 @@ pub struct SiteRequest {
     pub harm: Harm,
     /// Clients outside of the cluster.
     pub outside: Vec<OutsideSeat>,
+    /// Who may change proxies and nodes, where somebody may.
+    pub keeper: Option<Arc<dyn Keeper>>,
 }
 
 /// A cluster with the agents of a run in it.
@@ -75,7 +79,11 @@ pub struct Site {
     /// Whether nodes limit how many refusals they send.
     refusals_are_few: bool,
     agents: Shared,
+    deployments: Arc<Deployments>,
     outside: Vec<ClientFacts>,
+    /// The load balancer with addresses of its own.
+    balancer: Option<ClientFacts>,
+    keeper: Option<Arc<dyn Keeper>>,
     started: AtomicUsize,
     /// Servers of the client pods.
     answering: Mutex<Vec<RemoteServers>>,
@@ -145,7 +153,12 @@ impl Site {
         let manned = agents.man(&posts).await?;
         let (nodes, refusals_are_few) = node_facts(&used, &manned).await?;
         let answering = serve(&manned, &nodes).await?;
+        let deployments = Deployments::new(access.clone(), names.clone(), Arc::clone(&agents));
+        let clients = request.outside.iter().map(|seat| seat.client.clone());
+        let (balancer, outside): (Vec<_>, Vec<_>) =
+            clients.partition(|client| client.name == BALANCER);
         let mut site = Site {
+            deployments: Arc::new(deployments),
             access,
             names,
             run: request.run.clone(),
@@ -156,7 +169,9 @@ impl Site {
             network: NetworkWish::default(),
             refusals_are_few,
             agents,
-            outside: request.outside.iter().map(|seat| seat.client.clone()).collect(),
+            outside,
+            balancer: balancer.into_iter().next(),
+            keeper: request.keeper.clone(),
             started: AtomicUsize::new(0),
             answering: Mutex::new(answering),
         };
@@ -209,6 +224,12 @@ impl Site {
             remarks.push("pods reach other nodes under the address of their own".to_owned());
         }
         remarks
+    }
+
+    /// What whoever owns its nodes can do that not every cluster can.
+    #[must_use]
+    pub fn provides(&self) -> BTreeSet<String> {
+        self.keeper.as_ref().map(|keeper| keeper.provides()).unwrap_or_default()
     }
 
     /// Release of the cluster: `v1.37.2`.
@@ -271,17 +292,28 @@ impl Site {
         Ok(())
     }
 
+    /// Has proxies and nodes be as a request asks for, where somebody may change them.
+    async fn settle(&self, request: &ClusterRequest, number: usize) -> Result<(), ClusterError> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        let facts = self.facts(request, number)?;
+        let nodes: Vec<String> = self.used.iter().map(|node| node.name.clone()).collect();
+        keeper.settle(&request.shape, &facts, &nodes).await?;
+        // Nodes may have other addresses now.
+        let mut looked = self.nodes();
+        for (node, found) in looked.iter_mut().zip(&self.used) {
+            if let Some(host) = self.agents.at(&node.name) {
+                node.addresses = look_at(found, &host).await?.0;
+            }
+        }
+        *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = looked;
+        Ok(())
+    }
+
     fn families(&self) -> Vec<Family> {
         let mut families = self.found.families();
         let nodes = self.nodes();
         families.retain(|family| nodes.iter().all(|node| node.client.address(*family).is_some()));
         families
-    }
-
-    /// The zones that the nodes of these facts had before the run.
-    fn zones_as_found(&self, facts: &ClusterFacts) -> Vec<Change> {
-        let found = self.nodes().into_iter().take(facts.nodes.len());
-        found.map(|node| zone(&node.name, node.zone)).collect()
     }
 
     fn facts(&self, request: &ClusterRequest, number: usize) -> Result<ClusterFacts, ClusterError> {
@@ -295,13 +327,18 @@ impl Site {
             node.zone = zone;
         }
         facts.outside = self.outside.clone();
+        let own = request.shape.network.load_balancers == Some(LoadBalancers::NodePort);
+        facts.balancer = self.balancer.clone().filter(|_| own);
         facts.pod_cidrs = whole(&facts.nodes);
         facts.service_cidrs = self.found.blocks(&self.run, number)?;
         facts.service_cidrs.retain(of_family);
         facts.load_balancer_cidrs.retain(of_family);
         facts.external_ip_cidrs.retain(of_family);
         facts.node_ports = self.found.node_ports(&self.run)?;
-        facts.network = self.network.clone();
+        facts.network = request.shape.network.clone();
+        if facts.network.pods_to_nodes.is_none() {
+            facts.network.pods_to_nodes = self.network.pods_to_nodes;
+        }
         facts.proxy = ProxySettings::of(
             &request.shape.proxy,
             &facts.nodes,
@@ -329,8 +366,11 @@ impl Site {
     }
 }
 
-fn zone(node: &str, zone: Option<String>) -> Change {
-    Change::SetZone { node: node.to_owned(), zone }
+/// What gives nodes the zones that cases want, and what gives them back those that were found.
+pub(super) fn zones(found: &[NodeFacts], wanted: &[NodeFacts]) -> (Vec<Change>, Vec<Change>) {
+    let set =
+        |node: &NodeFacts| Change::SetZone { node: node.name.clone(), zone: node.zone.clone() };
+    (wanted.iter().map(set).collect(), found.iter().take(wanted.len()).map(set).collect())
 }
 
 /// The tag of a run with that id: the value of its label.
@@ -361,6 +401,7 @@ impl Provider for Site {
             outside: self.outside.len(),
             families: &self.families(),
             harm: self.access.harm(),
+            keeper: self.keeper.as_deref(),
         };
         lacks(asks, &has).or_else(|| {
             let server = self.found.name_server.as_ref().filter(|_| asks.shape.dns);
@@ -379,6 +420,7 @@ impl Provider for Site {
     async fn start(&self, request: &ClusterRequest) -> Result<Started, ClusterError> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         self.mend(number).await?;
+        self.settle(request, number).await?;
         let facts = self.facts(request, number)?;
         let objects = Objects::new(self.access.clone(), self.names.clone(), self.real.clone());
         let families = self.families();
@@ -391,17 +433,22 @@ impl Provider for Site {
         let mut undo: Vec<Change> = canary.iter().filter_map(removal).collect();
         if self.access.harm() == Harm::Allowed {
             // What proxies read of their nodes must be what the cases say.
-            for node in &facts.nodes {
-                objects.apply(&zone(&node.name, node.zone.clone())).await?;
+            let (wanted, found) = zones(&self.nodes(), &facts.nodes);
+            undo.extend(found);
+            for change in &wanted {
+                objects.apply(change).await?;
             }
-            undo.extend(self.zones_as_found(&facts));
         }
         let cluster = RealCluster {
             agents: Arc::clone(&self.agents),
             objects,
+            keeper: self.keeper.clone(),
+            deployments: Arc::clone(&self.deployments),
             undo,
             flows: canary::flows(&facts, &families),
             unready: OnceLock::new(),
+            balancer: Balancer::default(),
+            services: Mutex::default(),
             how_to_join: vec![format!("kubectl --namespace {namespace} get pods --output wide")],
             facts,
         };
@@ -428,6 +475,7 @@ fn rename(change: &mut Change, cluster: &str) {
             }
         }
         Change::ApplyRawSlice(_)
+        | Change::Deploy(_)
         | Change::DeleteService { .. }
         | Change::DeleteSlice { .. }
         | Change::SetZone { .. }
@@ -447,6 +495,7 @@ fn removal(change: &Change) -> Option<Change> {
             name: slice.metadata.name.clone(),
         }),
         Change::ApplyRawSlice(_)
+        | Change::Deploy(_)
         | Change::DeleteService { .. }
         | Change::DeleteSlice { .. }
         | Change::SetZone { .. }
@@ -472,17 +521,9 @@ async fn node_facts(
         };
         let mut addresses = node.internal.clone();
         if let Some(host) = on(true) {
-            let place = host.agent.look().await.map_err(|why| {
-                ClusterError::new(format!("failed to look at the network of {}", node.name), why)
-            })?;
-            few |= place.refusals_are_few;
-            let own = place
-                .addresses
-                .into_iter()
-                .filter(|(link, _)| !NOT_THE_NODES.contains(&link.as_str()));
-            let more: Vec<IpAddr> =
-                own.map(|(_, ip)| ip).filter(|ip| !addresses.contains(ip)).collect();
-            addresses.extend(more);
+            let (seen, limited) = look_at(node, &host.agent).await?;
+            addresses = seen;
+            few |= limited;
         }
         nodes.push(NodeFacts {
             name: name.clone(),

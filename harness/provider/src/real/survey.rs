@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use http::Method;
 use ipnet::IpNet;
 use serde_json::{Value, json};
+use touchstone_agent::Agent;
 use touchstone_spec::Family;
 use touchstone_spec::api::ZONE_LABEL;
 
@@ -14,6 +15,8 @@ use super::access::Access;
 use super::trouble;
 use crate::ClusterError;
 
+/// Interfaces whose addresses are no node's own: Services' and name caches'.
+const NOT_THE_NODES: [&str; 2] = ["kube-ipvs0", "nodelocaldns"];
 /// Addresses of a block of cluster IPs, as a power of two: what one cluster of a run hands out.
 const BLOCK_BITS: u8 = 12;
 /// Blocks that are looked at, of ranges that have more.
@@ -118,7 +121,8 @@ fn ports_of(service: &Value) -> Vec<u16> {
         .collect()
 }
 
-fn why_unfit(node: &Value) -> Option<String> {
+/// Why a node cannot carry agents, if so.
+pub(super) fn why_unfit(node: &Value) -> Option<String> {
     let labels = &node["metadata"]["labels"];
     let os = labels["kubernetes.io/os"].as_str().unwrap_or("linux");
     if os != "linux" {
@@ -198,6 +202,23 @@ async fn told_ranges(access: &Access) -> Vec<IpNet> {
         }
     }
     ranges
+}
+
+/// The addresses of a node, its InternalIPs first, and whether its kernel limits refusals.
+pub(super) async fn look_at(
+    node: &FoundNode,
+    host: &Agent,
+) -> Result<(Vec<IpAddr>, bool), ClusterError> {
+    let place = host.look().await.map_err(|why| {
+        ClusterError::new(format!("failed to look at the network of {}", node.name), why)
+    })?;
+    let mut addresses = node.internal.clone();
+    for (link, address) in place.addresses {
+        if !NOT_THE_NODES.contains(&link.as_str()) && !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok((addresses, place.refusals_are_few))
 }
 
 /// Name and namespace of the Service that clusters give their name server.

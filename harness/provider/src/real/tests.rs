@@ -1,24 +1,29 @@
 //! The whole way of a run against the embedded API server, apart from what needs a kubelet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use touchstone_apiserver::{ApiServer, Config, ServeHandle};
-use touchstone_spec::Change;
 use touchstone_spec::api::{LoadBalancerIngress, Meta, Service, ServicePort, ServiceType};
+use touchstone_spec::{Change, ClusterFacts, NodeFacts};
 
 use super::access::{Access, Asked, Harm, rights};
-use super::agents::AgentImage;
+use super::agents::{AgentImage, Agents};
+use super::deployments::Deployments;
 use super::names::Names;
 use super::objects::Objects;
 use super::preview::preview;
-use super::site::{Site, SiteRequest};
+use super::running::RealCluster;
+use super::site::{Site, SiteRequest, zones};
 use super::survey::survey;
 use super::{clean, leftovers};
+use crate::Cluster;
+use crate::balancer::Balancer;
 
 const RUN: &str = "20261126-120000-cafe";
 
@@ -70,6 +75,7 @@ fn request(stand: &Stand) -> SiteRequest {
         nodes: 2,
         harm: Harm::Spared,
         outside: Vec::new(),
+        keeper: None,
     }
 }
 
@@ -152,7 +158,7 @@ async fn what_is_used_is_what_is_printed() {
     let access = Access::open(&stand.kubeconfig, Harm::Allowed).await.expect("access");
     let names = Names::of(RUN);
     survey(&access).await.expect("a cluster");
-    let agents = super::agents::Agents::new(
+    let agents = Agents::new(
         access.clone(),
         names.clone(),
         request(&stand).image,
@@ -160,7 +166,12 @@ async fn what_is_used_is_what_is_printed() {
         [("n1".to_owned(), "worker".to_owned())].into(),
     );
     access.need("/api/v1/namespaces", &names.namespace(&names.home())).await.expect("made");
-    let wishes = [touchstone_spec::PodWish { key: "a".into(), node: "n1".into(), addresses: 1 }];
+    let wishes = [touchstone_spec::PodWish {
+        key: "a".into(),
+        node: "n1".into(),
+        addresses: 1,
+        deployed: false,
+    }];
     let running = json!({ "phase": "Running", "podIPs": [{ "ip": "10.244.0.9" }] });
     tokio::select! {
         taken = agents.take(&wishes) => {
@@ -188,9 +199,15 @@ async fn what_is_used_is_what_is_printed() {
                     && asked.resource == right.resource
                     && asked.verb == *verb
             });
+            // What only controllers and kubelets answer to is tried on real clusters.
+            let of_controllers = right.group == "apps" || right.resource == "pods/status";
             // A name server is looked up only where there is one; its slices are then listed.
             let of_names = right.resource == "endpointslices" && *verb == "list";
-            assert!(is_used || of_names, "{verb} {} is printed and never used", right.resource);
+            assert!(
+                is_used || of_names || of_controllers,
+                "{verb} {} is printed and never used",
+                right.resource
+            );
         }
     }
 }
@@ -277,4 +294,132 @@ async fn clusters_that_cannot_be_used() {
     write(&nobody, &format!("http://{}", port.expect("a port")));
     let nobody = open(nobody).await;
     assert!(nobody.contains("cannot be reached"), "{nobody}");
+}
+
+/// Zones that a run sets are gone when its cluster is closed, and those of others are back.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_get_back_the_zones_that_they_had() {
+    let stand = stand(None);
+    let access = Access::open(&stand.kubeconfig, Harm::Allowed).await.expect("access");
+    let names = Names::of(RUN);
+    let real: BTreeMap<String, String> =
+        [("n1".to_owned(), "worker".to_owned()), ("n2".to_owned(), "control-plane".to_owned())]
+            .into();
+    let objects = Objects::new(access.clone(), names.clone(), real.clone());
+    let mine = Change::SetZone { node: "n1".to_owned(), zone: Some("mine".to_owned()) };
+    objects.apply(&mine).await.expect("a zone of the owner's");
+    let zone_of = |node: &str| {
+        let node = stand.api.get("Node", None, node).expect("a node");
+        node["metadata"]["labels"][touchstone_spec::api::ZONE_LABEL].as_str().map(str::to_owned)
+    };
+    let node = |name: &str, zone: Option<&str>| NodeFacts {
+        name: name.to_owned(),
+        zone: zone.map(str::to_owned),
+        ..NodeFacts::default()
+    };
+    let found = [node("n1", Some("mine")), node("n2", None)];
+    let (set, undo) = zones(&found, &[node("n1", None), node("n2", Some("z2"))]);
+    for change in &set {
+        objects.apply(change).await.expect("a zone");
+    }
+    assert_eq!((zone_of("worker"), zone_of("control-plane").as_deref()), (None, Some("z2")));
+    let token = "secret".to_owned();
+    let agents =
+        Arc::new(Agents::new(access.clone(), names.clone(), request(&stand).image, token, real));
+    let cluster = RealCluster {
+        facts: ClusterFacts::default(),
+        deployments: Arc::new(Deployments::new(access, names, Arc::clone(&agents))),
+        agents,
+        objects,
+        keeper: None,
+        undo,
+        flows: Vec::new(),
+        unready: OnceLock::new(),
+        balancer: Balancer::default(),
+        services: Mutex::default(),
+        how_to_join: Vec::new(),
+    };
+    assert_eq!(cluster.close().await, Vec::<String>::new());
+    assert_eq!((zone_of("worker").as_deref(), zone_of("control-plane")), (Some("mine"), None));
+}
+
+/// An API server whose user may do all but create pods.
+fn strict() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || review(stream));
+        }
+    });
+    port
+}
+
+fn review(mut stream: std::net::TcpStream) {
+    let mut reader = BufReader::new(stream.try_clone().expect("the same stream"));
+    loop {
+        let mut length = 0;
+        let mut line = String::new();
+        while reader.read_line(&mut line).is_ok_and(|read| read > 0) && line != "\r\n" {
+            if let Some(number) = line.to_lowercase().strip_prefix("content-length:") {
+                length = number.trim().parse().expect("a length");
+            }
+            line.clear();
+        }
+        if line.is_empty() {
+            return;
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).expect("a body");
+        let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let asked = &asked["spec"]["resourceAttributes"];
+        let refused = asked["resource"] == json!("pods")
+            && asked["subresource"] == json!("")
+            && asked["verb"] == json!("create");
+        let answer = json!({ "gitVersion": "v1.37.2", "status": { "allowed": !refused } });
+        let answer = answer.to_string();
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length:";
+        // The client may be gone.
+        let _ = write!(stream, "{head} {}\r\n\r\n{answer}", answer.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_that_are_missing_are_named_before_anything_is_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kubeconfig = folder.path().join("kubeconfig");
+    write(&kubeconfig, &format!("http://127.0.0.1:{}", strict()));
+    let opened = Access::open(&kubeconfig, Harm::Spared).await;
+    let error = opened.err().map(|error| error.to_string()).expect("an error");
+    assert!(error.contains("create pods; `touchstone cluster rbac` prints"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_are_not_ready_are_named() {
+    let stand = stand(None);
+    for name in ["worker", "control-plane"] {
+        let mut node = stand.api.get("Node", None, name).expect("a node");
+        node["status"]["conditions"] =
+            json!([{ "type": "Ready", "status": "False", "message": "kubelet stopped" }]);
+        stand.api.replace_status(node).expect("a status");
+    }
+    let error = preview(&stand.kubeconfig, Harm::Spared, RUN, 2).await.expect_err("no node");
+    let error = error.to_string();
+    for word in ["worker: it is not ready: kubelet stopped", "kubectl get nodes"] {
+        assert!(error.contains(word), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_disappears_is_named_and_not_waited_for() {
+    let stand = stand(None);
+    let access = Access::open(&stand.kubeconfig, Harm::Spared).await.expect("access");
+    let names = Names::of(RUN);
+    access.need("/api/v1/namespaces", &names.namespace(&names.home())).await.expect("made");
+    let real = [("n1".to_owned(), "gone".to_owned())].into();
+    let agents = Agents::new(access, names, request(&stand).image, "secret".to_owned(), real);
+    let post = agents.post("pod-n1-1".to_owned(), "n1", false).expect("a post");
+    let error = agents.man(&[post]).await.expect_err("no such node").to_string();
+    assert!(error.contains("the node gone can no longer be used"), "{error}");
+    assert!(error.contains("kubectl describe node gone"), "{error}");
 }

@@ -1,88 +1,72 @@
-//! Several reports side by side: subject × mode × kernel, and what kernels differ in.
-
-use std::collections::BTreeMap;
-
-use touchstone_spec::Verdict;
+//! Several reports side by side: subject × mode × place, and what places differ in.
 
 use super::page::{Page, Style};
 use super::{TerminalOptions, matrix};
-use crate::{AreaRow, CaseResult, MatrixCell, Report, clean};
+use crate::compare::{Agreement, Aspect, Place, agreements, findings};
+use crate::{AreaRow, MatrixCell, Report, clean};
 
-/// A case that another kernel judges differently.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KernelFinding {
-    /// Subject as selected.
-    pub subject: String,
-    /// Case with its axes.
-    pub case: String,
-    /// Verdict by kernel release.
-    pub verdicts: BTreeMap<String, Verdict>,
-}
-
-/// The cases that were judged on several kernels, not with the same verdict on all.
-///
-/// What a kernel was not asked about, or gave no clear answer to, is in the matrix and is no
-/// finding.
-#[must_use]
-pub fn kernel_findings(reports: &[Report]) -> Vec<KernelFinding> {
-    let mut seen: BTreeMap<(&str, &str), BTreeMap<String, Verdict>> = BTreeMap::new();
-    for report in reports {
-        for result in report.results.iter().filter(|result| is_judged(result)) {
-            let verdicts = seen.entry((&result.subject, &result.case)).or_default();
-            verdicts
-                .entry(kernel(report).to_owned())
-                // Of several runs on one kernel the worst counts.
-                .and_modify(|verdict| *verdict = (*verdict).max(result.verdict))
-                .or_insert(result.verdict);
-        }
-    }
-    let differ = |verdicts: &BTreeMap<String, Verdict>| {
-        verdicts.values().next().is_some_and(|one| verdicts.values().any(|other| other != one))
-    };
-    seen.into_iter()
-        .filter(|(_, verdicts)| differ(verdicts))
-        .map(|((subject, case), verdicts)| KernelFinding {
-            subject: subject.to_owned(),
-            case: case.to_owned(),
-            verdicts,
-        })
-        .collect()
-}
-
-/// The matrix of several reports with a column per subject and kernel, then every case that
-/// kernels differ in.
+/// The matrix of several reports with a column per subject and place, then every case that places
+/// differ in, and how far providers agree.
 #[must_use]
 pub fn side_by_side(reports: &[Report], options: TerminalOptions<'_>) -> String {
     let mut page = Page::new(options.width.max(40), options.colour);
-    if let Some(merged) = merged(reports) {
+    let places: Vec<Place> = reports.iter().map(Place::of).collect();
+    // Runs in one place are named by their kernel, as one of several would be.
+    let aspect = Aspect::of(&places).unwrap_or(Aspect::Kernel);
+    if let Some(merged) = merged(reports, aspect) {
         matrix::draw(&mut page, &merged);
     }
     page.blank();
-    let findings = kernel_findings(reports);
+    let findings = findings(reports);
     for finding in &findings {
         let verdicts: Vec<String> = finding
             .verdicts
             .iter()
-            .map(|(kernel, verdict)| format!("{verdict} on {}", clean::line(kernel)))
+            .map(|(place, verdict)| format!("{verdict} on {}", clean::line(&aspect.name(place))))
             .collect();
         let text = format!("{}  {}", clean::line(&finding.subject), clean::line(&finding.case));
         page.labelled(Style::Bad, "DIFFERS", &text);
-        page.labelled(Style::Calm, "", &verdicts.join(", "));
+        let verdicts = verdicts.join(", ");
+        page.labelled(Style::Calm, "", &format!("by {}: {verdicts}", finding.aspect));
     }
     if findings.is_empty() {
-        page.labelled(Style::Good, "Kernels", "no case has another verdict on another kernel");
+        let text = format!("no case has another verdict on another {aspect}");
+        page.labelled(Style::Good, "Verdicts", &text);
+    }
+    for agreement in agreements(reports) {
+        show_agreement(&mut page, &agreement);
     }
     page.finish()
 }
 
+/// How many of the `must` cases were judged with every provider, and why the others were not.
+fn show_agreement(page: &mut Page, agreement: &Agreement) {
+    let Agreement { subject, providers, judged, everywhere, alike, missing } = agreement;
+    let providers: Vec<&str> = providers.iter().map(String::as_str).collect();
+    #[expect(clippy::cast_precision_loss, reason = "there are fewer cases than 2^52")]
+    let share = 100.0 * *everywhere as f64 / (*judged).max(1) as f64;
+    let text = format!(
+        "{}: of {judged} must cases {everywhere} ({share:.1} %) were judged on {}, {alike} of them \
+         alike",
+        clean::line(subject),
+        clean::line(&providers.join(" and ")),
+    );
+    let style = if alike == everywhere { Style::Good } else { Style::Bad };
+    page.labelled(style, "Agreement", &text);
+    for ((provider, why), count) in missing {
+        let text = format!("{count} not on {}: {}", clean::line(provider), clean::line(why));
+        page.labelled(Style::Calm, "", &text);
+    }
+}
+
 /// A report with the columns of all; only good for a matrix.
-fn merged(reports: &[Report]) -> Option<Report> {
+fn merged(reports: &[Report], aspect: Aspect) -> Option<Report> {
     let mut merged = reports.first()?.clone();
     merged.totals.clear();
     merged.results.clear();
     let mut rows: Vec<AreaRow> = Vec::new();
     for report in reports {
-        let name = |subject: &str| format!("{subject} on {}", kernel(report));
+        let name = |subject: &str| format!("{subject} on {}", aspect.name(&Place::of(report)));
         for totals in &report.totals {
             merged
                 .totals
@@ -101,7 +85,7 @@ fn merged(reports: &[Report]) -> Option<Report> {
             for (i, totals) in report.totals.iter().enumerate() {
                 let cell = of_area.and_then(|other| other.cells.get(i));
                 row.cells.push(MatrixCell {
-                    subject: format!("{} on {}", totals.subject, kernel(report)),
+                    subject: format!("{} on {}", totals.subject, aspect.name(&Place::of(report))),
                     verdicts: cell.map(|cell| cell.verdicts.clone()).unwrap_or_default(),
                 });
             }
@@ -109,19 +93,4 @@ fn merged(reports: &[Report]) -> Option<Report> {
     }
     merged.matrix = rows;
     Some(merged)
-}
-
-fn kernel(report: &Report) -> &str {
-    report.run.as_ref().map_or("an unknown kernel", |run| &run.host.kernel)
-}
-
-fn is_judged(result: &CaseResult) -> bool {
-    match result.verdict {
-        Verdict::Pass | Verdict::KnownFailure | Verdict::UnexpectedPass | Verdict::Fail => true,
-        Verdict::Survey
-        | Verdict::Unsupported
-        | Verdict::Inconclusive
-        | Verdict::NotRun
-        | Verdict::Error => false,
-    }
 }

@@ -4,7 +4,7 @@ mod beside;
 mod matrix;
 mod page;
 
-pub use beside::{KernelFinding, kernel_findings, side_by_side};
+pub use beside::side_by_side;
 
 use std::path::Path;
 

@@ -5,34 +5,31 @@
 //! choose for each connection, the nodes in turn.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use touchstone_apiserver::ApiServer;
-use touchstone_probe::{Sockets, get_http};
 use touchstone_spec::api::{Service, ServiceType, TrafficPolicy};
 use touchstone_spec::{
     Asked, Client, ClientFacts, ClientKind, ClusterFacts, Flow, FrontendKind, LoadBalancers,
     Observation, Outcome, Protocol,
 };
 
-use super::places::Places;
-
 /// How long a node may take to answer a health check.
-const HEALTH_WAIT: Duration = Duration::from_millis(500);
+pub(crate) const HEALTH_WAIT: Duration = Duration::from_millis(500);
 /// Status of a healthy node.
 const HEALTHY: u16 = 200;
 
 /// The choices made so far.
 #[derive(Debug, Default)]
-pub(super) struct Balancer {
+pub(crate) struct Balancer {
     /// Connections per client and address, so that nodes take turns.
     turns: Mutex<BTreeMap<(String, SocketAddr), usize>>,
 }
 
 /// What a balancer makes of a flow.
-pub(super) enum Balanced {
+pub(crate) enum Balanced {
     /// It has no part in it.
     Untouched,
     /// It sends it so.
@@ -44,14 +41,18 @@ pub(super) enum Balanced {
 }
 
 impl Balancer {
-    /// Chooses a node for one connection.
-    pub(super) async fn choose(
+    /// Chooses a node for one connection to one of these Services; `ask` asks a health check.
+    pub(crate) async fn choose<A, O>(
         &self,
         flow: &Flow,
         facts: &ClusterFacts,
-        api: &ApiServer,
-        places: &Places,
-    ) -> Balanced {
+        services: impl FnOnce() -> Result<Vec<Service>, String>,
+        ask: A,
+    ) -> Balanced
+    where
+        A: Fn(Flow) -> O,
+        O: Future<Output = Observation>,
+    {
         let chooses = facts.network.balancer_chooses()
             && flow.client.kind == ClientKind::Outside
             && flow.frontend == FrontendKind::LoadBalancer
@@ -59,19 +60,20 @@ impl Balancer {
         if !chooses {
             return Balanced::Untouched;
         }
-        let service = match balanced(api, flow) {
-            Ok(Some(service)) => service,
-            Ok(None) => return Balanced::Untouched,
+        let service = match services() {
+            Ok(services) => services.into_iter().find(|service| has_address(service, flow)),
             Err(why) => return Balanced::Broke(why),
         };
+        let Some(service) = service else { return Balanced::Untouched };
         let candidates = candidates(&service, flow, facts);
         let candidates = match health_port(&service) {
             None => candidates,
             Some(port) => {
-                let checks = candidates.iter().map(|(to, sent)| async move {
-                    healthy(sent, SocketAddr::new(*to, port), places).await
-                });
-                let healthy = futures::future::join_all(checks).await;
+                let checks = candidates
+                    .iter()
+                    .map(|(to, sent)| ask(health_check(sent, SocketAddr::new(*to, port))));
+                let answers = futures::future::join_all(checks).await;
+                let healthy = answers.iter().map(is_healthy);
                 let both = candidates.into_iter().zip(healthy);
                 both.filter(|(_, healthy)| *healthy).map(|(candidate, _)| candidate).collect()
             }
@@ -92,20 +94,11 @@ impl Balancer {
     }
 }
 
-/// The Service whose load balancer has the flow's destination.
-fn balanced(api: &ApiServer, flow: &Flow) -> Result<Option<Service>, String> {
-    let list = api.list("Service", None, "").map_err(|status| status.to_string())?;
-    for object in list {
-        let service: Service =
-            serde_json::from_value(object).map_err(|error| format!("a Service: {error}"))?;
-        let ingress = &service.status.load_balancer.ingress;
-        if service.spec.service_type == ServiceType::LoadBalancer
-            && ingress.iter().any(|ingress| ingress.ip == Some(flow.to.ip()))
-        {
-            return Ok(Some(service));
-        }
-    }
-    Ok(None)
+/// Whether a Service's load balancer has the flow's destination.
+fn has_address(service: &Service, flow: &Flow) -> bool {
+    let mut ingress = service.status.load_balancer.ingress.iter();
+    service.spec.service_type == ServiceType::LoadBalancer
+        && ingress.any(|ingress| ingress.ip == Some(flow.to.ip()))
 }
 
 /// Every node's InternalIP, with the flow as it would be sent there.
@@ -161,14 +154,16 @@ fn health_port(service: &Service) -> Option<u16> {
     service.spec.health_check_node_port.filter(|port| local && *port != 0)
 }
 
-/// Whether a node answers 200, asked from where the balancer would send.
-async fn healthy(sent: &Flow, to: SocketAddr, places: &Places) -> bool {
-    let check =
-        Flow { to, protocol: Protocol::Tcp, frontend: FrontendKind::HealthCheck, ..sent.clone() };
-    let Ok(socket) = places.tcp(&check).await else { return false };
+/// The question to a node, asked from where the balancer would send.
+fn health_check(sent: &Flow, to: SocketAddr) -> Flow {
     let asked = Asked { path: "/healthz".to_owned(), looks: Vec::new() };
-    match get_http(socket, to, &asked, HEALTH_WAIT).await {
-        Observation::Saw(Outcome::Http { status, .. }) => status == HEALTHY,
+    let (protocol, frontend) = (Protocol::Tcp, FrontendKind::HealthCheck);
+    Flow { to, protocol, frontend, http: Some(asked), size: 0, ..sent.clone() }
+}
+
+fn is_healthy(answer: &Observation) -> bool {
+    match answer {
+        Observation::Saw(Outcome::Http { status, .. }) => *status == HEALTHY,
         Observation::Saw(
             Outcome::Reached { .. }
             | Outcome::Refused(_)
