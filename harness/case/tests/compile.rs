@@ -99,6 +99,12 @@ fn changes(changes: &[Change]) -> String {
             Change::DeleteSlice { name, .. } => format!("delete slice {name}"),
             Change::SetZone { node, zone } => format!("zone {node} {zone:?}"),
             Change::Proxy { node, action } => format!("proxy {node} {action:?}"),
+            Change::ProxyRefuses { node, wish } => {
+                format!("proxy {node} refuses {:?}", wish.scheduler)
+            }
+            Change::VirtualServer { node, at, protocol, action } => {
+                format!("{action:?} {at}/{protocol} on {node}")
+            }
             Change::ReloadFirewall { node } => format!("reload the firewall of {node}"),
         })
         .collect();

@@ -50,9 +50,11 @@ fn changes(script: &Script, step: usize) -> Vec<String> {
             )
         }
         Change::DeleteSlice { name, .. } => format!("no slice {name}"),
-        Change::SetZone { .. } | Change::Proxy { .. } | Change::ReloadFirewall { .. } => {
-            "other".to_owned()
-        }
+        Change::SetZone { .. }
+        | Change::Proxy { .. }
+        | Change::ProxyRefuses { .. }
+        | Change::VirtualServer { .. }
+        | Change::ReloadFirewall { .. } => "other".to_owned(),
     });
     each.collect()
 }

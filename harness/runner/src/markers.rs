@@ -35,7 +35,10 @@ pub(crate) fn marker(
     book: &mut Book,
     step_by_step: bool,
 ) -> Result<Marker, BookError> {
-    let name = format!("marker-{step}");
+    let (name, port, port_name) = match step_by_step {
+        true => ("marker".to_owned(), nth_port(step), Some(format!("step-{step}"))),
+        false => (format!("marker-{step}"), CLIENT_PORT, None),
+    };
     let facts = book.facts.clone();
     let mut ips = Vec::new();
     for family in families {
@@ -57,8 +60,9 @@ pub(crate) fn marker(
                 if families.len() > 1 { "RequireDualStack" } else { "SingleStack" }.to_owned(),
             ),
             ports: vec![ServicePort {
+                name: port_name.clone().unwrap_or_default(),
                 protocol: Some(Protocol::Tcp),
-                port: CLIENT_PORT,
+                port,
                 ..ServicePort::default()
             }],
             ..ServiceSpec::default()
@@ -73,7 +77,7 @@ pub(crate) fn marker(
             metadata: meta(format!("{name}-{family}"), labels),
             address_type: family.api_name().to_owned(),
             ports: vec![EndpointPort {
-                name: Some(String::new()),
+                name: Some(port_name.clone().unwrap_or_default()),
                 protocol: Protocol::Tcp,
                 port: Some(CLIENT_PORT),
             }],
@@ -89,7 +93,7 @@ pub(crate) fn marker(
             });
             flows.extend(clients.map(|(word, client)| Flow {
                 via: None,
-                to: SocketAddr::new(ip, CLIENT_PORT),
+                to: SocketAddr::new(ip, port),
                 protocol: Protocol::Tcp,
                 frontend: FrontendKind::ClusterIp,
                 question: None,
@@ -101,6 +105,11 @@ pub(crate) fn marker(
         }
     }
     Ok(Marker { changes, flows })
+}
+
+/// The port of a marker in a step.
+fn nth_port(step: usize) -> u16 {
+    CLIENT_PORT.saturating_add(u16::try_from(step).unwrap_or(u16::MAX))
 }
 
 /// The client pod of the last node answers for all markers.

@@ -22,7 +22,7 @@ mod verdict;
 mod virtual_server;
 mod world;
 
-pub use act::{Change, PodWish, ProxyAction, ServerWish};
+pub use act::{Change, PodWish, ProxyAction, ServerWish, VirtualServerAction};
 pub use cluster::{
     CLIENT_PORT, CaseAsks, ClientFacts, ClusterFacts, ClusterShape, FEW_REFUSALS, NodeFacts,
     PodFacts,

@@ -72,7 +72,10 @@ impl World {
                     node.zone.clone_from(zone);
                 }
             }
-            Change::Proxy { .. } | Change::ReloadFirewall { .. } => {}
+            Change::Proxy { .. }
+            | Change::ProxyRefuses { .. }
+            | Change::VirtualServer { .. }
+            | Change::ReloadFirewall { .. } => {}
         }
     }
 

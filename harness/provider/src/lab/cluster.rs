@@ -12,12 +12,13 @@ use touchstone_netlab::{Filter, Topology};
 use touchstone_probe::{Attempted, KeptFlow, Server, attempt};
 use touchstone_spec::{
     Change, ClusterFacts, Flow, FrontendKind, NEIGHBOUR, Observation, Outcome, PodFacts, PodWish,
-    Protocol, ProxyAction, ServerWish,
+    Protocol, ProxyAction, ProxyWish, ServerWish,
 };
 
 use super::balancer::{Balanced, Balancer};
 use super::dns::{FirstQuestions, NameServer};
 use super::flows;
+use super::launcher::Launcher;
 use super::objects;
 use super::places::Places;
 use super::proxy::Proxy;
@@ -32,6 +33,8 @@ pub(super) struct LabCluster {
     pub(super) places: Arc<Places>,
     pub(super) topology: Arc<Topology>,
     pub(super) proxies: BTreeMap<String, Arc<Proxy>>,
+    /// What proxies are started with.
+    pub(super) launcher: Launcher,
     /// The name server, where the shape asks for one.
     pub(super) name_server: Option<NameServer>,
     /// Command that damages a node's rules once they are there, if the run asks for it.
@@ -142,10 +145,23 @@ impl LabCluster {
             .or_else(|| server().map(|why| Broken { why, proxy: false }))
     }
 
-    async fn act(&self, node: &str, action: ProxyAction) -> Result<(), ClusterError> {
-        let proxy = self.proxies.get(node).ok_or_else(|| {
+    fn proxy(&self, node: &str) -> Result<&Arc<Proxy>, ClusterError> {
+        self.proxies.get(node).ok_or_else(|| {
             ClusterError::new(format!("no proxy runs on {node}"), "a case acts on it")
-        })?;
+        })
+    }
+
+    /// The proxy of a node must end by itself when it is started with other settings.
+    async fn refuses(&self, node: &str, wish: &ProxyWish) -> Result<(), ClusterError> {
+        let proxy = self.proxy(node)?;
+        let known = self.facts.nodes.iter().find(|known| known.name == node);
+        let known = known.ok_or_else(|| ClusterError::new(format!("no node {node}"), "unknown"))?;
+        let launch = self.launcher.launch(known, wish, &self.facts, &self.places)?;
+        proxy.refuses(&launch).await
+    }
+
+    async fn act(&self, node: &str, action: ProxyAction) -> Result<(), ClusterError> {
+        let proxy = self.proxy(node)?;
         match action {
             ProxyAction::Stop => proxy.stop(Signal::SIGTERM).await,
             ProxyAction::Start => proxy.start(),
@@ -182,6 +198,10 @@ impl Cluster for LabCluster {
     async fn change(&self, change: &Change) -> Result<(), ClusterError> {
         match change {
             Change::Proxy { node, action } => self.act(node, *action).await,
+            Change::ProxyRefuses { node, wish } => self.refuses(node, wish).await,
+            Change::VirtualServer { node, at, protocol, action } => {
+                self.change_virtual_server(node, *at, *protocol, *action).await
+            }
             Change::ReloadFirewall { node } => {
                 let found = self.topology.node(node).ok_or_else(|| {
                     ClusterError::new(

@@ -21,7 +21,10 @@ pub(super) fn apply(api: &ApiServer, change: &Change) -> Result<(), ClusterError
                 .map(drop)
                 .map_err(|status| refused("set the zone of node", node, &status))
         }
-        Change::Proxy { .. } | Change::ReloadFirewall { .. } => Ok(()),
+        Change::Proxy { .. }
+        | Change::ProxyRefuses { .. }
+        | Change::VirtualServer { .. }
+        | Change::ReloadFirewall { .. } => Ok(()),
     }
 }
 

@@ -52,7 +52,10 @@ impl Objects {
                 done.map(drop)
                     .map_err(|error| self.access.failed(&format!("set the zone of {real}"), &error))
             }
-            Change::Proxy { node, .. } | Change::ReloadFirewall { node } => {
+            Change::Proxy { node, .. }
+            | Change::ProxyRefuses { node, .. }
+            | Change::VirtualServer { node, .. }
+            | Change::ReloadFirewall { node } => {
                 Err(ClusterError::new(format!("failed to act on {node}"), "only the lab can"))
             }
         }
