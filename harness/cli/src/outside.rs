@@ -74,9 +74,10 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
         variants: variants.iter().map(touchstone_case::Variant::id).collect(),
         case_dirs: absolute(&run.cases.cases)?,
         subjects,
-        jobs: run.jobs.unwrap_or(match run.provider {
-            ProviderName::Cluster | ProviderName::Kind => cluster::JOBS,
-            ProviderName::Lab | ProviderName::Sim => JOBS,
+        jobs: run.jobs.unwrap_or(match (run.provider, &kernel) {
+            (ProviderName::Cluster | ProviderName::Kind, _) => cluster::JOBS,
+            (ProviderName::Lab, Some(_)) => kernel::JOBS,
+            (ProviderName::Lab | ProviderName::Sim, _) => JOBS,
         }),
         seed,
         command: std::env::args().collect(),

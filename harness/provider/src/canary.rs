@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use touchstone_spec::api::Endpoint;
 use touchstone_spec::{
     CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, NodeFacts,
-    Observation, Outcome, PlainService, PodFacts, Protocol, ServerWish,
+    Observation, Outcome, PlainPort, PlainService, PodFacts, Protocol, ServerWish,
 };
 
 use crate::{Broken, Cluster};
@@ -52,7 +52,12 @@ pub(crate) fn objects(facts: &ClusterFacts, namespace: &str, families: &[Family]
         namespace,
         name: "canary",
         ips: families.iter().filter_map(|family| address(facts, *family)).collect(),
-        ports: &[("", Protocol::Tcp, CLIENT_PORT)],
+        ports: &[PlainPort {
+            name: "",
+            protocol: Protocol::Tcp,
+            port: CLIENT_PORT,
+            target_port: CLIENT_PORT,
+        }],
     }
     .changes(|family| {
         let client = |node: &NodeFacts| {

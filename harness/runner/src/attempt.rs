@@ -79,6 +79,12 @@ impl Attempt<'_> {
         {
             gathered.doubts.push(format!("the cluster's own network: {why}"));
         }
+        let befell = match &trouble {
+            Some(Trouble::Cluster(error)) if error.proxy => error.act.clone(),
+            Some(Trouble::Cluster(_) | Trouble::Case(_) | Trouble::Book(_)) | None => {
+                "it ended unexpectedly".to_owned()
+            }
+        };
         let of_the_proxy = match &trouble {
             Some(Trouble::Cluster(error)) if error.proxy => {
                 Some(Broken { why: error.to_string(), proxy: true })
@@ -89,7 +95,7 @@ impl Attempt<'_> {
             trouble = None;
             if broken.proxy && self.ground.alone && self.ground.was_ready() {
                 gathered.judged += 1;
-                let ended = own::ended("it ended unexpectedly".to_owned(), vec![broken.why]);
+                let ended = own::ended(befell, vec![broken.why]);
                 gathered.failures.push(ended);
                 gathered.doubts.clear();
             } else if broken.proxy {

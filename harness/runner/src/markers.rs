@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use touchstone_case::{Book, BookError};
 use touchstone_spec::api::{Conditions, Endpoint};
 use touchstone_spec::{
-    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind,
+    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, PlainPort,
     PlainService, Protocol,
 };
 
@@ -32,7 +32,10 @@ pub(crate) fn marker(
     book: &mut Book,
     step_by_step: bool,
 ) -> Result<Marker, BookError> {
-    let name = format!("marker-{step}");
+    let (name, port, port_name) = match step_by_step {
+        true => ("marker".to_owned(), nth_port(step), Some(format!("step-{step}"))),
+        false => (format!("marker-{step}"), CLIENT_PORT, None),
+    };
     let facts = book.facts.clone();
     let mut ips = Vec::new();
     for family in families {
@@ -42,7 +45,12 @@ pub(crate) fn marker(
         namespace,
         name: &name,
         ips: ips.iter().map(|(_, ip)| *ip).collect(),
-        ports: &[("", Protocol::Tcp, CLIENT_PORT)],
+        ports: &[PlainPort {
+            name: port_name.as_deref().unwrap_or_default(),
+            protocol: Protocol::Tcp,
+            port,
+            target_port: CLIENT_PORT,
+        }],
     }
     .changes(|family| answering(&facts, family));
     let mut flows = Vec::new();
@@ -57,7 +65,7 @@ pub(crate) fn marker(
             });
             flows.extend(clients.map(|(word, client)| Flow {
                 via: None,
-                to: SocketAddr::new(ip, CLIENT_PORT),
+                to: SocketAddr::new(ip, port),
                 protocol: Protocol::Tcp,
                 frontend: FrontendKind::ClusterIp,
                 question: None,
@@ -69,6 +77,11 @@ pub(crate) fn marker(
         }
     }
     Ok(Marker { changes, flows })
+}
+
+/// The port of a marker in a step.
+fn nth_port(step: usize) -> u16 {
+    CLIENT_PORT.saturating_add(u16::try_from(step).unwrap_or(u16::MAX))
 }
 
 /// The client pod of the last node answers for all markers.

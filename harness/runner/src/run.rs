@@ -415,7 +415,8 @@ impl SubjectRun {
         let features = &self.subject.features;
         let slowness = self.settings.slowness;
         let cluster = live.cluster.as_ref();
-        self.leftovers.look(&live.name, cluster, features, &frontends, slowness).await;
+        let machine = &self.machine;
+        self.leftovers.look(&live.name, cluster, features, &frontends, slowness, machine).await;
     }
 
     /// Ends every case of a queue for which no cluster could be had. Where the machine was held up

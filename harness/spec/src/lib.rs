@@ -23,7 +23,7 @@ mod verdict;
 mod virtual_server;
 mod world;
 
-pub use act::{Change, Deployed, PodWish, ProxyAction, ServerWish};
+pub use act::{Change, Deployed, PodWish, ProxyAction, ServerWish, VirtualServerAction};
 pub use cluster::{
     CLIENT_PORT, CaseAsks, ClientFacts, ClusterFacts, ClusterShape, FEW_REFUSALS, NodeFacts,
     PodFacts,
@@ -39,7 +39,7 @@ pub use names::{
 pub use network::{BALANCER, IPVS_NEED, NEIGHBOUR, NETWORK_NEEDS, SCTP_NEED};
 pub use outcome::{Observation, Outcome, OutcomeKind, Refusal};
 pub use page::{Asked, Condition, Look, Page, Selector};
-pub use plain_service::PlainService;
+pub use plain_service::{PlainPort, PlainService};
 pub use proxy::{LOOPBACK_V4, LocalDetector, NodePortAddresses, ProxySettings, WishError};
 pub use settings::{
     DetectLocal, Firewall, IptablesBackend, LoadBalancers, NetworkWish, NodesJoined, PodsToNodes,

@@ -9,7 +9,20 @@ use crate::api::{
 };
 use crate::{Change, Family, Protocol};
 
-/// A Service of type ClusterIP without a selector, whose endpoints listen on its own ports.
+/// A port of a [`PlainService`].
+#[derive(Debug, Clone)]
+pub struct PlainPort<'a> {
+    /// Name; empty for an only one.
+    pub name: &'a str,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Number at the cluster IPs.
+    pub port: u16,
+    /// Number at the endpoints.
+    pub target_port: u16,
+}
+
+/// A Service of type ClusterIP without a selector.
 #[derive(Debug, Clone)]
 pub struct PlainService<'a> {
     /// Namespace.
@@ -18,8 +31,8 @@ pub struct PlainService<'a> {
     pub name: &'a str,
     /// Its cluster IPs, at most one of each family; the first one is its primary family's.
     pub ips: Vec<IpAddr>,
-    /// Name (empty for the only one), protocol and number of each port.
-    pub ports: &'a [(&'a str, Protocol, u16)],
+    /// Its ports.
+    pub ports: &'a [PlainPort<'a>],
 }
 
 impl PlainService<'_> {
@@ -33,10 +46,10 @@ impl PlainService<'_> {
 
     fn service(&self, families: &[Family]) -> Service {
         let policy = if families.len() > 1 { "RequireDualStack" } else { "SingleStack" };
-        let ports = self.ports.iter().map(|(name, protocol, port)| ServicePort {
-            name: (*name).to_owned(),
-            protocol: Some(*protocol),
-            port: *port,
+        let ports = self.ports.iter().map(|port| ServicePort {
+            name: port.name.to_owned(),
+            protocol: Some(port.protocol),
+            port: port.port,
             ..ServicePort::default()
         });
         Service {
@@ -55,10 +68,10 @@ impl PlainService<'_> {
 
     fn slice(&self, family: Family, endpoints: Vec<Endpoint>) -> EndpointSlice {
         let labels = BTreeMap::from([(SERVICE_NAME_LABEL.to_owned(), self.name.to_owned())]);
-        let ports = self.ports.iter().map(|(name, protocol, port)| EndpointPort {
-            name: Some((*name).to_owned()),
-            protocol: *protocol,
-            port: Some(*port),
+        let ports = self.ports.iter().map(|port| EndpointPort {
+            name: Some(port.name.to_owned()),
+            protocol: port.protocol,
+            port: Some(port.target_port),
         });
         EndpointSlice {
             metadata: self.meta(format!("{}-{family}", self.name), labels),

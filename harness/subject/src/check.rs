@@ -33,6 +33,9 @@ const LAUNCH_NAMES: &[&str] = &[
     "proxy.scheduler",
     "proxy.strict_arp",
     "proxy.udp_timeout",
+    "proxy.tcp_timeout",
+    "proxy.tcp_fin_timeout",
+    "proxy.exclude_cidrs",
 ];
 
 const SOURCE_NAMES: &[&str] = &["release", "arch"];

@@ -197,8 +197,8 @@ pub struct FeatureClaim {
 /// `service_cidrs`, and what a case asks of the proxy's configuration, each none when it asks
 /// nothing: `proxy.node_port_addresses`, `proxy.detect_local`, `proxy.bridge_interface`,
 /// `proxy.interface_name_prefix`, `proxy.masquerade_all`, `proxy.localhost_node_ports`,
-/// `proxy.sync_period`, `proxy.min_sync_period`, `proxy.scheduler`, `proxy.strict_arp` and
-/// `proxy.udp_timeout`.
+/// `proxy.sync_period`, `proxy.min_sync_period`, `proxy.scheduler`, `proxy.strict_arp`,
+/// `proxy.udp_timeout`, `proxy.tcp_timeout`, `proxy.tcp_fin_timeout` and `proxy.exclude_cidrs`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Lab {

@@ -61,6 +61,12 @@ pub struct ProxyFacts {
     pub strict_arp: Option<bool>,
     /// After how long the kernel forgets a silent UDP flow of a virtual server.
     pub udp_timeout: Option<String>,
+    /// The same for a silent TCP connection.
+    pub tcp_timeout: Option<String>,
+    /// The same for a TCP connection that one side has closed.
+    pub tcp_fin_timeout: Option<String>,
+    /// Ranges in which virtual servers of others are left alone.
+    pub exclude_cidrs: Option<Vec<String>>,
 }
 
 /// Everything needed to start a subject on one node.

@@ -105,10 +105,11 @@ fn an_unknown_value_or_template_name_is_refused() -> Done {
     )?;
     let names = "api_server, cluster_cidrs, configuration, feature_gates, mode, node.addresses, \
                  node.name, program, proxy.bridge_interface, proxy.detect_local, \
+                 proxy.exclude_cidrs, \
                  proxy.interface_name_prefix, proxy.localhost_node_ports, proxy.masquerade_all, \
                  proxy.min_sync_period, proxy.node_port_addresses, proxy.scheduler, proxy.strict_arp, \
-                 proxy.sync_period, proxy.udp_timeout, release, \
-                 run_dir, service_cidrs, values, values.period";
+                 proxy.sync_period, proxy.tcp_fin_timeout, proxy.tcp_timeout, \
+                 proxy.udp_timeout, release, run_dir, service_cidrs, values, values.period";
     check(
         &GOOD.replace("values.period }}", "values.perod }}"),
         &format!(

@@ -17,8 +17,8 @@ use touchstone_apiserver::{ApiServer, ServeHandle};
 use touchstone_spec::api::Endpoint;
 use touchstone_spec::{
     CLUSTER_DOMAIN, Change, Client, ClientKind, ClusterFacts, DNS_PORT, DnsFacts, Family, Flow,
-    FrontendKind, NameAnswer, NodeFacts, Observation, Outcome, PlainService, PodFacts, Protocol,
-    Question, RecordType,
+    FrontendKind, NameAnswer, NodeFacts, Observation, Outcome, PlainPort, PlainService, PodFacts,
+    Protocol, Question, RecordType,
 };
 
 use super::places::Places;
@@ -195,11 +195,12 @@ pub(super) fn corefile() -> String {
 
 /// The Service and its slices.
 pub(super) fn objects(dns: &DnsFacts, families: &[Family]) -> Vec<Change> {
+    let port = |name, protocol| PlainPort { name, protocol, port: DNS_PORT, target_port: DNS_PORT };
     PlainService {
         namespace: NAMESPACE,
         name: NAME,
         ips: families.iter().filter_map(|family| dns.address(*family)).collect(),
-        ports: &[("dns", Protocol::Udp, DNS_PORT), ("dns-tcp", Protocol::Tcp, DNS_PORT)],
+        ports: &[port("dns", Protocol::Udp), port("dns-tcp", Protocol::Tcp)],
     }
     .changes(|family| {
         let server = |server: &PodFacts| {

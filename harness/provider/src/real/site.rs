@@ -480,6 +480,8 @@ fn rename(change: &mut Change, cluster: &str) {
         | Change::DeleteSlice { .. }
         | Change::SetZone { .. }
         | Change::Proxy { .. }
+        | Change::ProxyRefuses { .. }
+        | Change::VirtualServer { .. }
         | Change::ReloadFirewall { .. } => {}
     }
 }
@@ -500,6 +502,8 @@ fn removal(change: &Change) -> Option<Change> {
         | Change::DeleteSlice { .. }
         | Change::SetZone { .. }
         | Change::Proxy { .. }
+        | Change::ProxyRefuses { .. }
+        | Change::VirtualServer { .. }
         | Change::ReloadFirewall { .. } => None,
     }
 }
