@@ -36,6 +36,7 @@ pub use model::{
     MatrixCell, ProxyExit, Quantiles, Recorded, Report, RunFacts, Settling, StepResult,
     SubjectTotals,
 };
+pub use notes::UNTESTED;
 pub use table::legend_of as verdict_legend;
 pub use terminal::{
     Colour, KernelFinding, TerminalOptions, kernel_findings, side_by_side, terminal,

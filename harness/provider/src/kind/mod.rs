@@ -5,6 +5,7 @@
 
 mod cluster;
 mod config;
+mod install;
 mod kernel;
 mod leftovers;
 mod outside;
@@ -13,7 +14,7 @@ mod tools;
 mod trouble;
 
 pub use cluster::{KindCluster, KindRequest, NodeImage, PROXY, check, create};
-pub use config::ProxyMode;
+pub use config::{PodNetwork, ProxyMode};
 pub use kernel::Kernel;
 pub use leftovers::{Held, Leftover, hold, leftovers};
 pub use outside::OutsideClient;

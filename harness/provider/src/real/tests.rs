@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use touchstone_apiserver::{ApiServer, Config, ServeHandle};
-use touchstone_spec::Change;
 use touchstone_spec::api::{LoadBalancerIngress, Meta, Service, ServicePort, ServiceType};
+use touchstone_spec::{Change, Family};
 
 use super::access::{Access, Asked, Harm, rights};
 use super::agents::AgentImage;
@@ -67,6 +67,7 @@ fn request(stand: &Stand) -> SiteRequest {
         image: AgentImage { reference: "localhost/touchstone-agent:1".into(), pulled: false },
         run: RUN.to_owned(),
         token: "secret".to_owned(),
+        served: Family::BOTH.to_vec(),
         nodes: 2,
         harm: Harm::Spared,
         outside: Vec::new(),
