@@ -171,7 +171,9 @@ impl Keeper for KindKeeper {
     fn provides(&self) -> BTreeSet<String> {
         let of_kernel = |need: &&str| *need == SCTP_NEED || *need == IPVS_NEED;
         let needs = NETWORK_NEEDS.into_iter().filter(|need| !of_kernel(need));
-        needs.chain(["restart"]).map(str::to_owned).collect()
+        // How somebody else's proxy is restarted, only they know.
+        let restart = (self.mode != ProxyMode::None).then_some("restart");
+        needs.chain(restart).map(str::to_owned).collect()
     }
 
     fn lacks(&self, shape: &ClusterShape) -> Option<String> {

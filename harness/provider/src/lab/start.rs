@@ -300,13 +300,7 @@ impl Lab {
 
     fn families(&self) -> Vec<Family> {
         let release = self.resolved.release.as_ref();
-        let features = self.selection.subject.features(&self.selection.mode, release);
-        let has = |name: &str| features.keys().any(|feature| feature.name() == name);
-        let word = |family| match family {
-            Family::V4 => "ipv4",
-            Family::V6 => "ipv6",
-        };
-        Family::BOTH.into_iter().filter(|family| has(word(*family))).collect()
+        self.selection.subject.families(&self.selection.mode, release)
     }
 }
 
