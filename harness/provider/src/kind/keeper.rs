@@ -418,13 +418,13 @@ mod tests {
         let facts = ClusterFacts::planned(&ClusterShape::default());
         let node = &facts.nodes[0];
         let plain = script(&NetworkWish::default(), &facts, node, 0);
-        assert!(!plain.contains("masquerade\n"), "{plain}");
+        assert!(!plain.contains(" masquerade\n"), "{plain}");
         let wish = NetworkWish {
             firewall: vec![Firewall::SecondPostrouting],
             more_node_addresses: Some(2),
             ..NetworkWish::default()
         };
         let more = script(&wish, &facts, node, 0);
-        assert!(more.contains("seq 1 2") && more.contains("masquerade\n"), "{more}");
+        assert!(more.contains("seq 1 2") && more.contains(" masquerade\n"), "{more}");
     }
 }
