@@ -13,11 +13,13 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"sort"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -72,7 +74,8 @@ type api struct {
 func main() {
 	log.SetFlags(log.Ltime | log.Lmicroseconds)
 	url := flag.String("api-server", "", "address of the API server; left out, that of the pod's own cluster")
-	nft := flag.String("nft", "nft", "command that loads rules from its standard input, with arguments")
+	nft := flag.String("nft", "nft", "program that loads rules from its standard input")
+	root := flag.String("root", "", "folder that is the root of that program, such as the node's own")
 	flag.Parse()
 
 	server, err := connect(*url)
@@ -87,7 +90,7 @@ func main() {
 	for range changed {
 		table, err := server.table()
 		if err == nil && table != written {
-			err = load(strings.Fields(*nft), table)
+			err = load(*nft, *root, table)
 		}
 		if err != nil {
 			log.Printf("failed to sync: %v", err)
@@ -118,7 +121,7 @@ func connect(url string) (*api, error) {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
 	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
 	return &api{
-		url:    fmt.Sprintf("https://%s:%s", host, port),
+		url:    "https://" + net.JoinHostPort(host, port),
 		token:  strings.TrimSpace(string(token)),
 		client: &http.Client{Transport: transport},
 	}, nil
@@ -273,8 +276,12 @@ func render(forward, refuse, hairpin []string) string {
 }
 
 // load replaces the table in one transaction.
-func load(nft []string, table string) error {
-	command := exec.Command(nft[0], append(nft[1:], "-f", "-")...)
+func load(nft, root, table string) error {
+	command := exec.Command(nft, "-f", "-")
+	if root != "" {
+		command.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
+		command.Dir = "/"
+	}
 	command.Stdin = strings.NewReader(table)
 	output, err := command.CombinedOutput()
 	if err != nil {

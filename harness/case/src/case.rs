@@ -369,7 +369,8 @@ impl Checker<'_> {
                 | ChangeText::Service(_)
                 | ChangeText::Slices(_)
                 | ChangeText::Slice(_)
-                | ChangeText::Proxy(_) => {}
+                | ChangeText::Proxy(_)
+                | ChangeText::VirtualServer(_) => {}
             }
         }
     }

@@ -5,16 +5,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use touchstone_spec::api::{EndpointSlice, Meta};
-use touchstone_spec::{Family, FrontendKind, Node, World};
+use touchstone_spec::{Family, FrontendKind, Node, VirtualServerAction, World};
 
 use crate::deployed;
 use crate::goals::addresses;
-use crate::grammar::{Expected, duration, rate};
+use crate::grammar::{Expected, Target, duration, rate};
 use crate::matrix::matrix;
 use crate::objects::{Context, Objects};
 use crate::rows::{History, Scene};
 use crate::state::{Applied, State};
-use crate::text::{SlicesBy, StepText, TrafficText};
+use crate::text::{ChangeText, SlicesBy, StepText, TrafficText, VirtualServerChange};
 use crate::{
     At, Book, CaseError, Change, Keep, Names, Place, Row, Script, ScriptStep, ServerWish, Traffic,
     Variant,
@@ -174,6 +174,11 @@ impl<'a> Compiler<'a> {
     fn changes(&mut self, text: &StepText) -> Result<Vec<Change>, CaseError> {
         let mut changes = Vec::new();
         for change in &text.change {
+            if let ChangeText::VirtualServer(text) = &change.value {
+                self.write(&mut changes)?;
+                self.virtual_server(change.place, text, &mut changes)?;
+                continue;
+            }
             let before = self.state.clone();
             let applied = self.state.apply(self.context.source, change, self.variant.alone())?;
             match applied {
@@ -194,6 +199,50 @@ impl<'a> Compiler<'a> {
         }
         self.write(&mut changes)?;
         Ok(changes)
+    }
+
+    /// Appends what somebody else does about virtual servers, in every family of the variant.
+    fn virtual_server(
+        &mut self,
+        place: Place,
+        text: &VirtualServerChange,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), CaseError> {
+        if !self.context.alone {
+            let message = "a virtual server of somebody else touches other cases on the cluster";
+            return Err(self.context.wrong(place, message).help("write `needs: { alone: true }`"));
+        }
+        let action = match (text.add, text.remove) {
+            (Some(_), None) => VirtualServerAction::Add,
+            (None, Some(_)) => VirtualServerAction::Remove,
+            (Some(_), Some(_)) | (None, None) => {
+                let message = "a change has exactly one of `add` or `remove`";
+                return Err(self.context.wrong(place, message));
+            }
+        };
+        let At { value: target, place } = &text.virtual_server;
+        let target =
+            Target::parse(target).map_err(|Expected(what)| self.context.wrong(*place, what))?;
+        let nodes = self.variant.shape().node_names();
+        let mut scene = Scene {
+            context: &mut self.context,
+            state: &self.state,
+            history: &self.history,
+            nodes: &nodes,
+            outside: &[],
+        };
+        scene.known_node(&text.on.value, text.on.place)?;
+        for family in self.variant.family().families() {
+            for goal in scene.goals(&target, *place, *family)? {
+                changes.push(Change::VirtualServer {
+                    node: text.on.value.clone(),
+                    at: SocketAddr::new(goal.address, goal.port),
+                    protocol: goal.protocol,
+                    action,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Appends what turns the objects of before into those of the state.

@@ -36,7 +36,7 @@ impl Scene<'_, '_> {
         }
         let (there, like) = match listing {
             Listing::There(there) => (*there, None),
-            Listing::Like(like) => (true, Some(like)),
+            Listing::Like(like) => (like.there.unwrap_or(true), Some(like)),
         };
         let mut shows = Shows::default();
         let mut wanted = |part: &str, value: String| {
@@ -49,8 +49,17 @@ impl Scene<'_, '_> {
             if let Some(seconds) = like.persistent {
                 wanted(VirtualServer::PERSISTENT, seconds.to_string());
             }
-            if let Some(seconds) = like.udp_timeout {
-                wanted(VirtualServer::UDP_TIMEOUT, seconds.to_string());
+            for (part, seconds) in [
+                (VirtualServer::UDP_TIMEOUT, like.udp_timeout),
+                (VirtualServer::TCP_TIMEOUT, like.tcp_timeout),
+                (VirtualServer::TCP_FIN_TIMEOUT, like.tcp_fin_timeout),
+            ] {
+                if let Some(seconds) = seconds {
+                    wanted(part, seconds.to_string());
+                }
+            }
+            if let Some(sets) = &like.sets {
+                wanted(VirtualServer::SETS, VirtualServer::sets_text(sets));
             }
             if let Some(local) = like.local {
                 wanted(VirtualServer::LOCAL, local.to_string());

@@ -26,7 +26,8 @@ fn slices(body: &CaseFile) -> impl Iterator<Item = &SliceText> {
         | ChangeText::Service(_)
         | ChangeText::Slices(_)
         | ChangeText::Node(_)
-        | ChangeText::Proxy(_) => None,
+        | ChangeText::Proxy(_)
+        | ChangeText::VirtualServer(_) => None,
     });
     body.world.slices.values().map(|text| &text.value).chain(changed.flatten().flatten())
 }

@@ -20,7 +20,7 @@ use crate::{At, Spread};
 
 pub use change::{
     ChangeText, EndpointChange, FirewallChange, NodeChange, NodeText, ProxyChange, ServiceChange,
-    SlicesChange,
+    SlicesChange, VirtualServerChange,
 };
 pub use listed::{ListedText, Listing};
 pub use parts::{LoadBalancerText, Patch, Words, Yes};

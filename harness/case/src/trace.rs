@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::text::{ChangeText, NodeChange, ProxyChange};
+use crate::text::{ChangeText, NodeChange};
 use crate::variant::{PAGES, Variant};
 
 impl Variant {
@@ -13,11 +13,17 @@ impl Variant {
         let changes = self.case().body().steps.iter().flat_map(|step| &step.value.change);
         let stays = changes.fold(BTreeSet::new(), |mut stays, change| {
             match &change.value {
-                ChangeText::Proxy(ProxyChange { proxy, stop: Some(_), .. }) => {
-                    stays.insert(("stopped", &proxy.value));
+                ChangeText::Proxy(change) if change.stop.is_some() => {
+                    stays.insert(("stopped", &change.proxy.value));
                 }
-                ChangeText::Proxy(ProxyChange { proxy, start: Some(_), .. }) => {
-                    stays.remove(&("stopped", &proxy.value));
+                ChangeText::Proxy(change) if change.start.is_some() => {
+                    stays.remove(&("stopped", &change.proxy.value));
+                }
+                ChangeText::VirtualServer(change) if change.add.is_some() => {
+                    stays.insert(("virtual server", &change.virtual_server.value));
+                }
+                ChangeText::VirtualServer(change) => {
+                    stays.remove(&("virtual server", &change.virtual_server.value));
                 }
                 ChangeText::Node(NodeChange { node, set: Some(_), .. }) => {
                     stays.insert(("zone", &node.value));

@@ -14,8 +14,8 @@ use touchstone_spec::{
 use crate::grammar::{Target, transport};
 use crate::refused;
 use crate::text::{
-    CaseFile, ChangeText, EndpointText, FamilyAxis, RowText, ServiceText, SliceEndpointText,
-    SlicesBy, Words,
+    CaseFile, ChangeText, EndpointText, FamilyAxis, Listing, RowText, ServiceText,
+    SliceEndpointText, SlicesBy, Words,
 };
 use crate::{At, Case};
 
@@ -151,14 +151,18 @@ impl Variant {
             }
             for row in &step.value.expect {
                 names.questions(&row.value);
-                if row.value.listed.is_some() {
-                    names.add("virtual-servers");
-                }
+                names.listed(row.value.listed.as_ref().map(|listed| &listed.value));
                 names.outside_clients(&row.value.from, &row.value.to);
             }
             for change in &step.value.change {
                 match change.value {
-                    ChangeText::Proxy(_) => names.add("restartable"),
+                    ChangeText::Proxy(ref change) => {
+                        names.add("restartable");
+                        if let Some(wish) = &change.refuses {
+                            names.proxy(wish);
+                        }
+                    }
+                    ChangeText::VirtualServer(_) => names.add("virtual-servers"),
                     ChangeText::Endpoint(_)
                     | ChangeText::Service(_)
                     | ChangeText::Slices(_)
@@ -323,7 +327,8 @@ fn service_texts(body: &CaseFile) -> impl Iterator<Item = &ServiceText> {
             | ChangeText::Slices(_)
             | ChangeText::Slice(_)
             | ChangeText::Node(_)
-            | ChangeText::Proxy(_) => Vec::new(),
+            | ChangeText::Proxy(_)
+            | ChangeText::VirtualServer(_) => Vec::new(),
         }
     });
     body.world.services.values().map(|text| &text.value).chain(changed.flatten())
@@ -360,7 +365,8 @@ fn endpoint_texts(body: &CaseFile) -> impl Iterator<Item = (&str, &str, &Endpoin
             ChangeText::Slices(_)
             | ChangeText::Slice(_)
             | ChangeText::Node(_)
-            | ChangeText::Proxy(_) => Vec::new(),
+            | ChangeText::Proxy(_)
+            | ChangeText::VirtualServer(_) => Vec::new(),
         }
     });
     world.chain(changed)
@@ -375,7 +381,8 @@ fn raw_endpoints(body: &CaseFile) -> impl Iterator<Item = &SliceEndpointText> {
             | ChangeText::Service(_)
             | ChangeText::Slices(_)
             | ChangeText::Node(_)
-            | ChangeText::Proxy(_) => Vec::new(),
+            | ChangeText::Proxy(_)
+            | ChangeText::VirtualServer(_) => Vec::new(),
         }
     });
     let world = body.world.slices.values().map(|text| &text.value);
@@ -411,6 +418,9 @@ impl Used {
             scheduler,
             strict_arp,
             udp_timeout,
+            tcp_timeout,
+            tcp_fin_timeout,
+            exclude_cidrs,
         } = wish;
         if let Some(words) = node_port_addresses {
             self.add("node-port-addresses");
@@ -446,8 +456,20 @@ impl Used {
         if strict_arp.is_some() {
             self.add("strict-arp");
         }
-        if udp_timeout.is_some() {
+        if udp_timeout.is_some() || tcp_timeout.is_some() || tcp_fin_timeout.is_some() {
             self.add("virtual-server-timeouts");
+        }
+        if exclude_cidrs.is_some() {
+            self.add("exclude-cidrs");
+        }
+    }
+
+    fn listed(&mut self, listing: Option<&Listing>) {
+        if let Some(listing) = listing {
+            self.add("virtual-servers");
+            if matches!(listing, Listing::Like(like) if like.sets.is_some()) {
+                self.add("address-sets");
+            }
         }
     }
 

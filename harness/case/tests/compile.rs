@@ -103,6 +103,12 @@ fn changes(changes: &[Change]) -> String {
                 let ready = pods.pods.values().filter(|ready| **ready).count();
                 format!("deploy {} pods of {}, {ready} ready", pods.pods.len(), pods.service)
             }
+            Change::ProxyRefuses { node, wish } => {
+                format!("proxy {node} refuses {:?}", wish.scheduler)
+            }
+            Change::VirtualServer { node, at, protocol, action } => {
+                format!("{action:?} {at}/{protocol} on {node}")
+            }
             Change::ReloadFirewall { node } => format!("reload the firewall of {node}"),
         })
         .collect();

@@ -53,6 +53,8 @@ fn changes(script: &Script, step: usize) -> Vec<String> {
         Change::SetZone { .. }
         | Change::Deploy(_)
         | Change::Proxy { .. }
+        | Change::ProxyRefuses { .. }
+        | Change::VirtualServer { .. }
         | Change::ReloadFirewall { .. } => "other".to_owned(),
     });
     each.collect()

@@ -13,7 +13,7 @@ use touchstone_provider::image::Image;
 use touchstone_provider::real::{self, AgentImage, Harm, Keeper, OutsideSeat, Site, SiteRequest};
 use touchstone_record::LogWriter;
 use touchstone_runner::{Emitter, RunSubject, Settings};
-use touchstone_spec::Feature;
+use touchstone_spec::{Family, Feature};
 
 use crate::args::{Clean, ClusterCommand, ClusterOptions, Defects, ImageArgs, ProviderName, Run};
 use crate::failed::Failed;
@@ -244,6 +244,13 @@ fn case_end(variant: &Variant) -> String {
     touchstone_case::namespace_end(variant.case().id().as_str())
 }
 
+/// Families that a subject says it serves.
+pub(crate) fn served(subject: &SubjectJob) -> Result<Vec<Family>, Failed> {
+    let selection = choose(&subject.selector, &subject.folders)?.selection;
+    let release = subject.record.release.as_deref().and_then(|release| release.parse().ok());
+    Ok(selection.subject.families(&selection.mode, release.as_ref()))
+}
+
 /// Nodes that the cases want at most.
 fn nodes(variants: &[Variant]) -> usize {
     variants.iter().map(|variant| variant.shape().zones.len()).max().unwrap_or(1)
@@ -280,6 +287,7 @@ pub(crate) async fn run_on(job: &Job, target: &Target) -> Result<(), Failed> {
         run: job.run.clone(),
         token: target.token.clone(),
         nodes: nodes(&variants),
+        served: job.subjects.first().map(served).transpose()?.unwrap_or_default(),
         harm: target.harm,
         outside: target.outside.clone(),
         keeper: target.keeper.clone(),
@@ -326,10 +334,11 @@ async fn on(
 ) -> Result<(), Failed> {
     let mut subjects = Vec::new();
     let mut described = Vec::new();
-    for subject in &job.subjects {
-        let chosen = choose(&subject.selector, &subject.folders)?;
-        let subject =
-            describe_in_cluster(&chosen, &subject.folders, Some(site.version()), variants);
+    for before in &job.subjects {
+        let chosen = choose(&before.selector, &before.folders)?;
+        let mut subject =
+            describe_in_cluster(&chosen, &before.folders, Some(site.version()), variants);
+        subject.record.digest.clone_from(&before.record.digest);
         subjects.push(RunSubject {
             record: subject.record.clone(),
             features: Arc::new(

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use touchstone_apiserver::{Family, How, Lie};
 use touchstone_case::namespace_end;
 use touchstone_record::{SecondKernel, SubjectRecord};
-use touchstone_spec::{ClusterShape, Level};
+use touchstone_spec::{ClusterShape, Level, Listing};
 use touchstone_subject::{Found, Resolved};
 
 use crate::args::Defects;
@@ -108,8 +108,8 @@ pub(crate) struct SubjectJob {
     pub(crate) record: SubjectRecord,
     pub(crate) program: PathBuf,
     pub(crate) version: Option<String>,
-    /// Reasons of known failures, by variant.
-    pub(crate) known: BTreeMap<String, String>,
+    /// Known failures, by variant.
+    pub(crate) known: BTreeMap<String, Listing>,
 }
 
 /// Planted defects.

@@ -10,6 +10,9 @@ use crate::host;
 use crate::job::{Job, KernelJob};
 use crate::say::note;
 
+/// Cases that run side by side on one cluster on a second kernel: a sync that starts programs for
+/// each of their Services must end before the first of them loses patience.
+pub(crate) const JOBS: usize = 8;
 /// Memory of a kernel that was given none.
 const MEMORY_MIB: u64 = 3072;
 /// With less it does not come up to the first case.

@@ -9,7 +9,8 @@ use anyhow::{Context, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use touchstone_case::Variant;
 use touchstone_provider::kind::{
-    self, Held, KindCluster, KindKeeper, KindRequest, NodeImage, PROXY, ProxyMode, Tools,
+    self, Held, KindCluster, KindKeeper, KindRequest, NodeImage, PROXY, PodNetwork, ProxyMode,
+    Tools,
 };
 use touchstone_provider::real::{self, AgentImage, Harm, OutsideSeat, agent_arguments};
 use touchstone_spec::{BALANCER, ClusterShape, Family};
@@ -18,7 +19,8 @@ use touchstone_subject::Cache;
 use crate::args::{KindOptions, ProviderName, Run};
 use crate::cluster::{self, Target, runtime};
 use crate::failed::Failed;
-use crate::job::Job;
+use crate::job::{Job, SubjectJob};
+use crate::replacement::Replacement;
 use crate::say::{note, say};
 use crate::subjects::{choose, find};
 
@@ -41,8 +43,27 @@ pub(crate) struct Wish {
     keep: bool,
     /// Whether a case wants a load balancer with addresses of its own.
     balancer: bool,
-    /// Another kube-proxy than the cluster's: its program, and the tag of its image.
-    program: Option<(PathBuf, String)>,
+    proxy: Proxy,
+}
+
+/// The proxy of a cluster.
+#[derive(Debug)]
+enum Proxy {
+    /// The cluster's own kube-proxy.
+    Own,
+    /// Another release of it: its program, the tag of its image, and the program's digest.
+    Release(PathBuf, String, String),
+    /// Another proxy.
+    Replacement(Box<Replacement>),
+}
+
+impl Proxy {
+    fn network(&self) -> PodNetwork {
+        match self {
+            Proxy::Own | Proxy::Release(..) => PodNetwork::Kind,
+            Proxy::Replacement(replacement) => replacement.network(),
+        }
+    }
 }
 
 /// Finds options that make no sense with what supplies the clusters.
@@ -57,44 +78,69 @@ pub(crate) fn check(run: &Run) -> Result<(), Failed> {
 impl Wish {
     /// Finds out what the options mean, and whether the cluster can be had, before anything is
     /// started.
-    pub(crate) fn of(run: &Run, name: &str, variants: &[Variant]) -> Result<Wish, Failed> {
+    pub(crate) fn of(
+        run: &Run,
+        name: &str,
+        variants: &[Variant],
+        subject: &SubjectJob,
+    ) -> Result<Wish, Failed> {
         let [selector] = run.subjects.subjects.as_slice() else {
             return Err(Failed::usage(anyhow!("a cluster has one proxy: name one --subject")));
         };
         let chosen = choose(selector, &run.subjects.folders)?;
         let selection = &chosen.selection;
-        let mode = ProxyMode::named(selection.mode.as_str())
-            .filter(|_| selection.subject.file.binary.name == PROXY);
-        let mode = mode.ok_or_else(|| {
-            Failed::usage(anyhow!(
-                "kind starts clusters with their own {PROXY}; for {selector} start a cluster, put \
-                 it in as its authors say, and use --provider cluster"
-            ))
-        })?;
-        let families: BTreeSet<Family> =
+        let binary = run.subjects.binary.as_deref();
+        let own = selection.subject.file.binary.as_ref().is_some_and(|own| own.name == PROXY);
+        let mode = ProxyMode::named(selection.mode.as_str()).filter(|_| own);
+        let (mode, proxy) = match (mode, Replacement::of(&chosen, binary)?) {
+            (None, Some(replacement)) => {
+                (ProxyMode::None, Proxy::Replacement(Box::new(replacement)))
+            }
+            (Some(mode), _) => (mode, Proxy::Own),
+            (None, None) => {
+                return Err(Failed::usage(anyhow!(
+                    "the file of {selector} does not say how it is put into a cluster: name its \
+                     manifests under `cluster`, or start a cluster, put it in as its authors say, \
+                     and use --provider cluster"
+                )));
+            }
+        };
+        let asked: BTreeSet<Family> =
             variants.iter().flat_map(|variant| variant.asks().families).collect();
+        // Where the first family of a cluster is not served, nothing in it reaches the API server.
+        let mut families = cluster::served(subject)?;
+        families.retain(|family| asked.contains(family));
         let image = run.kind.image.as_deref().map_or(NodeImage::Default, NodeImage::named);
         let mut wish = Wish {
             tools: Tools::default(),
             home: home()?,
             mode,
-            families: families.into_iter().collect(),
+            families,
             nodes: run.kind.nodes.unwrap_or(NODES),
             image,
             keep: run.keep,
             balancer: variants.iter().any(|v| v.shape().network.load_balancers.is_some()),
-            program: None,
+            proxy,
         };
         let request = wish.request(name, &wish.home);
         runtime()?.block_on(kind::check(&wish.tools, &request)).map_err(Failed::harness)?;
         // Whatever else is missing is said first: this is not the user's to mend.
         cluster::image()?;
-        if selection.asked.is_some() || run.subjects.binary.is_some() {
-            let found = find(&chosen, run.subjects.binary.as_deref())?;
+        if matches!(wish.proxy, Proxy::Own) && (selection.asked.is_some() || binary.is_some()) {
+            let found = find(&chosen, binary)?;
             let tag = found.release.as_ref().map_or("given".to_owned(), ToString::to_string);
-            wish.program = Some((found.program, tag));
+            wish.proxy = Proxy::Release(found.program, tag, found.sha256);
         }
         Ok(wish)
+    }
+
+    /// Digest of the proxy's program, where that is known.
+    pub(crate) fn digest(&self) -> Option<&str> {
+        match &self.proxy {
+            Proxy::Own => None,
+            Proxy::Release(_, _, digest) => Some(digest),
+            Proxy::Replacement(replacement) => replacement.digest.as_deref(),
+        }
     }
 
     fn request(&self, run: &str, folder: &Path) -> KindRequest {
@@ -102,6 +148,7 @@ impl Wish {
             name: name(run),
             families: self.families.clone(),
             mode: self.mode,
+            network: self.proxy.network(),
             nodes: self.nodes,
             image: self.image.clone(),
             folder: folder.to_owned(),
@@ -183,8 +230,14 @@ async fn prepare(job: &Job, wish: &Wish, held: &Held) -> Result<Target, Failed> 
     let created = kind::create(&wish.tools, &request, &tell).await.map_err(Failed::harness)?;
     tell("loading the agents' image");
     created.load(&archive).await.map_err(Failed::harness)?;
-    if let Some((program, tag)) = &wish.program {
-        created.replace_kube_proxy(program, tag, &tell).await.map_err(Failed::harness)?;
+    match &wish.proxy {
+        Proxy::Own => {}
+        Proxy::Release(program, tag, _) => {
+            created.replace_kube_proxy(program, tag, &tell).await.map_err(Failed::harness)?;
+        }
+        Proxy::Replacement(replacement) => {
+            replacement.put_into(&created, held.folder(), &tell).await?;
+        }
     }
     let kubeconfig = created.kubeconfig().to_owned();
     let seen = real::preview(&kubeconfig, Harm::Allowed, &job.run, wish.nodes).await;

@@ -19,6 +19,7 @@ mod lab;
 mod list;
 mod live;
 mod outside;
+mod replacement;
 mod report;
 mod say;
 mod selection;

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use touchstone_record::{Event, LogReader, LogWriter};
+use touchstone_report::UNTESTED;
 use touchstone_spec::Level;
 use touchstone_sys::{EXIT_PROC_REFUSED, Ended, UserNamespace, spawn_contained};
 
@@ -43,7 +44,7 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
     kind::check(run)?;
     let started = OffsetDateTime::now_utc();
     let seed = run.seed.unwrap_or_else(seed_from_clock);
-    let subjects = match run.provider {
+    let mut subjects = match run.provider {
         ProviderName::Lab => prepare(&run.subjects, &variants)?,
         ProviderName::Cluster | ProviderName::Kind => {
             cluster::subjects(&run.subjects.subjects, &run.subjects.folders)?
@@ -63,10 +64,18 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
         ProviderName::Cluster => Some(cluster::Target::of(&run.cluster)?),
         ProviderName::Lab | ProviderName::Kind | ProviderName::Sim => None,
     };
-    let wish = match run.provider {
-        ProviderName::Kind => Some(kind::Wish::of(run, &name, &variants)?),
-        ProviderName::Lab | ProviderName::Cluster | ProviderName::Sim => None,
+    let wish = match (run.provider, subjects.as_slice()) {
+        (ProviderName::Kind, [subject]) => Some(kind::Wish::of(run, &name, &variants, subject)?),
+        (ProviderName::Kind | ProviderName::Lab | ProviderName::Cluster | ProviderName::Sim, _) => {
+            None
+        }
     };
+    if let (Some(wish), [subject]) = (&wish, subjects.as_mut_slice()) {
+        subject.record.digest = wish.digest().map(str::to_owned);
+    }
+    for subject in subjects.iter().filter(|subject| subject.record.untested) {
+        note(&format!("  {}: {UNTESTED}", subject.record.id));
+    }
     let out = make_folder(run.out.as_deref(), &name)?;
     let job = Job {
         run: name,
@@ -74,9 +83,10 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
         variants: variants.iter().map(touchstone_case::Variant::id).collect(),
         case_dirs: absolute(&run.cases.cases)?,
         subjects,
-        jobs: run.jobs.unwrap_or(match run.provider {
-            ProviderName::Cluster | ProviderName::Kind => cluster::JOBS,
-            ProviderName::Lab | ProviderName::Sim => JOBS,
+        jobs: run.jobs.unwrap_or(match (run.provider, &kernel) {
+            (ProviderName::Cluster | ProviderName::Kind, _) => cluster::JOBS,
+            (ProviderName::Lab, Some(_)) => kernel::JOBS,
+            (ProviderName::Lab | ProviderName::Sim, _) => JOBS,
         }),
         seed,
         command: std::env::args().collect(),

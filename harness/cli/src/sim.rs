@@ -31,6 +31,7 @@ pub(crate) fn subject() -> SubjectJob {
             digest: None,
             found: "part of touchstone".to_owned(),
             features: Features::strictest().iter().map(ToString::to_string).collect(),
+            untested: false,
         },
         program: PathBuf::new(),
         version: None,

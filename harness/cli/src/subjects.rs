@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use touchstone_case::Variant;
 use touchstone_record::SubjectRecord;
-use touchstone_spec::{Feature, Features};
+use touchstone_spec::{Feature, Features, Listing};
 use touchstone_subject::{
     COREDNS, Cache, Catalog, Kernel, ModeName, Program, Release, ResolveError, Resolved, Selection,
     Selector, SelectorError, obtain, resolve,
@@ -51,6 +51,12 @@ pub(crate) fn prepare(
     let mut jobs: Vec<SubjectJob> = Vec::new();
     for selector in &subjects.subjects {
         let chosen = choose(selector, &subjects.folders)?;
+        if chosen.selection.subject.file.lab.is_none() {
+            return Err(Failed::usage(anyhow!(
+                "the file of {selector} does not say how it runs in the lab: it is for clusters, \
+                 with --provider kind or --provider cluster"
+            )));
+        }
         let resolved = find(&chosen, subjects.binary.as_deref())?;
         let job = describe(chosen, &resolved, &subjects.folders, variants);
         if jobs.iter().any(|other| other.record.id == job.record.id) {
@@ -76,7 +82,7 @@ pub(crate) fn find_in(
         |error| match &error {
             // Its text has its source already.
             ResolveError::Given(_) => Failed::usage(anyhow!("{error}")),
-            ResolveError::Selection(_) => Failed::usage(error),
+            ResolveError::Selection(_) | ResolveError::NoProgram { .. } => Failed::usage(error),
             ResolveError::Source { .. } | ResolveError::Closed { .. } => Failed::harness(error),
         },
     )
@@ -111,7 +117,8 @@ fn describe(
     }
 }
 
-/// A subject as it runs in a cluster whose release is that version, unless its own was selected.
+/// A subject as it runs in a cluster of that version, which is the release of what comes with
+/// Kubernetes.
 pub(crate) fn describe_in_cluster(
     chosen: &Chosen,
     folders: &[PathBuf],
@@ -120,7 +127,10 @@ pub(crate) fn describe_in_cluster(
 ) -> SubjectJob {
     let selection = &chosen.selection;
     let of_cluster = version.and_then(|version| version.parse::<Release>().ok());
-    let release = selection.asked.as_ref().or(of_cluster.as_ref());
+    let release = match &selection.subject.file.cluster {
+        Some(_) => selection.release(),
+        None => selection.asked.as_ref().or(of_cluster.as_ref()),
+    };
     SubjectJob {
         record: SubjectRecord { found: "in the cluster".to_owned(), ..record(selection, release) },
         known: known(selection, release, variants),
@@ -153,6 +163,7 @@ fn record(selection: &Selection, release: Option<&Release>) -> SubjectRecord {
         digest: None,
         found: String::new(),
         features: features.iter().map(|feature: &Feature| feature.to_string()).collect(),
+        untested: selection.subject.file.untested,
     }
 }
 
@@ -161,7 +172,7 @@ fn known(
     selection: &Selection,
     release: Option<&Release>,
     variants: &[Variant],
-) -> BTreeMap<String, String> {
+) -> BTreeMap<String, Listing> {
     let today = time::OffsetDateTime::now_utc().date();
     let mut known = BTreeMap::new();
     for variant in variants {
@@ -174,7 +185,8 @@ fn known(
         if let Some(entry) = failures.find(&selection.mode, release, id, &axes)
             && !entry.expired(today)
         {
-            known.insert(variant.id(), entry.reason.clone());
+            let (reason, intermittent) = (entry.reason.clone(), entry.intermittent);
+            known.insert(variant.id(), Listing { reason, intermittent });
         }
     }
     known
@@ -257,7 +269,8 @@ pub(crate) fn fetch(fetch: &Fetch) -> Result<u8, Failed> {
 /// `touchstone subject list`.
 pub(crate) fn list() -> Result<u8, Failed> {
     for subject in catalog(&[])?.iter() {
-        say(&format!("{}  {}", subject.name, subject.file.about));
+        let untested = if subject.file.untested { "untested: " } else { "" };
+        say(&format!("{}  {untested}{}", subject.name, subject.file.about));
         for (mode, about) in &subject.file.modes {
             let mode: &ModeName = mode;
             say(&format!("  :{mode}  {}", about.about));

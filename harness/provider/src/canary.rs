@@ -1,17 +1,13 @@
 //! The canary: a Service that answers from every node in every family once a proxy is there; what
 //! every client pod does for it, and the check of the network past it.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use touchstone_spec::api::{
-    Endpoint, EndpointPort, EndpointSlice, Meta, SERVICE_NAME_LABEL, Service, ServicePort,
-    ServiceSpec,
-};
+use touchstone_spec::api::Endpoint;
 use touchstone_spec::{
-    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, Observation,
-    Outcome, PodFacts, Protocol, ServerWish,
+    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, NodeFacts,
+    Observation, Outcome, PlainPort, PlainService, PodFacts, Protocol, ServerWish,
 };
 
 use crate::{Broken, Cluster};
@@ -52,55 +48,27 @@ fn address(facts: &ClusterFacts, family: Family) -> Option<IpAddr> {
 
 /// The Service and its slices.
 pub(crate) fn objects(facts: &ClusterFacts, namespace: &str, families: &[Family]) -> Vec<Change> {
-    let meta = |name: String, labels| Meta {
-        name,
-        namespace: namespace.to_owned(),
-        labels,
-        annotations: BTreeMap::new(),
-    };
-    let ips: Vec<(Family, IpAddr)> =
-        families.iter().filter_map(|f| Some((*f, address(facts, *f)?))).collect();
-    let policy = if ips.len() > 1 { "RequireDualStack" } else { "SingleStack" };
-    let mut changes = vec![Change::ApplyService(Service {
-        metadata: meta("canary".to_owned(), BTreeMap::new()),
-        spec: ServiceSpec {
-            cluster_ip: ips.first().map(|(_, ip)| ip.to_string()),
-            cluster_ips: ips.iter().map(|(_, ip)| ip.to_string()).collect(),
-            ip_families: ips.iter().map(|(f, _)| f.api_name().to_owned()).collect(),
-            ip_family_policy: Some(policy.to_owned()),
-            ports: vec![ServicePort {
-                protocol: Some(Protocol::Tcp),
-                port: CLIENT_PORT,
-                ..ServicePort::default()
-            }],
-            ..ServiceSpec::default()
-        },
-        ..Service::default()
-    })];
-    for (family, _) in ips {
-        let labels = BTreeMap::from([(SERVICE_NAME_LABEL.to_owned(), "canary".to_owned())]);
-        changes.push(Change::ApplySlice(EndpointSlice {
-            metadata: meta(format!("canary-{family}"), labels),
-            address_type: family.api_name().to_owned(),
-            ports: vec![EndpointPort {
-                name: Some(String::new()),
-                protocol: Protocol::Tcp,
-                port: Some(CLIENT_PORT),
-            }],
-            endpoints: facts
-                .nodes
-                .iter()
-                .filter_map(|node| {
-                    Some(Endpoint {
-                        addresses: vec![node.client.address(family)?.to_string()],
-                        node_name: Some(node.name.clone()),
-                        ..Endpoint::default()
-                    })
-                })
-                .collect(),
-        }));
+    PlainService {
+        namespace,
+        name: "canary",
+        ips: families.iter().filter_map(|family| address(facts, *family)).collect(),
+        ports: &[PlainPort {
+            name: "",
+            protocol: Protocol::Tcp,
+            port: CLIENT_PORT,
+            target_port: CLIENT_PORT,
+        }],
     }
-    changes
+    .changes(|family| {
+        let client = |node: &NodeFacts| {
+            Some(Endpoint {
+                addresses: vec![node.client.address(family)?.to_string()],
+                node_name: Some(node.name.clone()),
+                ..Endpoint::default()
+            })
+        };
+        facts.nodes.iter().filter_map(client).collect()
+    })
 }
 
 /// Flows that must reach it: from every client pod in every family.

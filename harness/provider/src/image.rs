@@ -1,4 +1,5 @@
-//! The agent's image as one file, which container runtimes import without any registry.
+//! Images of one static program as one file, which container runtimes import without any registry:
+//! the agent's, and those of subjects that are put into a cluster.
 //!
 //! It is an OCI layout (image-spec 1.1) and what `docker load` reads (`manifest.json`) at once:
 //! both name the same three blobs. Nothing in it depends on when and where it is written, so the
@@ -20,26 +21,41 @@ const USER: u64 = 65_532;
 /// An image in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// Its name: new for each other content, so that no node takes an old one for it.
+    /// Its name; the agents' is new for each other content, so that no node takes an old one for
+    /// it.
     pub reference: String,
     /// The file.
     pub archive: Vec<u8>,
 }
 
 impl Image {
-    /// The image with that program, which must be static, for the machine that this runs on.
+    /// The agents' image, with that program, which must be static, for the machine that this runs
+    /// on.
     ///
     /// # Errors
     /// None that memory does not have.
     pub fn of(program: &[u8]) -> io::Result<Image> {
-        let layer = tar_of(&[(PROGRAM, 0o755, program)])?;
+        Image::with(None, PROGRAM, USER, program)
+    }
+
+    /// An image by this name with nothing in it but `/{file}`, a static program, which root starts:
+    /// what that may do is said where it is run.
+    ///
+    /// # Errors
+    /// None that memory does not have.
+    pub fn of_subject(reference: &str, file: &str, program: &[u8]) -> io::Result<Image> {
+        Image::with(Some(reference), file, 0, program)
+    }
+
+    fn with(name: Option<&str>, file: &str, user: u64, program: &[u8]) -> io::Result<Image> {
+        let layer = tar_of(&[(file, 0o755, program)])?;
         let config = pretty(&json!({
             "created": "1970-01-01T00:00:00Z",
             "architecture": architecture(),
             "os": "linux",
             "config": {
-                "Entrypoint": [format!("/{PROGRAM}")],
-                "User": format!("{USER}:{USER}"),
+                "Entrypoint": [format!("/{file}")],
+                "User": format!("{user}:{user}"),
                 "WorkingDir": "/",
             },
             "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
@@ -51,8 +67,11 @@ impl Image {
             "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
             "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
         }));
-        let tag = hex(&manifest).get(..12).unwrap_or_default().to_owned();
-        let reference = format!("{NAME}:{tag}");
+        let reference = name.map_or_else(
+            || format!("{NAME}:{}", hex(&manifest).get(..12).unwrap_or_default()),
+            str::to_owned,
+        );
+        let tag = reference.rsplit(':').next().unwrap_or_default();
         let mut listed = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
         listed["platform"] = json!({ "architecture": architecture(), "os": "linux" });
         listed["annotations"] = json!({
@@ -206,6 +225,18 @@ mod tests {
         assert_eq!(config["rootfs"]["diff_ids"], json!([digest(layer)]));
         assert_eq!(config["config"]["Entrypoint"], json!(["/touchstone-agent"]));
         assert_eq!(unpacked(layer), BTreeMap::from([(PROGRAM.to_owned(), b"program".to_vec())]));
+    }
+
+    #[test]
+    fn an_image_of_a_subject_has_the_name_that_its_file_says() {
+        let name = "localhost/a/proxy:test";
+        let image = Image::of_subject(name, "proxy", b"program").expect("an image");
+        assert_eq!(image.reference, name);
+        let files = unpacked(&image.archive);
+        assert_eq!(json_of(&files, "manifest.json")[0]["RepoTags"], json!([name]));
+        let annotations = &json_of(&files, "index.json")["manifests"][0]["annotations"];
+        assert_eq!(annotations["io.containerd.image.name"], json!(name));
+        assert_eq!(annotations["org.opencontainers.image.ref.name"], json!("test"));
     }
 
     #[test]

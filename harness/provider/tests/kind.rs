@@ -8,10 +8,11 @@ use std::sync::Mutex;
 
 use tempfile::TempDir;
 use touchstone_provider::kind::{
-    Kernel, KindCluster, KindError, KindRequest, NodeImage, ProxyMode, Tools, check, create, hold,
-    leftovers,
+    Kernel, KindCluster, KindError, KindRequest, NodeImage, PodNetwork, ProxyMode, Tools, check,
+    create, hold, leftovers,
 };
 use touchstone_spec::Family;
+use touchstone_subject::{Manifest, Workload};
 
 /// A machine on which `docker` and `kind` are these scripts; each notes its arguments in `calls`.
 struct Machine {
@@ -46,6 +47,7 @@ impl Machine {
             name: "touchstone-test".to_owned(),
             families: vec![Family::V4, Family::V6],
             mode,
+            network: PodNetwork::Kind,
             nodes: 2,
             image: NodeImage::Default,
             folder: self.folder.path().to_owned(),
@@ -259,4 +261,67 @@ fn a_cluster_is_left_over_when_its_process_is_gone() {
     assert_eq!(leftovers(home.path()).expect("readable"), []);
     hold(home.path(), "touchstone-b").expect("ours").forget().expect("it goes");
     assert_eq!(leftovers(home.path()).expect("readable"), []);
+}
+
+/// Installs a DaemonSet where kubectl says this; gives what went wrong.
+async fn install(kubectl: &str) -> (Result<(), KindError>, String) {
+    let machine = Machine::new(&format!("case \"$*\" in {kubectl} esac"), NO_CLUSTERS);
+    let cluster =
+        KindCluster::existing(&machine.tools, "touchstone-test", machine.folder.path().into());
+    let manifest = Manifest {
+        path: "proxy.yaml".into(),
+        text: "kind: DaemonSet".to_owned(),
+        workloads: vec![Workload {
+            kind: "daemonset".to_owned(),
+            namespace: "proxies".to_owned(),
+            name: "proxy".to_owned(),
+            labels: [("app".to_owned(), "proxy".to_owned())].into(),
+        }],
+        new_kinds: vec!["things.example.test".to_owned()],
+    };
+    let folder = machine.folder.path();
+    let done = cluster.install(&[manifest], PodNetwork::Subject, folder, &|_| {}).await;
+    (done, machine.calls())
+}
+
+#[tokio::test]
+async fn a_replacement_is_applied_and_waited_for_in_order() {
+    let (done, calls) = install("*) ;;").await;
+    done.expect("everything is ready");
+    let order = [
+        "apply --server-side",
+        "wait --for=condition=Established",
+        "rollout status daemonset/proxy",
+        "wait --for=condition=Ready nodes",
+        "rollout status deployment/coredns",
+    ];
+    let places: Vec<usize> = order
+        .iter()
+        .map(|call| calls.find(call).unwrap_or_else(|| panic!("{call} is not in\n{calls}")))
+        .collect();
+    assert!(places.is_sorted(), "{calls}");
+}
+
+#[tokio::test]
+async fn a_manifest_that_the_cluster_refuses_is_named() {
+    let (done, _) = install("*apply*) echo 'unknown field spec.x' >&2; exit 1 ;;").await;
+    let (_, text) = fails(done);
+    assert_eq!(text, "the cluster refuses proxy.yaml: unknown field spec.x");
+}
+
+#[tokio::test]
+async fn pods_that_will_never_be_ready_are_shown_with_their_last_lines() {
+    let pods = r#"{"items":[{"metadata":{"name":"proxy-1"},"spec":{"nodeName":"node-1"},"status":
+        {"containerStatuses":[{"name":"main","ready":false,"restartCount":4,"state":
+        {"waiting":{"reason":"CrashLoopBackOff","message":"back-off"}}}]}}]}"#;
+    let kubectl = format!(
+        "*daemonset/proxy*) echo 'error: timed out waiting for the condition' >&2; exit 1 ;; \
+         *'get pods --selector=app=proxy'*) echo '{pods}' ;; *logs*--previous*) echo no nft here ;;"
+    );
+    let (_, text) = fails(install(&kubectl).await.0);
+    assert_eq!(
+        text,
+        "daemonset/proxy in proxies does not become ready: container main of pod proxy-1 on node-1: \
+         CrashLoopBackOff: back-off, started 5 times\n    no nft here"
+    );
 }

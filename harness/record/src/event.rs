@@ -184,6 +184,9 @@ pub struct SubjectRecord {
     pub found: String,
     /// Features it declares.
     pub features: Vec<String>,
+    /// Whether its file was written from documentation and nobody has run it yet.
+    #[serde(default)]
+    pub untested: bool,
 }
 
 /// One cell of the plan.

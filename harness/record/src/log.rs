@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{Event, FORMAT, RunEvent};
 
@@ -59,6 +59,8 @@ pub struct LogWriter {
     path: PathBuf,
     file: Mutex<File>,
     start: Instant,
+    /// Time of the run that had passed by then.
+    passed: Duration,
 }
 
 impl LogWriter {
@@ -69,18 +71,23 @@ impl LogWriter {
     pub fn create(path: &Path) -> Result<LogWriter, LogError> {
         let file = File::create(path)
             .map_err(|source| LogError::Create { path: path.to_owned(), source })?;
-        Ok(LogWriter { path: path.to_owned(), file: Mutex::new(file), start: Instant::now() })
+        Ok(LogWriter::onto(file, path))
     }
 
     /// A log whose lines leave by something that is open already; the run's clock starts here.
     /// `path` names it in errors.
     #[must_use]
     pub fn onto(file: File, path: &Path) -> LogWriter {
-        LogWriter { path: path.to_owned(), file: Mutex::new(file), start: Instant::now() }
+        LogWriter {
+            path: path.to_owned(),
+            file: Mutex::new(file),
+            start: Instant::now(),
+            passed: Duration::ZERO,
+        }
     }
 
     /// Opens the log of a run that was cut off, to add what is known of its end. A torn last line
-    /// is taken away. Its clock starts anew.
+    /// is taken away. Its clock goes on where the last event left it.
     ///
     /// # Errors
     /// When the file cannot be read or changed.
@@ -90,7 +97,11 @@ impl LogWriter {
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let file = File::options().append(true).open(path).map_err(failed)?;
         file.set_len(whole as u64).map_err(failed)?;
-        Ok(LogWriter { path: path.to_owned(), file: Mutex::new(file), start: Instant::now() })
+        let lines = text.get(..whole).unwrap_or_default();
+        let last = lines.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
+        let last = last.and_then(|line| serde_json::from_slice::<RunEvent>(line).ok());
+        let passed = last.map_or(Duration::ZERO, |event| Duration::from_millis(event.at));
+        Ok(LogWriter { passed, ..LogWriter::onto(file, path) })
     }
 
     /// Appends one event, stamped with the time since the start, and gives it back.
@@ -99,7 +110,8 @@ impl LogWriter {
     /// When the event cannot be written, for instance for lack of space.
     pub fn write(&self, event: Event) -> Result<RunEvent, LogError> {
         let failed = |source| LogError::Write { path: self.path.clone(), source };
-        let at = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let at =
+            u64::try_from((self.passed + self.start.elapsed()).as_millis()).unwrap_or(u64::MAX);
         let event = RunEvent { at, event };
         let mut line = serde_json::to_vec(&event).map_err(|e| failed(e.into()))?;
         line.push(b'\n');
@@ -158,6 +170,21 @@ mod tests {
         let events = LogReader::read(&path).expect("readable");
         assert_eq!(events.len(), 2);
         assert_eq!(events[0].event, sample());
+    }
+
+    #[test]
+    fn what_is_added_to_a_cut_log_comes_after_its_last_event() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("events.jsonl");
+        LogWriter::create(&path).expect("a log").write(sample()).expect("written");
+        let event = RunEvent { at: 60_000, event: Event::Interrupted { signal: "SIGINT".into() } };
+        let mut text = std::fs::read(&path).expect("a log");
+        text.extend(serde_json::to_vec(&event).expect("JSON"));
+        text.extend(b"\n{\"at\":70000,\"ev");
+        std::fs::write(&path, text).expect("written");
+        let added = LogWriter::append(&path).expect("a log").write(sample()).expect("written");
+        assert!(added.at >= 60_000, "at {}", added.at);
+        assert_eq!(LogReader::read(&path).expect("readable").len(), 3);
     }
 
     #[test]

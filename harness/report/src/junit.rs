@@ -38,6 +38,9 @@ pub fn junit(report: &Report) -> Result<String, ReportError> {
             if let Some(digest) = subject.and_then(|subject| subject.digest.as_ref()) {
                 suite.add_property(Property::new("digest", clean::line(digest)));
             }
+            if subject.is_some_and(|subject| subject.untested) {
+                suite.add_property(Property::new("untested", "true"));
+            }
             let mut time = Duration::ZERO;
             for result in results {
                 time += Duration::from_millis(result.took_ms);

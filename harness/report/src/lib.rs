@@ -38,6 +38,7 @@ pub use model::{
     MatrixCell, ProxyExit, Quantiles, Recorded, Report, RunFacts, Settling, StepResult,
     SubjectTotals,
 };
+pub use notes::UNTESTED;
 pub use table::legend_of as verdict_legend;
 pub use terminal::{Colour, TerminalOptions, side_by_side, terminal};
 pub use words::cell as counts_cell;

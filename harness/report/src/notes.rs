@@ -27,6 +27,11 @@ pub(crate) struct Note {
     pub(crate) more: Vec<String>,
 }
 
+/// What to think of results of a subject file that nobody has run.
+pub const UNTESTED: &str = "its subject file was written from documentation and nobody is known to \
+                            have run it; where a case fails, doubt the file before the proxy, and \
+                            take `untested` out of it once its results were looked at";
+
 /// How many cases a note lists by name before it only counts them.
 const NAMED: usize = 5;
 
@@ -34,6 +39,7 @@ const NAMED: usize = 5;
 pub(crate) fn notes(report: &Report) -> Vec<Note> {
     let mut notes = Vec::new();
     of_the_run(report, &mut notes);
+    of_subjects(report, &mut notes);
     of_cases(report, &mut notes);
     of_groups(report, &mut notes);
     of_clusters(report, &mut notes);
@@ -64,6 +70,17 @@ fn of_the_run(report: &Report, notes: &mut Vec<Note>) {
             label: "CUT SHORT",
             tone: Tone::Bad,
             text: "the log has no last line: the run was killed, or is still running".to_owned(),
+            more: Vec::new(),
+        });
+    }
+}
+
+fn of_subjects(report: &Report, notes: &mut Vec<Note>) {
+    for subject in report.subjects.iter().filter(|subject| subject.untested) {
+        notes.push(Note {
+            label: "UNTESTED",
+            tone: Tone::Warn,
+            text: format!("{}: {UNTESTED}", clean::line(&subject.id)),
             more: Vec::new(),
         });
     }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use touchstone_case::{Allocator, Book, CaseError, Script, Variant, compile};
 use touchstone_provider::{Broken, ClusterError, Servers};
 use touchstone_record::{Ended, Event, Failure};
-use touchstone_spec::{Change, Family, PodFacts, Verdict};
+use touchstone_spec::{Change, Family, Listing, PodFacts, Verdict};
 use touchstone_verdict::{CaseFacts, Listed, decide};
 
 use crate::clearing::{Clearing, removal};
@@ -25,8 +25,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) subject: &'a str,
     pub(crate) variant: &'a Variant,
     pub(crate) number: u32,
-    /// Reason under which the subject lists the case as a known failure.
-    pub(crate) known: Option<String>,
+    /// What the subject says of the case, if it lists it as a known failure.
+    pub(crate) known: Option<Listing>,
     pub(crate) ground: &'a Ground,
     pub(crate) allocator: &'a Allocator,
     pub(crate) emitter: &'a Emitter,
@@ -79,6 +79,12 @@ impl Attempt<'_> {
         {
             gathered.doubts.push(format!("the cluster's own network: {why}"));
         }
+        let befell = match &trouble {
+            Some(Trouble::Cluster(error)) if error.proxy => error.act.clone(),
+            Some(Trouble::Cluster(_) | Trouble::Case(_) | Trouble::Book(_)) | None => {
+                "it ended unexpectedly".to_owned()
+            }
+        };
         let of_the_proxy = match &trouble {
             Some(Trouble::Cluster(error)) if error.proxy => {
                 Some(Broken { why: error.to_string(), proxy: true })
@@ -89,7 +95,7 @@ impl Attempt<'_> {
             trouble = None;
             if broken.proxy && self.ground.alone && self.ground.was_ready() {
                 gathered.judged += 1;
-                let ended = own::ended("it ended unexpectedly".to_owned(), vec![broken.why]);
+                let ended = own::ended(befell, vec![broken.why]);
                 gathered.failures.push(ended);
                 gathered.doubts.clear();
             } else if broken.proxy {
@@ -99,7 +105,7 @@ impl Attempt<'_> {
                 trouble = Some(ClusterError::new(act, broken.why).into());
             }
         }
-        if self.known.is_some()
+        if self.known.as_ref().is_some_and(|known| !known.intermittent)
             && gathered.failures.is_empty()
             && let Some(starved) = self.ground.starved_since(began)
         {
@@ -112,7 +118,7 @@ impl Attempt<'_> {
             failures: gathered.failures.len(),
             doubtful: !gathered.doubts.is_empty(),
             judged: gathered.judged,
-            listed: if self.known.is_some() { Listed::Known } else { Listed::No },
+            listed: Listed::from(self.known.as_ref()),
         });
         let note = match (&trouble, verdict) {
             (Some(trouble), _) => Some(trouble.to_string()),
@@ -120,7 +126,9 @@ impl Attempt<'_> {
                 Some("nothing was probed".to_owned())
             }
             (None, Verdict::Inconclusive) => Some(gathered.doubts.join("; ")),
-            (None, Verdict::KnownFailure | Verdict::UnexpectedPass) => self.known.clone(),
+            (None, Verdict::KnownFailure | Verdict::UnexpectedPass) => {
+                self.known.as_ref().map(|known| known.reason.clone())
+            }
             (
                 None,
                 Verdict::Pass

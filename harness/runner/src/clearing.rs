@@ -81,6 +81,8 @@ pub(crate) fn removal(steps: &[ScriptStep], markers: &[Marker]) -> Vec<Change> {
             | Change::DeleteSlice { .. }
             | Change::SetZone { .. }
             | Change::Proxy { .. }
+            | Change::ProxyRefuses { .. }
+            | Change::VirtualServer { .. }
             | Change::ReloadFirewall { .. } => {}
         }
     }

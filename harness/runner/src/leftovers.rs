@@ -10,6 +10,7 @@ use touchstone_provider::Cluster;
 use touchstone_record::{Ended, Failure};
 use touchstone_spec::{Excuse, Feature, Features, Verdict};
 
+use crate::machine::Machine;
 use crate::pace::pace;
 use crate::plan::{FLOWS_GO, RULES_GO};
 
@@ -86,8 +87,12 @@ pub(crate) struct Leftovers(Mutex<BTreeMap<What, Seen>>);
 enum Seen {
     /// Nobody here can list such things.
     NoListing,
-    /// These lines were left.
-    Lines(Vec<String>),
+    Looked {
+        /// These lines were left.
+        lines: Vec<String>,
+        /// Why lines that were left on some cluster say nothing about its proxies.
+        doubt: Option<String>,
+    },
 }
 
 impl Leftovers {
@@ -100,6 +105,7 @@ impl Leftovers {
         features: &Features,
         gone: &BTreeSet<IpAddr>,
         slowness: u32,
+        machine: &Machine,
     ) {
         let began = Instant::now();
         for what in What::ALL.into_iter().filter(|what| what.is_promised(features)) {
@@ -111,24 +117,40 @@ impl Leftovers {
                 };
                 let last = began.elapsed() > what.limit(slowness);
                 let clean = left.is_empty();
-                self.keep(what, name, if last { left } else { BTreeMap::new() });
+                let doubt = match last && !clean {
+                    true => machine.held_up_since(began),
+                    false => None,
+                };
+                let blamed = last && doubt.is_none();
+                self.keep(what, name, if blamed { left } else { BTreeMap::new() }, doubt);
                 if clean || last {
                     break;
                 }
-                pace(INTERVAL).await;
+                // To list them costs the proxies' own time where programs start slowly.
+                pace(INTERVAL.max(began.elapsed() / 4)).await;
             }
         }
     }
 
-    fn keep(&self, what: What, cluster: &str, left: BTreeMap<String, Vec<String>>) {
+    fn keep(
+        &self,
+        what: What,
+        cluster: &str,
+        left: BTreeMap<String, Vec<String>>,
+        doubt: Option<String>,
+    ) {
         let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // An entry without lines says that somebody looked.
         let more = left.iter().flat_map(|(node, lines)| {
             lines.iter().map(move |line| format!("{cluster}, {node}: {line}"))
         });
-        match found.entry(what).or_insert_with(|| Seen::Lines(Vec::new())) {
-            Seen::Lines(lines) => lines.extend(more),
-            seen @ Seen::NoListing => *seen = Seen::Lines(more.collect()),
+        let nothing = || Seen::Looked { lines: Vec::new(), doubt: None };
+        match found.entry(what).or_insert_with(nothing) {
+            Seen::Looked { lines, doubt: known } => {
+                lines.extend(more);
+                *known = known.take().or(doubt);
+            }
+            seen @ Seen::NoListing => *seen = Seen::Looked { lines: more.collect(), doubt },
         }
     }
 
@@ -166,8 +188,14 @@ fn judged(
             excuse: Some(Excuse::HostLacks(format!("a listing of {noun}"))),
             ..ended(what.case(), Verdict::Unsupported)
         },
-        Some(Seen::Lines(lines)) if lines.is_empty() => ended(what.case(), Verdict::Pass),
-        Some(Seen::Lines(lines)) => {
+        Some(Seen::Looked { lines, doubt: None }) if lines.is_empty() => {
+            ended(what.case(), Verdict::Pass)
+        }
+        Some(Seen::Looked { lines, doubt: Some(doubt) }) if lines.is_empty() => Ended {
+            note: Some(format!("{noun} were left, but {doubt}")),
+            ..ended(what.case(), Verdict::Inconclusive)
+        },
+        Some(Seen::Looked { lines, doubt: _ }) => {
             let failure = Failure {
                 step: 0,
                 at_ms: 0,

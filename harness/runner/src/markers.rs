@@ -5,16 +5,13 @@
 //! it has been programmed too. That turns "nothing happens" into something that can be tested:
 //! without it, a step that expects no difference would pass before the proxy had noticed it.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use touchstone_case::{Book, BookError};
-use touchstone_spec::api::{
-    Conditions, Endpoint, EndpointPort, EndpointSlice, Meta, SERVICE_NAME_LABEL, Service,
-    ServicePort, ServiceSpec,
-};
+use touchstone_spec::api::{Conditions, Endpoint};
 use touchstone_spec::{
-    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, Protocol,
+    CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, PlainPort,
+    PlainService, Protocol,
 };
 
 /// A marker: the objects that make it and the flows that see it.
@@ -35,50 +32,29 @@ pub(crate) fn marker(
     book: &mut Book,
     step_by_step: bool,
 ) -> Result<Marker, BookError> {
-    let name = format!("marker-{step}");
+    let (name, port, port_name) = match step_by_step {
+        true => ("marker".to_owned(), nth_port(step), Some(format!("step-{step}"))),
+        false => (format!("marker-{step}"), CLIENT_PORT, None),
+    };
     let facts = book.facts.clone();
     let mut ips = Vec::new();
     for family in families {
         ips.push((*family, book.cluster_ip(&name, *family)?));
     }
-    let meta = |name: String, labels| Meta {
-        name,
-        namespace: namespace.to_owned(),
-        labels,
-        annotations: BTreeMap::new(),
-    };
-    let service = Service {
-        metadata: meta(name.clone(), BTreeMap::new()),
-        spec: ServiceSpec {
-            cluster_ip: ips.first().map(|(_, ip)| ip.to_string()),
-            cluster_ips: ips.iter().map(|(_, ip)| ip.to_string()).collect(),
-            ip_families: families.iter().map(|f| f.api_name().to_owned()).collect(),
-            ip_family_policy: Some(
-                if families.len() > 1 { "RequireDualStack" } else { "SingleStack" }.to_owned(),
-            ),
-            ports: vec![ServicePort {
-                protocol: Some(Protocol::Tcp),
-                port: CLIENT_PORT,
-                ..ServicePort::default()
-            }],
-            ..ServiceSpec::default()
-        },
-        ..Service::default()
-    };
-    let mut changes = vec![Change::ApplyService(service)];
+    let changes = PlainService {
+        namespace,
+        name: &name,
+        ips: ips.iter().map(|(_, ip)| *ip).collect(),
+        ports: &[PlainPort {
+            name: port_name.as_deref().unwrap_or_default(),
+            protocol: Protocol::Tcp,
+            port,
+            target_port: CLIENT_PORT,
+        }],
+    }
+    .changes(|family| answering(&facts, family));
     let mut flows = Vec::new();
     for (family, ip) in ips {
-        let labels = BTreeMap::from([(SERVICE_NAME_LABEL.to_owned(), name.clone())]);
-        changes.push(Change::ApplySlice(EndpointSlice {
-            metadata: meta(format!("{name}-{family}"), labels),
-            address_type: family.api_name().to_owned(),
-            ports: vec![EndpointPort {
-                name: Some(String::new()),
-                protocol: Protocol::Tcp,
-                port: Some(CLIENT_PORT),
-            }],
-            endpoints: answering(&facts, family),
-        }));
         for node in &facts.nodes {
             let pod = (ClientKind::Pod, "pod", &node.client.place, node.client.address(family));
             let own = node.addresses.iter().copied().find(|own| Family::of(*own) == family);
@@ -89,7 +65,7 @@ pub(crate) fn marker(
             });
             flows.extend(clients.map(|(word, client)| Flow {
                 via: None,
-                to: SocketAddr::new(ip, CLIENT_PORT),
+                to: SocketAddr::new(ip, port),
                 protocol: Protocol::Tcp,
                 frontend: FrontendKind::ClusterIp,
                 question: None,
@@ -101,6 +77,11 @@ pub(crate) fn marker(
         }
     }
     Ok(Marker { changes, flows })
+}
+
+/// The port of a marker in a step.
+fn nth_port(step: usize) -> u16 {
+    CLIENT_PORT.saturating_add(u16::try_from(step).unwrap_or(u16::MAX))
 }
 
 /// The client pod of the last node answers for all markers.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use touchstone_case::{Allocator, Variant};
 use touchstone_provider::{Cluster, ClusterError, ClusterRequest, Notice, Provider};
 use touchstone_record::{Ended, Event, ExitByDesign, SubjectRecord};
-use touchstone_spec::{ClusterShape, Excuse, Family, Features, Verdict};
+use touchstone_spec::{ClusterShape, Excuse, Family, Features, Listing, Verdict};
 use touchstone_verdict::{CaseFacts, Listed, decide};
 
 use crate::attempt::Attempt;
@@ -48,8 +48,8 @@ pub struct RunSubject {
     /// What the provider can do beyond any cluster, by the names that cases use in `needs: lab`,
     /// and what the machine has for `needs: network`, by the words of `NETWORK_NEEDS`.
     pub provided: BTreeSet<String>,
-    /// Reasons of its known failures, by variant.
-    pub known: BTreeMap<String, String>,
+    /// Its known failures, by variant.
+    pub known: BTreeMap<String, Listing>,
 }
 
 /// The person who may want to look into a cluster.
@@ -415,7 +415,8 @@ impl SubjectRun {
         let features = &self.subject.features;
         let slowness = self.settings.slowness;
         let cluster = live.cluster.as_ref();
-        self.leftovers.look(&live.name, cluster, features, &frontends, slowness).await;
+        let machine = &self.machine;
+        self.leftovers.look(&live.name, cluster, features, &frontends, slowness, machine).await;
     }
 
     /// Ends every case of a queue for which no cluster could be had. Where the machine was held up
@@ -446,9 +447,10 @@ impl SubjectRun {
                 failures: failures.len(),
                 doubtful: false,
                 judged: failures.len(),
-                listed: if known.is_some() { Listed::Known } else { Listed::No },
+                listed: Listed::from(known),
             });
-            let note = known.filter(|_| verdict == Verdict::KnownFailure).cloned();
+            let known = known.filter(|_| verdict == Verdict::KnownFailure);
+            let note = known.map(|known| known.reason.clone());
             let note = note.or_else(|| failures.is_empty().then(|| error.to_string()));
             let ended = Ended { failures, ..self.ended(&id, 1, verdict, note) };
             self.emitter.emit(Event::CaseEnded(ended));

@@ -1,12 +1,12 @@
 //! What a runner asks of a cluster: pods, servers, changes.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Protocol;
 use crate::api::{EndpointSlice, Service};
+use crate::{Protocol, ProxyWish};
 
 /// A pod that a case wants for itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -79,6 +79,25 @@ pub enum Change {
         /// What.
         action: ProxyAction,
     },
+    /// The proxy of a node is stopped and started with other settings, with which it must end by
+    /// itself; then it is started again with its own.
+    ProxyRefuses {
+        /// Node.
+        node: String,
+        /// The other settings; whatever else it was told stays away.
+        wish: Box<ProxyWish>,
+    },
+    /// Somebody else makes or removes a virtual server in the kernel of a node.
+    VirtualServer {
+        /// Node.
+        node: String,
+        /// Address and port.
+        at: SocketAddr,
+        /// Transport protocol.
+        protocol: Protocol,
+        /// What.
+        action: VirtualServerAction,
+    },
     /// Whoever owns the other rules of a node's firewall takes them away and loads them again.
     ReloadFirewall {
         /// Node.
@@ -96,6 +115,16 @@ pub enum ProxyAction {
     Stop,
     /// Start it again.
     Start,
+}
+
+/// What somebody else than the proxy can do about a virtual server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VirtualServerAction {
+    /// Make it, without real servers.
+    Add,
+    /// Remove it with its real servers.
+    Remove,
 }
 
 /// An identity server that must listen.

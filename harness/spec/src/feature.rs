@@ -262,6 +262,14 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         promise: "can be told after how long the kernel forgets silent flows of virtual servers",
     },
     KnownFeature {
+        name: "exclude-cidrs",
+        promise: "can be told ranges of addresses in which virtual servers of others are left alone",
+    },
+    KnownFeature {
+        name: "address-sets",
+        promise: "says by the kernel's sets KUBE-CLUSTER-IP and their likes what is to be done with packets to an address",
+    },
+    KnownFeature {
         name: "strict-arp",
         promise: "can be told to have no node answer on its links for addresses of Services",
     },

@@ -15,6 +15,7 @@ mod names;
 mod network;
 mod outcome;
 mod page;
+mod plain_service;
 mod plan;
 mod proxy;
 mod settings;
@@ -22,7 +23,7 @@ mod verdict;
 mod virtual_server;
 mod world;
 
-pub use act::{Change, Deployed, PodWish, ProxyAction, ServerWish};
+pub use act::{Change, Deployed, PodWish, ProxyAction, ServerWish, VirtualServerAction};
 pub use cluster::{
     CLIENT_PORT, CaseAsks, ClientFacts, ClusterFacts, ClusterShape, FEW_REFUSALS, NodeFacts,
     PodFacts,
@@ -38,11 +39,12 @@ pub use names::{
 pub use network::{BALANCER, IPVS_NEED, NEIGHBOUR, NETWORK_NEEDS, SCTP_NEED};
 pub use outcome::{Observation, Outcome, OutcomeKind, Refusal};
 pub use page::{Asked, Condition, Look, Page, Selector};
+pub use plain_service::{PlainPort, PlainService};
 pub use proxy::{LOOPBACK_V4, LocalDetector, NodePortAddresses, ProxySettings, WishError};
 pub use settings::{
     DetectLocal, Firewall, IptablesBackend, LoadBalancers, NetworkWish, NodesJoined, PodsToNodes,
     ProxyWish,
 };
-pub use verdict::{Excuse, Level, Verdict};
+pub use verdict::{Excuse, Level, Listing, Verdict};
 pub use virtual_server::VirtualServer;
 pub use world::{Node, World};

@@ -10,6 +10,8 @@ use crate::{DetectLocal, Family, NodeFacts, ProxyWish};
 
 /// The range of IPv4 loopback addresses.
 pub const LOOPBACK_V4: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8));
+/// The word in `excludeCIDRs` for the ranges of external IPs.
+const EXTERNAL_IPS: &str = "$externalIPs";
 const LOOPBACK_V6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128));
 const ALL_V4: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
 const ALL_V6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0));
@@ -151,6 +153,16 @@ impl ProxyWish {
         Some(filled.collect())
     }
 
+    /// `excludeCIDRs` as ranges, in a cluster whose Services have external IPs of these ranges.
+    #[must_use]
+    pub fn excluded_ranges(&self, external_ips: &[IpNet]) -> Option<Vec<String>> {
+        let filled = self.exclude_cidrs.as_ref()?.iter().flat_map(|word| match word.as_str() {
+            EXTERNAL_IPS => external_ips.iter().map(ToString::to_string).collect(),
+            range => vec![range.to_owned()],
+        });
+        Some(filled.collect())
+    }
+
     /// Finds what makes no sense in clusters of any addresses.
     ///
     /// # Errors
@@ -177,10 +189,20 @@ impl ProxyWish {
                 }
             }
         }
+        for word in self.exclude_cidrs.iter().flatten() {
+            if word != EXTERNAL_IPS && word.parse::<IpNet>().is_err() {
+                return wrong(format!(
+                    "`{word}` in `excludeCIDRs` is neither a range, such as 192.0.2.0/24, nor \
+                     {EXTERNAL_IPS}"
+                ));
+            }
+        }
         for (key, text) in [
             ("syncPeriod", &self.sync_period),
             ("minSyncPeriod", &self.min_sync_period),
             ("udpTimeout", &self.udp_timeout),
+            ("tcpTimeout", &self.tcp_timeout),
+            ("tcpFinTimeout", &self.tcp_fin_timeout),
         ] {
             if let Some(text) = text
                 && !is_duration(text)
@@ -289,6 +311,13 @@ mod tests {
             ..ProxyWish::default()
         };
         assert_eq!(said(period("100ms")), Ok(()));
+        let excluded = |word: &str| ProxyWish {
+            exclude_cidrs: Some(vec![word.to_owned()]),
+            ..ProxyWish::default()
+        };
+        assert_eq!(said(excluded("192.0.2.0/24")), Ok(()));
+        assert_eq!(said(excluded("$externalIPs")), Ok(()));
+        assert!(said(excluded("$externalIP")).is_err_and(|text| text.contains("$externalIP`")));
         for bad in ["5", "0s", "1h", "-1s", ""] {
             assert!(said(period(bad)).is_err_and(|text| text.contains("minSyncPeriod")), "{bad}");
         }

@@ -42,6 +42,16 @@ pub struct ProxyWish {
     /// After how long the kernel forgets a silent UDP flow of a virtual server, such as `30s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub udp_timeout: Option<String>,
+    /// The same for a silent TCP connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_timeout: Option<String>,
+    /// The same for a TCP connection that one side has closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_fin_timeout: Option<String>,
+    /// Addresses at which virtual servers of others are left alone: ranges, or the word
+    /// `$externalIPs` for all that Services may have as external IPs.
+    #[serde(rename = "excludeCIDRs", skip_serializing_if = "Option::is_none")]
+    pub exclude_cidrs: Option<Vec<String>>,
 }
 
 /// How a proxy tells pods of its node from other clients (`detectLocalMode`).

@@ -109,3 +109,12 @@ impl fmt::Display for Excuse {
         }
     }
 }
+
+/// What a subject says of a case that it lists as a known failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// Why it fails.
+    pub reason: String,
+    /// Whether it fails only at times, so that a pass says nothing against the entry.
+    pub intermittent: bool,
+}

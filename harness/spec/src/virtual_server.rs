@@ -1,6 +1,6 @@
 //! What a kernel's table of virtual servers says of one address and port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 /// A virtual server, as far as cases look at it.
@@ -30,6 +30,18 @@ impl VirtualServer {
     /// Name of the part with the seconds after which the kernel forgets silent UDP flows, which are
     /// the same for all virtual servers of a node.
     pub const UDP_TIMEOUT: &'static str = "udp timeout";
+    /// The same for silent TCP connections.
+    pub const TCP_TIMEOUT: &'static str = "tcp timeout";
+    /// The same for TCP connections that one side has closed.
+    pub const TCP_FIN_TIMEOUT: &'static str = "tcp fin timeout";
+    /// Name of the part with the sets of the node that have an entry for the address and port.
+    pub const SETS: &'static str = "sets";
+
+    /// Names of sets in their order.
+    #[must_use]
+    pub fn sets_text(sets: &BTreeSet<String>) -> String {
+        sets.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
 
     /// Real servers with their weights, in the order of their addresses.
     #[must_use]

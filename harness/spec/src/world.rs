@@ -79,7 +79,10 @@ impl World {
                     node.zone.clone_from(zone);
                 }
             }
-            Change::Proxy { .. } | Change::ReloadFirewall { .. } => {}
+            Change::Proxy { .. }
+            | Change::ProxyRefuses { .. }
+            | Change::VirtualServer { .. }
+            | Change::ReloadFirewall { .. } => {}
         }
     }
 

@@ -9,13 +9,15 @@ use include_dir::{Dir, include_dir};
 
 use crate::check::check;
 use crate::file::{FileError, Text};
-use crate::format::{Configuration, ExitByDesign, FeatureClaim, Mode, Source, SubjectFile};
+use crate::format::{
+    Configuration, ExitByDesign, FeatureClaim, Mode, Releases, Source, SubjectFile,
+};
 use crate::known::KnownFailures;
 use crate::name::{ConfigurationName, ModeName, NameError, SubjectName};
 use crate::release::Release;
 use crate::selector::{Selector, Which};
 use crate::{listed, suggest};
-use touchstone_spec::Feature;
+use touchstone_spec::{Family, Feature};
 
 static BUNDLED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../../subjects");
 
@@ -117,10 +119,19 @@ pub enum CatalogError {
 }
 
 impl Subject {
+    /// A file that the subject's own file names, relative to that.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        match &self.origin {
+            Origin::Folder(folder) => folder.join(name),
+            Origin::Bundled => PathBuf::from(name),
+        }
+    }
+
     /// Whether its program is downloaded or built when it is wanted.
     #[must_use]
     pub fn is_fetched(&self) -> bool {
-        self.file.binary.sources.value.iter().any(|source| match source {
+        let sources = self.file.binary.iter().flat_map(|binary| &binary.sources.value);
+        sources.into_iter().any(|source| match source {
             Source::Download { .. } | Source::Go(_) => true,
             Source::Path(_) => false,
         })
@@ -210,6 +221,20 @@ impl Subject {
             .collect()
     }
 
+    /// The families that `mode` serves in `release`, IPv4 first.
+    #[must_use]
+    pub fn families(&self, mode: &ModeName, release: Option<&Release>) -> Vec<Family> {
+        let features = self.features(mode, release);
+        let serves = |family: &Family| {
+            let word = match family {
+                Family::V4 => "ipv4",
+                Family::V6 => "ipv6",
+            };
+            features.keys().any(|feature| feature.name() == word)
+        };
+        Family::BOTH.into_iter().filter(serves).collect()
+    }
+
     /// What the kernel of a node must have for a mode, as excuses word it.
     #[must_use]
     pub fn needs(&self, mode: &ModeName) -> BTreeSet<&'static str> {
@@ -224,10 +249,8 @@ impl Subject {
         release: Option<&Release>,
         last_lines: &str,
     ) -> Option<&ExitByDesign> {
-        self.file
-            .lab
-            .exits_by_design
-            .iter()
+        let lab = self.file.lab.iter();
+        lab.flat_map(|lab| &lab.exits_by_design)
             .find(|exit| exit.releases.applies(release) && last_lines.contains(&exit.log))
     }
 
@@ -278,8 +301,11 @@ impl Selection {
     /// The release asked for, or the subject's default; none when it has no releases.
     #[must_use]
     pub fn release(&self) -> Option<&Release> {
-        let releases = self.subject.file.binary.releases.as_ref();
-        self.asked.as_ref().or_else(|| releases.map(|releases| &releases.default.value))
+        self.asked.as_ref().or_else(|| self.releases().map(|releases| &releases.default.value))
+    }
+
+    fn releases(&self) -> Option<&Releases> {
+        self.subject.file.binary.as_ref().and_then(|binary| binary.releases.as_ref())
     }
 
     /// Whether the subject's mode exists in `release`.
@@ -291,7 +317,7 @@ impl Selection {
             return Ok(());
         };
         let subject = self.subject.name.clone();
-        match &self.subject.file.binary.releases {
+        match self.releases() {
             None => {
                 if self.asked.is_some() {
                     return Err(CatalogError::NoReleases { subject, release: release.clone() });

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
 use crate::file::{FileError, Text};
-use crate::format::{LogPlace, Source, SubjectFile};
+use crate::format::{ImageSource, LogPlace, Source, SubjectFile};
 use crate::name::ValueName;
 use crate::template::Template;
 use crate::{listed, suggest};
@@ -33,6 +33,9 @@ const LAUNCH_NAMES: &[&str] = &[
     "proxy.scheduler",
     "proxy.strict_arp",
     "proxy.udp_timeout",
+    "proxy.tcp_timeout",
+    "proxy.tcp_fin_timeout",
+    "proxy.exclude_cidrs",
 ];
 
 const SOURCE_NAMES: &[&str] = &["release", "arch"];
@@ -40,14 +43,80 @@ const SOURCE_NAMES: &[&str] = &["release", "arch"];
 type Checked = Result<(), Box<FileError>>;
 
 pub(crate) fn check(text: Text<'_>, subject: &SubjectFile) -> Checked {
+    check_places(text, subject)?;
     check_binary(text, subject)?;
+    check_cluster(text, subject)?;
     check_modes(text, subject)?;
     check_values(text, subject)?;
     check_templates(text, subject)
 }
 
+/// It must run somewhere, and in the lab nothing runs without a program.
+fn check_places(text: Text<'_>, subject: &SubjectFile) -> Checked {
+    let lacks = |message: &str| Err(text.error(&subject.format, message, None));
+    match (&subject.binary, &subject.lab, &subject.cluster) {
+        (None, Some(_), _) => lacks("`lab` needs a `binary`, which says where the program is"),
+        (_, None, None) => lacks(
+            "it runs nowhere: add `binary` and `lab` for the lab, `cluster` for clusters, or both",
+        ),
+        (Some(_) | None, _, _) => Ok(()),
+    }
+}
+
+fn check_cluster(text: Text<'_>, subject: &SubjectFile) -> Checked {
+    let Some(cluster) = &subject.cluster else { return Ok(()) };
+    if cluster.manifests.value.is_empty() {
+        return Err(text.error(
+            &cluster.manifests,
+            "no manifest puts it into a cluster; name files, or leave `cluster` out",
+            None,
+        ));
+    }
+    for path in &cluster.manifests.value {
+        if path.value.is_empty() {
+            return Err(text.error(path, "the path of the manifest is empty", None));
+        }
+    }
+    for image in &cluster.images {
+        match image {
+            ImageSource::Archive(path) if path.value.is_empty() => {
+                return Err(text.error(path, "the path of the archive is empty", None));
+            }
+            ImageSource::Archive(_) => {}
+            ImageSource::Binary(name) if subject.binary.is_none() => {
+                let message = "an image of the program needs a `binary`, which says where it is";
+                return Err(text.error(name, message, None));
+            }
+            ImageSource::Binary(name) if !is_local(&name.value) => {
+                let message = format!(
+                    "`{}` could be asked of a registry; name the image localhost/NAME:TAG",
+                    name.value
+                );
+                return Err(text.error(name, message, None));
+            }
+            ImageSource::Binary(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether an image has a tag and the name of no registry that could be asked for it.
+fn is_local(name: &str) -> bool {
+    let Some((path, tag)) = name.strip_prefix("localhost/").and_then(|name| name.split_once(':'))
+    else {
+        return false;
+    };
+    let plain = |text: &str, more: &str| {
+        text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && text
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || more.contains(c))
+    };
+    plain(path, "-_./") && plain(tag, "-_.")
+}
+
 fn check_binary(text: Text<'_>, subject: &SubjectFile) -> Checked {
-    let binary = &subject.binary;
+    let Some(binary) = &subject.binary else { return Ok(()) };
     if binary.sources.value.is_empty() {
         return Err(text.error(
             &binary.sources,
@@ -101,7 +170,10 @@ fn check_modes(text: Text<'_>, subject: &SubjectFile) -> Checked {
                 "of several modes one must be the `default-mode`: {}",
                 listed(subject.modes.keys())
             );
-            Err(text.error(&subject.binary.sources, message, None))
+            Err(match &subject.binary {
+                Some(binary) => text.error(&binary.sources, message, None),
+                None => text.error(&subject.format, message, None),
+            })
         }
         Some(_) | None => Ok(()),
     }
@@ -127,7 +199,10 @@ fn check_values(text: Text<'_>, subject: &SubjectFile) -> Checked {
 fn check_templates(text: Text<'_>, subject: &SubjectFile) -> Checked {
     let mut names: BTreeSet<String> = LAUNCH_NAMES.iter().map(|&name| name.to_owned()).collect();
     names.extend(subject.values.keys().map(|name| format!("values.{name}")));
-    let lab = &subject.lab;
+    for template in subject.modes.values().flat_map(|mode| mode.rules.iter().flatten()) {
+        template.check(text, &names)?;
+    }
+    let Some(lab) = &subject.lab else { return Ok(()) };
     let log = match &lab.log {
         LogPlace::Output => None,
         LogPlace::File(path) => Some(path),
@@ -143,7 +218,6 @@ fn check_templates(text: Text<'_>, subject: &SubjectFile) -> Checked {
         .chain(&lab.metrics)
         .chain(log)
         .chain(&lab.clean_up)
-        .chain(subject.modes.values().flat_map(|mode| mode.rules.iter().flatten()))
         .collect();
     for template in templates {
         template.check(text, &names)?;

@@ -202,6 +202,52 @@ const MACHINES: &[(&str, u16, bool)] = &[
     ("s390x", 22, false),
 ];
 
+/// The loader that a program asks for, such as `/lib64/ld-linux-x86-64.so.2`, or a script's line;
+/// none where it is static, so that it runs where there is no other file.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn loader(path: &Path) -> io::Result<Option<String>> {
+    let bytes = fs::read(path)?;
+    if let Some(line) = bytes.strip_prefix(b"#!") {
+        let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        return Ok(Some(String::from_utf8_lossy(line).trim().to_owned()));
+    }
+    Ok(interpreter(&bytes))
+}
+
+/// What an ELF program's header of kind PT_INTERP names (elf(5)).
+fn interpreter(bytes: &[u8]) -> Option<String> {
+    const PT_INTERP: u64 = 3;
+    let wide = *bytes.get(4)? == 2;
+    let little = *bytes.get(5)? == 1;
+    let number = |at: usize, size: usize| -> Option<u64> {
+        let field = bytes.get(at..at.checked_add(size)?)?;
+        let add = |sum: u64, byte: &u8| (sum << 8) | u64::from(*byte);
+        Some(if little { field.iter().rev().fold(0, add) } else { field.iter().fold(0, add) })
+    };
+    let (table, size, count) = if wide {
+        (number(32, 8)?, number(54, 2)?, number(56, 2)?)
+    } else {
+        (number(28, 4)?, number(42, 2)?, number(44, 2)?)
+    };
+    (0..count).find_map(|index| {
+        let at = usize::try_from(table.checked_add(index * size)?).ok()?;
+        if number(at, 4)? != PT_INTERP {
+            return None;
+        }
+        let (from, long) = if wide {
+            (number(at + 8, 8)?, number(at + 32, 8)?)
+        } else {
+            (number(at + 4, 4)?, number(at + 16, 4)?)
+        };
+        let from = usize::try_from(from).ok()?;
+        let text = bytes.get(from..from.checked_add(usize::try_from(long).ok()?)?)?;
+        let text = String::from_utf8_lossy(text);
+        Some(text.trim_end_matches('\0').to_owned())
+    })
+}
+
 enum Head {
     Script,
     Elf { machine: u16, little: bool },
@@ -282,6 +328,23 @@ mod tests {
         let outcome = version(Path::new("/bin/sleep"), &args, Duration::from_millis(10));
         let message = outcome.map_err(|err| err.to_string());
         assert_eq!(message, Err("/bin/sleep 600 hangs: no end within 10ms".to_owned()));
+    }
+
+    #[test]
+    fn a_program_that_needs_others_names_its_loader() {
+        let script = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(script.path(), "#!/bin/sh -e\ntrue\n").expect("writable");
+        assert_eq!(loader(script.path()).expect("readable").as_deref(), Some("/bin/sh -e"));
+        let mut elf = vec![0; 64 + 56];
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        (elf[32], elf[54], elf[56]) = (64, 56, 1);
+        assert_eq!(interpreter(&elf), None, "no header of that kind");
+        elf[64] = 3;
+        (elf[64 + 8], elf[64 + 32]) = (120, 7);
+        elf.extend(b"/ld.so\0");
+        assert_eq!(interpreter(&elf).as_deref(), Some("/ld.so"));
+        elf.truncate(122);
+        assert_eq!(interpreter(&elf), None, "cut off");
     }
 
     #[test]

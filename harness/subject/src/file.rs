@@ -84,6 +84,13 @@ impl Text<'_> {
         serde_saphyr::from_str_with_options(self.text, options).map_err(|err| self.explain(&err))
     }
 
+    /// Reads every document of the text as `T`; empty ones are left out.
+    pub(crate) fn parse_all<T: DeserializeOwned>(self) -> Result<Vec<T>, Box<FileError>> {
+        let options = serde_saphyr::options! { with_snippet: false };
+        serde_saphyr::from_multiple_with_options(self.text, options)
+            .map_err(|err| self.explain(&err))
+    }
+
     /// An error at a place that a [`Placed`] value remembers.
     pub(crate) fn error<T>(
         self,

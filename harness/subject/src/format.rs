@@ -32,14 +32,18 @@ impl TryFrom<u32> for FormatVersion {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct SubjectFile {
     /// Version of this file's format: 1.
-    pub format: FormatVersion,
+    pub format: Placed<FormatVersion>,
     /// One sentence: what this proxy is.
     pub about: String,
     /// Whether every `must` case has to pass on it before the case is accepted.
     #[serde(default)]
     pub reference: bool,
-    /// Where the program comes from.
-    pub binary: Binary,
+    /// Whether nobody has run this file yet: it was written from documentation, and every report
+    /// says so.
+    #[serde(default)]
+    pub untested: bool,
+    /// Where the program comes from; one that runs in clusters alone needs none.
+    pub binary: Option<Binary>,
     /// Settings that templates may use as `values.NAME`, with their defaults.
     #[serde(default)]
     pub values: BTreeMap<ValueName, serde_json::Value>,
@@ -54,8 +58,10 @@ pub struct SubjectFile {
     /// Capabilities in every mode.
     #[serde(default)]
     pub features: BTreeMap<Feature, FeatureClaim>,
-    /// How it runs on a node of the lab.
-    pub lab: Lab,
+    /// How it runs on a node of the lab; left out where it cannot.
+    pub lab: Option<Lab>,
+    /// How it is put into a cluster without kube-proxy; left out where its author does that.
+    pub cluster: Option<InCluster>,
 }
 
 /// Where a subject's program comes from.
@@ -197,8 +203,8 @@ pub struct FeatureClaim {
 /// `service_cidrs`, and what a case asks of the proxy's configuration, each none when it asks
 /// nothing: `proxy.node_port_addresses`, `proxy.detect_local`, `proxy.bridge_interface`,
 /// `proxy.interface_name_prefix`, `proxy.masquerade_all`, `proxy.localhost_node_ports`,
-/// `proxy.sync_period`, `proxy.min_sync_period`, `proxy.scheduler`, `proxy.strict_arp` and
-/// `proxy.udp_timeout`.
+/// `proxy.sync_period`, `proxy.min_sync_period`, `proxy.scheduler`, `proxy.strict_arp`,
+/// `proxy.udp_timeout`, `proxy.tcp_timeout`, `proxy.tcp_fin_timeout` and `proxy.exclude_cidrs`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Lab {
@@ -228,6 +234,35 @@ pub struct Lab {
     /// Command that removes its rules.
     #[serde(default)]
     pub clean_up: Vec<Template>,
+}
+
+/// How a subject is put into a cluster that has no kube-proxy.
+///
+/// Manifests are templates that may use `release`, `mode`, `configuration`, `values.NAME`, and of
+/// the cluster `api_server`, `api_host`, `api_port`, `cluster_cidrs` and `service_cidrs`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct InCluster {
+    /// Whether it makes the pods' interfaces itself: then the cluster has no other pod network.
+    #[serde(default)]
+    pub own_network: bool,
+    /// Images that every node gets beforehand; all others are pulled by the cluster.
+    #[serde(default)]
+    pub images: Vec<ImageSource>,
+    /// Files of API objects, relative to the subject's own file, applied in this order.
+    pub manifests: Placed<Vec<Placed<String>>>,
+    /// Where those files come from when they are not there; errors tell it.
+    pub made_by: Option<String>,
+}
+
+/// An image for the nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageSource {
+    /// An archive as `docker save` writes it, relative to the subject's own file.
+    Archive(Placed<String>),
+    /// The subject's own program, alone in an image of this name; it must be static.
+    Binary(Placed<String>),
 }
 
 /// Where a subject writes its log.

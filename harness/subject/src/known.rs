@@ -44,6 +44,9 @@ struct KnownFailureEntry {
     /// The releases.
     #[serde(default)]
     releases: ReleaseRange,
+    /// Whether the failure shows only at times; a pass is then a pass, and not unexpected.
+    #[serde(default)]
+    intermittent: bool,
     /// Why it fails.
     reason: String,
     /// What shows that it fails: a command, a log line, a run.
@@ -69,6 +72,8 @@ pub struct KnownFailure {
     pub modes: Vec<Placed<ModeName>>,
     /// The releases.
     pub releases: ReleaseRange,
+    /// Whether the failure shows only at times.
+    pub intermittent: bool,
     /// Why it fails.
     pub reason: String,
     /// What shows that it fails.
@@ -127,6 +132,7 @@ impl KnownFailures {
                 axes,
                 modes,
                 releases,
+                intermittent,
                 reason,
                 evidence,
                 link,
@@ -147,6 +153,7 @@ impl KnownFailures {
                     axes: axes.clone(),
                     modes: modes.clone(),
                     releases: releases.clone(),
+                    intermittent,
                     reason: reason.clone(),
                     evidence: evidence.clone(),
                     link: link.clone(),

@@ -61,6 +61,12 @@ pub struct ProxyFacts {
     pub strict_arp: Option<bool>,
     /// After how long the kernel forgets a silent UDP flow of a virtual server.
     pub udp_timeout: Option<String>,
+    /// The same for a silent TCP connection.
+    pub tcp_timeout: Option<String>,
+    /// The same for a TCP connection that one side has closed.
+    pub tcp_fin_timeout: Option<String>,
+    /// Ranges in which virtual servers of others are left alone.
+    pub exclude_cidrs: Option<Vec<String>>,
 }
 
 /// Everything needed to start a subject on one node.
@@ -122,6 +128,15 @@ pub enum LaunchError {
         subject: String,
         /// What is missing, with the line inside the template.
         reason: String,
+    },
+    /// The subject's file does not say how it runs there.
+    #[error(
+        "the file of {subject} has no `lab`, so the lab cannot start it; it runs in clusters alone, \
+         with --provider kind or --provider cluster"
+    )]
+    NoLab {
+        /// The subject.
+        subject: String,
     },
     /// A path is not text, so it cannot stand in a file.
     #[error("failed to start {subject} with {path}: the path is not UTF-8")]
@@ -203,7 +218,9 @@ impl Launch {
         let all = |what: &str, templates: &[Template]| {
             templates.iter().map(|template| render(what, template)).collect::<Result<Vec<_>, _>>()
         };
-        let lab = &subject.file.lab;
+        let Some(lab) = &subject.file.lab else {
+            return Err(LaunchError::NoLab { subject: subject.name.to_string() });
+        };
         let mut env = BTreeMap::new();
         for (name, template) in &lab.env {
             env.insert(name.clone(), render(&format!("the variable {name}"), template)?);
@@ -248,7 +265,7 @@ impl Launch {
 }
 
 /// The subject's values, then the mode's, then the configuration's; the last wins.
-fn values(selection: &Selection) -> BTreeMap<&str, &serde_json::Value> {
+pub(crate) fn values(selection: &Selection) -> BTreeMap<&str, &serde_json::Value> {
     let file = &selection.subject.file;
     let mode = file.modes.get(&selection.mode).map(|mode| &mode.values);
     let configuration = file.configurations.get(&selection.configuration).map(|conf| &conf.values);

@@ -6,6 +6,7 @@
 //! configuration, release) → [`resolve`] → [`Resolved`] (a program that was looked at and asked
 //! for its version) → [`Launch::render`] (arguments and files for one node).
 //! Starting the program is the provider's work.
+//! For a cluster without kube-proxy the path is [`Selection`] → [`Installation::of`] → [`Manifest`].
 
 mod cache;
 mod catalog;
@@ -18,6 +19,7 @@ mod golang;
 mod kernel;
 mod known;
 mod launch;
+mod manifest;
 mod name;
 mod process;
 mod release;
@@ -28,16 +30,18 @@ mod template;
 pub use cache::Cache;
 pub use catalog::{Catalog, CatalogError, Origin, Selection, Subject};
 pub use download::DownloadError;
-pub use examine::BinaryError;
+pub use examine::{BinaryError, loader};
 pub use file::{FileError, Placed};
 pub use format::{
     Binary, Configuration, ExitByDesign, FeatureClaim, FormatVersion, GateRange, GoSource,
-    KernelNeed, Lab, LogPlace, Mode, Releases, Source, SubjectFile, subject_schema,
+    ImageSource, InCluster, KernelNeed, Lab, LogPlace, Mode, Releases, Source, SubjectFile,
+    subject_schema,
 };
 pub use golang::{GoBuildError, GoProgram};
 pub use kernel::{Kernel, KernelError};
 pub use known::{KnownFailure, KnownFailures, known_failures_schema};
 pub use launch::{Launch, LaunchError, LaunchFile, LaunchLog, NodeFacts, ProxyFacts};
+pub use manifest::{Installation, InstalledImage, Manifest, ManifestError, Surroundings, Workload};
 pub use name::{ConfigurationName, ModeName, NameError, SubjectName, ValueName};
 pub use release::{Release, ReleaseError, ReleaseRange, ReleaseRangeError};
 pub use resolve::{

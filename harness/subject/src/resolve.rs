@@ -7,7 +7,7 @@ use minijinja::{Value, context};
 use sha2::{Digest, Sha256};
 
 use crate::cache::{Cache, Lookup, Slot};
-use crate::catalog::{CatalogError, Origin, Selection};
+use crate::catalog::{CatalogError, Selection};
 use crate::download::{DownloadError, download};
 use crate::examine::{BinaryError, Examined, examine, hex};
 use crate::format::Source;
@@ -119,6 +119,15 @@ pub enum ResolveError {
         /// What is missing.
         reason: String,
     },
+    /// It has no program that could run on a node of the lab.
+    #[error(
+        "{subject} has no program for the lab: it runs in clusters alone, with --provider kind or \
+         --provider cluster"
+    )]
+    NoProgram {
+        /// The subject.
+        subject: String,
+    },
     /// Every way is closed.
     #[error("found no {what}; every way is closed:{}", listing(.ways))]
     Closed {
@@ -225,7 +234,9 @@ pub fn resolve(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Resolved, ResolveError> {
     selection.check_release(selection.release())?;
-    let binary = &selection.subject.file.binary;
+    let Some(binary) = &selection.subject.file.binary else {
+        return Err(ResolveError::NoProgram { subject: selection.subject.name.to_string() });
+    };
     let args = binary.version_args.as_deref();
     let release = selection.release().cloned();
     if let Some(path) = given {
@@ -247,10 +258,7 @@ pub fn resolve(
     for source in &binary.sources.value {
         match source {
             Source::Path(path) => {
-                let path = match &selection.subject.origin {
-                    Origin::Folder(folder) => folder.join(&path.value),
-                    Origin::Bundled => PathBuf::from(&path.value),
-                };
+                let path = selection.subject.beside(&path.value);
                 progress(&format!("looking for {} at {}…", binary.name, path.display()));
                 let looked = examine(&path, args, selection.asked.as_ref())
                     .and_then(|examined| resolved(&path, examined, release.clone(), Found::Path));

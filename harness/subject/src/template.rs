@@ -23,6 +23,11 @@ impl Template {
         &self.0.value
     }
 
+    /// A whole file as a template.
+    pub(crate) fn of_file(text: String) -> Self {
+        Self(Placed { value: text, line: 1, column: 1 })
+    }
+
     pub(crate) fn placed(&self) -> &Placed<String> {
         &self.0
     }

@@ -1,14 +1,26 @@
 //! From everything that happened in a case to its one verdict.
 
-use touchstone_spec::{Level, Verdict};
+use touchstone_spec::{Level, Listing, Verdict};
 
 /// Whether the subject lists the case as a known failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listed {
     /// It does.
     Known,
+    /// It does, as one that fails only at times.
+    Intermittent,
     /// It does not.
     No,
+}
+
+impl From<Option<&Listing>> for Listed {
+    fn from(listing: Option<&Listing>) -> Listed {
+        match listing {
+            Some(Listing { intermittent: true, .. }) => Listed::Intermittent,
+            Some(Listing { intermittent: false, .. }) => Listed::Known,
+            None => Listed::No,
+        }
+    }
 }
 
 /// What happened in one attempt of a case.
@@ -41,9 +53,13 @@ pub fn decide(facts: CaseFacts) -> Verdict {
     }
     match (facts.level, facts.failures, facts.listed) {
         (Level::Survey, _, _) => Verdict::Survey,
-        (Level::Must | Level::Should | Level::May, 0, Listed::No) => Verdict::Pass,
+        (Level::Must | Level::Should | Level::May, 0, Listed::No | Listed::Intermittent) => {
+            Verdict::Pass
+        }
         (Level::Must | Level::Should | Level::May, 0, Listed::Known) => Verdict::UnexpectedPass,
-        (Level::Must | Level::Should | Level::May, _, Listed::Known) => Verdict::KnownFailure,
+        (Level::Must | Level::Should | Level::May, _, Listed::Known | Listed::Intermittent) => {
+            Verdict::KnownFailure
+        }
         (Level::Must | Level::Should | Level::May, _, Listed::No) => Verdict::Fail,
     }
 }
@@ -68,6 +84,11 @@ mod tests {
             (CaseFacts { failures: 1, ..FINE }, Verdict::Fail),
             (CaseFacts { failures: 1, listed: Listed::Known, ..FINE }, Verdict::KnownFailure),
             (CaseFacts { listed: Listed::Known, ..FINE }, Verdict::UnexpectedPass),
+            (
+                CaseFacts { failures: 1, listed: Listed::Intermittent, ..FINE },
+                Verdict::KnownFailure,
+            ),
+            (CaseFacts { listed: Listed::Intermittent, ..FINE }, Verdict::Pass),
             (CaseFacts { failures: 1, doubtful: true, ..FINE }, Verdict::Inconclusive),
             (CaseFacts { failures: 1, trouble: true, ..FINE }, Verdict::Error),
             (CaseFacts { judged: 0, ..FINE }, Verdict::Inconclusive),

@@ -7,6 +7,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, DeserializeSeed, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use touchstone_spec::ProxyWish;
+
 use super::{EndpointText, EndpointsText, Patch, ServiceText, SliceChange, Yes};
 use crate::At;
 
@@ -25,7 +27,9 @@ pub enum ChangeText {
     /// A node.
     Node(NodeChange),
     /// A proxy.
-    Proxy(ProxyChange),
+    Proxy(Box<ProxyChange>),
+    /// A virtual server that is somebody else's doing.
+    VirtualServer(VirtualServerChange),
 }
 
 /// `{ endpoint: web/a, set | add | remove }`.
@@ -106,7 +110,7 @@ pub struct NodeText {
     pub zone: Patch<String>,
 }
 
-/// `{ proxy: n1, restart | stop | start: true }`.
+/// `{ proxy: n1, restart | stop | start: true }`, `{ proxy: n1, refuses: { scheduler: none } }`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProxyChange {
@@ -121,9 +125,30 @@ pub struct ProxyChange {
     /// Start it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Yes>,
+    /// Settings with which it must end by itself when it is started; afterwards it is started with
+    /// its own again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refuses: Option<ProxyWish>,
 }
 
-const CHANGES: &[&str] = &["endpoint", "service", "slices", "slice", "node", "proxy"];
+/// `{ virtualServer: web clusterIP:81, on: n1, add | remove: true }`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct VirtualServerChange {
+    /// A target with an address and a port.
+    pub virtual_server: At<String>,
+    /// The node in whose kernel it is.
+    pub on: At<String>,
+    /// Somebody else makes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub add: Option<Yes>,
+    /// Somebody else removes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remove: Option<Yes>,
+}
+
+const CHANGES: &[&str] =
+    &["endpoint", "service", "slices", "slice", "node", "proxy", "virtualServer"];
 
 impl<'de> Deserialize<'de> for ChangeText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -131,7 +156,7 @@ impl<'de> Deserialize<'de> for ChangeText {
         impl<'de> Visitor<'de> for FirstKey {
             type Value = ChangeText;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a change: endpoint, service, slices, slice, node or proxy first")
+                write!(f, "a change that begins with one of {}", CHANGES.join(", "))
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ChangeText, A::Error> {
                 let Some(first) = map.next_key::<String>()? else {
@@ -149,7 +174,10 @@ impl<'de> Deserialize<'de> for ChangeText {
                     "slices" => SlicesChange::deserialize(rest).map(ChangeText::Slices),
                     "slice" => SliceChange::deserialize(rest).map(Box::new).map(ChangeText::Slice),
                     "node" => NodeChange::deserialize(rest).map(ChangeText::Node),
-                    "proxy" => ProxyChange::deserialize(rest).map(ChangeText::Proxy),
+                    "proxy" => ProxyChange::deserialize(rest).map(Box::new).map(ChangeText::Proxy),
+                    "virtualServer" => {
+                        VirtualServerChange::deserialize(rest).map(ChangeText::VirtualServer)
+                    }
                     other => Err(de::Error::unknown_field(other, CHANGES)),
                 }
             }

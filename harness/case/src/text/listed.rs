@@ -1,6 +1,6 @@
 //! What a node's table of virtual servers has for a target.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,10 +15,14 @@ pub enum Listing {
     Like(ListedText),
 }
 
-/// What a virtual server is like; what is left out is not looked at.
+/// What a virtual server is like, and what else the node has for its address; what is left out is
+/// not looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ListedText {
+    /// Whether there is one; true when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub there: Option<bool>,
     /// Name of its scheduler.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<String>,
@@ -34,4 +38,13 @@ pub struct ListedText {
     /// After how many seconds the node forgets silent UDP flows of its virtual servers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub udp_timeout: Option<u32>,
+    /// The same for silent TCP connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_timeout: Option<u32>,
+    /// The same for TCP connections that one side has closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_fin_timeout: Option<u32>,
+    /// Exactly these sets of the node have an entry for the target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sets: Option<BTreeSet<String>>,
 }

@@ -48,6 +48,14 @@ pub(crate) fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() 
     }
 }
 
+/// Scatters numbers over all numbers (splitmix64).
+pub(crate) fn scattered(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 static OPEN: Mutex<usize> = Mutex::new(0);
 static CLOSED: Condvar = Condvar::new();
 

@@ -7,8 +7,11 @@
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
-use crate::common::{self, Bench, GONE_LIMIT, LabTurn, Part, text};
+use crate::common::{
+    self, Bench, GONE_LIMIT, LabTurn, Part, RUN_LIMIT, eventually, scattered, text,
+};
 use nix::sys::signal::Signal;
 
 const USAGE: i32 = 64;
@@ -139,6 +142,44 @@ fn the_kernel_killed() {
     let done = run.finish(GONE_LIMIT);
     done.code(HARNESS).says(&["ended before the run did", "signal: 9", "kernel.log"]);
     bench.nothing_is_left(&namespaces);
+}
+
+/// Moments follow from it.
+const SEED: u64 = 0x75_6d_6c;
+
+/// Whether a process is the one to kill.
+type IsVictim<'a> = &'a dyn Fn(&common::Process) -> bool;
+
+/// Latest moment of a kill in milliseconds: by then the first cases run.
+const LATEST: u64 = 12_000;
+
+#[test]
+fn killed_at_random_moments() {
+    let is_kernel = |process: &common::Process| process.argv.first() == Some(&*KERNEL);
+    let victims: [(&str, IsVictim<'_>); 4] = [
+        ("the person's process", &|process| process.plays(Part::Outside)),
+        ("PID 1", &|process| process.plays(Part::Init)),
+        ("the keeper", &|process| process.plays(Part::Harness)),
+        ("the kernel", &is_kernel),
+    ];
+    let _turn = LabTurn::take();
+    for (round, (who, is_victim)) in (0..).zip(victims) {
+        let at = Duration::from_millis(scattered(SEED ^ round) % LATEST);
+        let bench = Bench::new();
+        let began = Instant::now();
+        let mut run = bench.start_run(&on_the_kernel(&MANY));
+        eventually("the moment", RUN_LIMIT, || (began.elapsed() >= at).then_some(()));
+        // Whoever is not there yet is killed as soon as it is.
+        let victim = eventually(who, RUN_LIMIT, || {
+            assert!(!run.has_ended(), "the run has ended by itself");
+            bench.processes().into_iter().find(|process| is_victim(process))
+        });
+        let namespaces = bench.namespaces();
+        victim.signal(Signal::SIGKILL);
+        let done = run.finish(GONE_LIMIT);
+        bench.nothing_is_left(&namespaces);
+        assert!(!done.status.success(), "{who} was killed after {at:?}: {done}");
+    }
 }
 
 #[test]

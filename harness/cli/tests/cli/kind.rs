@@ -61,15 +61,47 @@ fn docker_is_not_for_this_user() {
     check(&machine(Some(closed), Some("exit 0")), &[], HARNESS, &remedies);
 }
 
-#[test]
-fn a_replacement_is_put_in_by_its_authors_means() {
-    let bench = machine(Some("exit 0"), Some("exit 0"));
-    let subject = bench.write(
-        "other/subject.yaml",
-        "format: 1\nabout: another proxy\nbinary: { name: other, sources: [ { path: other } ] }\nmodes: { iptables: { about: rules } }\nlab: { args: [] }\n",
+/// A replacement with this section `cluster`, and a manifest of this text beside it.
+fn replacement(bench: &Bench, cluster: &str, manifest: &str) -> String {
+    bench.write("other/proxy.yaml", manifest);
+    bench.script("other/other", "#!/bin/sh");
+    let subject = format!(
+        "format: 1\nabout: another proxy\nbinary: {{ name: other, sources: [ {{ path: other }} ] }}\n\
+         lab: {{ args: [] }}\n{cluster}\n"
     );
-    let subject = subject.display().to_string();
-    check(&bench, &["--subject", &subject], USAGE, &["their own kube-proxy", "--provider cluster"]);
+    bench.write("other/subject.yaml", &subject).display().to_string()
+}
+
+#[test]
+fn what_a_replacement_lacks_shows_before_anything_starts() {
+    let bench = machine(Some("exit 0"), Some("exit 0"));
+    let check = |cluster: &str, manifest: &str, code: i32, complaints: &[&str]| {
+        let subject = replacement(&bench, cluster, manifest);
+        check(&bench, &["--subject", &subject], code, complaints);
+    };
+    let whole = "{ apiVersion: v1, kind: Namespace, metadata: { name: a } }";
+    check("", whole, USAGE, &["under `cluster`", "--provider cluster"]);
+    let named = "cluster: { manifests: [proxy.yaml] }";
+    check(named, "a: [b", HARNESS, &["a manifest is no YAML", "proxy.yaml:1"]);
+    check(named, "kind: Pod", HARNESS, &["document 1 of", "no `apiVersion`"]);
+    check(named, "{{ api_sever }}", HARNESS, &["did you mean `api_server`", "{% raw %}"]);
+    let missing = "cluster: { manifests: [no.yaml], made-by: make no.yaml }";
+    check(missing, whole, HARNESS, &["no.yaml", "does not exist", "make no.yaml"]);
+    let image = |image: &str| format!("cluster: {{ manifests: [proxy.yaml], images: [{image}] }}");
+    check(&image("{ archive: no.tar }"), whole, HARNESS, &["no.tar", "does not exist"]);
+    check(&image("{ binary: other:1 }"), whole, USAGE, &["localhost/NAME:TAG"]);
+    check(&image("{ binary: localhost/other:1 }"), whole, HARNESS, &["/bin/sh", "static"]);
+}
+
+#[test]
+fn a_bundled_replacement_says_where_its_manifests_come_from() {
+    let bench = machine(Some("exit 0"), Some("exit 0"));
+    let remedies =
+        ["bundled without its manifests", "subjects/cilium/subject.yaml", "helm template"];
+    check(&bench, &["--subject", "cilium"], HARNESS, &remedies);
+    bench.run(&["--subject", "cilium", CASE]).code(USAGE).complains(&["cilium", "--provider kind"]);
+    let listed = call(&bench, &["subject", "list"]);
+    listed.code(0).says(&["cilium  untested: "]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Bench, GONE_LIMIT, LabTurn, Part, RUN_LIMIT, eventually};
+use crate::common::{Bench, GONE_LIMIT, LabTurn, Part, RUN_LIMIT, eventually, scattered};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -18,13 +18,8 @@ const LATEST: u64 = 2_500;
 /// Cells that take longer than [`LATEST`] together.
 const CASES: [&str; 3] = ["--jobs=2", "session-affinity/*", "cluster-ip/*"];
 
-/// Scatters the numbers of rounds over all moments (splitmix64).
 fn moment(victim: Part, round: u64) -> Duration {
-    let mut z = SEED ^ (round << 8) ^ (victim as u64);
-    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    Duration::from_millis((z ^ (z >> 31)) % LATEST)
+    Duration::from_millis(scattered(SEED ^ (round << 8) ^ (victim as u64)) % LATEST)
 }
 
 /// Kills the victim some time after it appeared and looks at what remains.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use touchstone_spec::Family;
 
-use super::config::{self, ProxyMode};
+use super::config::{self, PodNetwork, ProxyMode};
 use super::thaw;
 use super::tools::{ASKING, Tools, argument};
 use super::trouble::{KindError, lack_of_image};
@@ -31,11 +31,11 @@ const REFUSE_EVERYONE: &str = "cd /proc/sys/net
 
 /// How long a machine with little time may need for each.
 const PULL: Duration = Duration::from_secs(600);
-const LOAD: Duration = Duration::from_secs(300);
+pub(super) const LOAD: Duration = Duration::from_secs(300);
 const CREATE: Duration = Duration::from_secs(600);
 const DELETE: Duration = Duration::from_secs(180);
 /// How long Kubernetes itself may take to become ready, in its own units.
-const READY_SECONDS: u64 = 300;
+pub(super) const READY_SECONDS: u64 = 300;
 
 /// What a node is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +66,8 @@ pub struct KindRequest {
     pub families: Vec<Family>,
     /// How its kube-proxy forwards, or that it has none.
     pub mode: ProxyMode,
+    /// Who makes its pods' interfaces.
+    pub network: PodNetwork,
     /// Number of nodes; the first one is the control plane.
     pub nodes: usize,
     /// What they are made from.
@@ -112,7 +114,7 @@ pub async fn create(
     let image = node_image(tools, &request.image, tell).await?;
     let file = request.folder.join("kind.yaml");
     let kubeconfig = request.folder.join("kubeconfig");
-    let text = config::file(&request.families, request.mode, request.nodes);
+    let text = config::file(&request.families, request.mode, request.network, request.nodes);
     std::fs::write(&file, text).map_err(|error| KindError::Refused {
         program: "kind",
         what: format!("write {}", file.display()),
@@ -138,7 +140,10 @@ pub async fn create(
         }
         cluster.set_networks_of_nodes().await?;
         cluster.set_up_name_server(request.families.len() > 1).await?;
-        cluster.wait_until_ready(request.mode, tell).await
+        match request.network {
+            PodNetwork::Kind => cluster.wait_until_ready(request.mode, tell).await,
+            PodNetwork::Subject => Ok(()),
+        }
     };
     match came_up.await {
         Ok(()) => Ok(cluster),
@@ -262,13 +267,7 @@ impl KindCluster {
         mode: ProxyMode,
         tell: &(dyn Fn(&str) + Sync),
     ) -> Result<(), KindError> {
-        self.wait_for(
-            "its nodes are not ready",
-            "its nodes to be ready",
-            tell,
-            &["wait", "--for=condition=Ready", "nodes", "--all"],
-        )
-        .await?;
+        self.wait_for_nodes(tell).await?;
         // Without a proxy nothing reaches the API server by its Service, so no name server is ready.
         if mode != ProxyMode::None {
             self.wait_for_rollout("daemonset/kube-proxy", tell).await?;
@@ -291,6 +290,15 @@ impl KindCluster {
         }
         let args = ["rollout", "restart", SYSTEM, "deployment/coredns"];
         self.kubectl(ASKING, "restart the name server", &args).await.map(drop)
+    }
+
+    /// Waits for nodes, which are ready once they have a pod network.
+    pub(super) async fn wait_for_nodes(
+        &self,
+        tell: &(dyn Fn(&str) + Sync),
+    ) -> Result<(), KindError> {
+        let args = ["wait", "--for=condition=Ready", "nodes", "--all"];
+        self.wait_for("its nodes are not ready", "its nodes to be ready", tell, &args).await
     }
 
     async fn wait_for_rollout(

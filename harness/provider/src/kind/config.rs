@@ -48,8 +48,22 @@ impl ProxyMode {
     }
 }
 
+/// Who makes the pods' interfaces of a cluster, and routes between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodNetwork {
+    /// kind.
+    Kind,
+    /// What is put into the cluster afterwards; nodes are not ready before.
+    Subject,
+}
+
 /// The cluster file for these families, the primary one first in a dual-stack cluster.
-pub(super) fn file(families: &[Family], mode: ProxyMode, nodes: usize) -> String {
+pub(super) fn file(
+    families: &[Family],
+    mode: ProxyMode,
+    network: PodNetwork,
+    nodes: usize,
+) -> String {
     let dual = FILES[FILES.len() - 1];
     let (_, text) = FILES.into_iter().find(|(of, _)| *of == families).unwrap_or(dual);
     let mut file = String::new();
@@ -57,6 +71,9 @@ pub(super) fn file(families: &[Family], mode: ProxyMode, nodes: usize) -> String
         if line.starts_with(MODE) {
             file.push_str(MODE);
             file.push_str(mode.name());
+            if network == PodNetwork::Subject {
+                file.push_str("\n  disableDefaultCNI: true");
+            }
         } else {
             file.push_str(line);
         }
@@ -82,7 +99,7 @@ mod tests {
             let one = |line: &dyn Fn(&str) -> bool| text.lines().filter(|text| line(text)).count();
             assert_eq!(one(&|line| line.starts_with(MODE)), 1, "{text}");
             assert_eq!(one(&|line| line == NODES), 1, "{text}");
-            let made = file(families, ProxyMode::Iptables, 2);
+            let made = file(families, ProxyMode::Iptables, PodNetwork::Kind, 2);
             let told = text.replace("  # or nftables, ipvs, none", "");
             assert_eq!(made, told, "what a run makes differs from the file");
         }
@@ -90,11 +107,12 @@ mod tests {
 
     #[test]
     fn mode_families_and_nodes_are_as_asked() {
-        let made = file(&[Family::V4, Family::V6], ProxyMode::Nftables, 3);
+        let made = file(&[Family::V4, Family::V6], ProxyMode::Nftables, PodNetwork::Kind, 3);
         assert!(made.contains("\n  ipFamily: dual\n  kubeProxyMode: nftables\n"), "{made}");
         assert!(made.ends_with("nodes:\n- role: control-plane\n- role: worker\n- role: worker\n"));
-        let made = file(&[Family::V6], ProxyMode::None, 1);
-        assert!(made.contains("\n  ipFamily: ipv6\n  kubeProxyMode: none\n"), "{made}");
+        let made = file(&[Family::V6], ProxyMode::None, PodNetwork::Subject, 1);
+        let said = "\n  ipFamily: ipv6\n  kubeProxyMode: none\n  disableDefaultCNI: true\n";
+        assert!(made.contains(said), "{made}");
         assert!(made.ends_with("nodes:\n- role: control-plane\n"));
     }
 }

@@ -65,7 +65,7 @@ impl KindKeeper {
         &self,
         state: &mut State,
         wish: &ProxyWish,
-        nodes: &[NodeFacts],
+        facts: &ClusterFacts,
     ) -> Result<(), KindError> {
         if state.original.is_none() {
             if *wish == ProxyWish::default() {
@@ -76,7 +76,7 @@ impl KindKeeper {
             state.original = Some(read);
         }
         let Some(original) = &state.original else { return Ok(()) };
-        let wanted = configuration(original, wish, self.mode, nodes);
+        let wanted = configuration(original, wish, self.mode, facts);
         if state.proxy.as_ref() != Some(&wanted) {
             // Whatever happens from here on, nobody knows which one it has.
             state.proxy = None;
@@ -173,7 +173,9 @@ impl Keeper for KindKeeper {
     fn provides(&self) -> BTreeSet<String> {
         let of_kernel = |need: &&str| *need == SCTP_NEED || *need == IPVS_NEED;
         let needs = NETWORK_NEEDS.into_iter().filter(|need| !of_kernel(need));
-        needs.chain(["restart"]).map(str::to_owned).collect()
+        // How somebody else's proxy is restarted, only they know.
+        let restart = (self.mode != ProxyMode::None).then_some("restart");
+        needs.chain(restart).map(str::to_owned).collect()
     }
 
     fn lacks(&self, shape: &ClusterShape) -> Option<String> {
@@ -222,7 +224,7 @@ impl Keeper for KindKeeper {
             self.cluster.in_outside_networks("set the MTU", &ways).await.map_err(failed)?;
             state.mtu = shape.network.mtu;
         }
-        self.configure(&mut state, &shape.proxy, &facts.nodes).await.map_err(failed)
+        self.configure(&mut state, &shape.proxy, facts).await.map_err(failed)
     }
 
     /// A proxy that is stopped is frozen: nothing is left of it but its rules, and its pod stays, or
@@ -244,7 +246,7 @@ fn configuration(
     original: &Value,
     wish: &ProxyWish,
     mode: ProxyMode,
-    nodes: &[NodeFacts],
+    facts: &ClusterFacts,
 ) -> Value {
     let ProxyWish {
         node_port_addresses: _,
@@ -256,9 +258,12 @@ fn configuration(
         scheduler,
         strict_arp,
         udp_timeout,
+        tcp_timeout,
+        tcp_fin_timeout,
+        exclude_cidrs: _,
     } = wish;
     let mut config = original.clone();
-    if let Some(words) = wish.node_port_words(nodes) {
+    if let Some(words) = wish.node_port_words(&facts.nodes) {
         config["nodePortAddresses"] = json!(words);
     }
     match detect_local {
@@ -291,7 +296,16 @@ fn configuration(
     set(section, "minSyncPeriod", min_sync_period.as_ref().map(|period| json!(period)));
     set(section, "scheduler", scheduler.as_ref().map(|name| json!(name)));
     set(section, "strictARP", strict_arp.map(|on| json!(on)));
-    set(section, "udpTimeout", udp_timeout.as_ref().map(|timeout| json!(timeout)));
+    let timeouts = [
+        ("udpTimeout", udp_timeout),
+        ("tcpTimeout", tcp_timeout),
+        ("tcpFinTimeout", tcp_fin_timeout),
+    ];
+    for (key, timeout) in timeouts {
+        set(section, key, timeout.as_ref().map(|timeout| json!(timeout)));
+    }
+    let excluded = wish.excluded_ranges(&facts.external_ip_cidrs);
+    set(section, "excludeCIDRs", excluded.map(|ranges| json!(ranges)));
     config
 }
 
@@ -429,21 +443,26 @@ mod tests {
         })
     }
 
+    fn planned() -> ClusterFacts {
+        ClusterFacts::planned(&ClusterShape::default())
+    }
+
     #[test]
     fn only_what_is_wished_differs() {
         let wish = ProxyWish { masquerade_all: Some(true), ..ProxyWish::default() };
-        let config = configuration(&original(), &wish, ProxyMode::Iptables, &[]);
+        let config = configuration(&original(), &wish, ProxyMode::Iptables, &planned());
         let mut wanted = original();
         wanted["iptables"]["masqueradeAll"] = json!(true);
         assert_eq!(config, wanted);
-        let plain = configuration(&original(), &ProxyWish::default(), ProxyMode::Iptables, &[]);
+        let plain =
+            configuration(&original(), &ProxyWish::default(), ProxyMode::Iptables, &planned());
         assert_eq!(plain, original());
     }
 
     #[test]
     fn who_knows_no_pods_has_no_ranges() {
         let wish = ProxyWish { detect_local: Some(DetectLocal::None), ..ProxyWish::default() };
-        let config = configuration(&original(), &wish, ProxyMode::Iptables, &[]);
+        let config = configuration(&original(), &wish, ProxyMode::Iptables, &planned());
         assert_eq!((&config["clusterCIDR"], &config["detectLocalMode"]), (&json!(""), &json!("")));
     }
 
@@ -452,13 +471,13 @@ mod tests {
         let facts = ClusterFacts::planned(&ClusterShape::default());
         let node = &facts.nodes[0];
         let plain = script(&NetworkWish::default(), &facts, node, 0);
-        assert!(!plain.contains("masquerade\n"), "{plain}");
+        assert!(!plain.contains(" masquerade\n"), "{plain}");
         let wish = NetworkWish {
             firewall: vec![Firewall::SecondPostrouting],
             more_node_addresses: Some(2),
             ..NetworkWish::default()
         };
         let more = script(&wish, &facts, node, 0);
-        assert!(more.contains("seq 1 2") && more.contains("masquerade\n"), "{more}");
+        assert!(more.contains("seq 1 2") && more.contains(" masquerade\n"), "{more}");
     }
 }

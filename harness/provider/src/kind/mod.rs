@@ -5,6 +5,7 @@
 
 mod cluster;
 mod config;
+mod install;
 mod keeper;
 mod kernel;
 mod leftovers;
@@ -14,7 +15,7 @@ mod tools;
 mod trouble;
 
 pub use cluster::{KindCluster, KindRequest, NodeImage, PROXY, check, create};
-pub use config::ProxyMode;
+pub use config::{PodNetwork, ProxyMode};
 pub use keeper::KindKeeper;
 pub use kernel::Kernel;
 pub use leftovers::{Held, Leftover, hold, leftovers};

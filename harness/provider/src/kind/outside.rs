@@ -112,7 +112,7 @@ impl KindCluster {
         Ok(ranges.join(","))
     }
 
-    async fn addresses_of(&self, container: &str) -> Result<Vec<IpAddr>, KindError> {
+    pub(super) async fn addresses_of(&self, container: &str) -> Result<Vec<IpAddr>, KindError> {
         let format = "{{json .NetworkSettings.Networks}}";
         let inspect = ["inspect", "--format", format, container];
         Ok(addresses(&self.docker("ask for an address", &inspect).await?))

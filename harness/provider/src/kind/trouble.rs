@@ -85,6 +85,22 @@ pub enum KindError {
         /// What it said last.
         said: String,
     },
+    /// The API server does not take what puts a subject into the cluster.
+    #[error("the cluster refuses {manifest}: {said}")]
+    Manifest {
+        /// The file.
+        manifest: String,
+        /// Its words.
+        said: String,
+    },
+    /// What was put into the cluster runs no pods that are ready.
+    #[error("{what} does not become ready: {why}")]
+    Workload {
+        /// Kind, name and namespace.
+        what: String,
+        /// What its pods say, with their last lines.
+        why: String,
+    },
     /// A program refused.
     #[error("failed to {what}: {program} says: {said}")]
     Refused {

@@ -13,11 +13,12 @@ use touchstone_probe::{Attempted, KeptFlow, Server, Sockets, attempt, get_http};
 use touchstone_spec::api::Service;
 use touchstone_spec::{
     Change, ClusterFacts, Flow, FrontendKind, NEIGHBOUR, Observation, Outcome, PodFacts, PodWish,
-    Protocol, ProxyAction, ServerWish,
+    Protocol, ProxyAction, ProxyWish, ServerWish,
 };
 
 use super::dns::{FirstQuestions, NameServer};
 use super::flows;
+use super::launcher::Launcher;
 use super::objects;
 use super::places::Places;
 use super::proxy::Proxy;
@@ -33,6 +34,8 @@ pub(super) struct LabCluster {
     pub(super) places: Arc<Places>,
     pub(super) topology: Arc<Topology>,
     pub(super) proxies: BTreeMap<String, Arc<Proxy>>,
+    /// What proxies are started with.
+    pub(super) launcher: Launcher,
     /// The name server, where the shape asks for one.
     pub(super) name_server: Option<NameServer>,
     /// Command that damages a node's rules once they are there, if the run asks for it.
@@ -155,10 +158,23 @@ impl LabCluster {
             .or_else(|| server().map(|why| Broken { why, proxy: false }))
     }
 
-    async fn act(&self, node: &str, action: ProxyAction) -> Result<(), ClusterError> {
-        let proxy = self.proxies.get(node).ok_or_else(|| {
+    fn proxy(&self, node: &str) -> Result<&Arc<Proxy>, ClusterError> {
+        self.proxies.get(node).ok_or_else(|| {
             ClusterError::new(format!("no proxy runs on {node}"), "a case acts on it")
-        })?;
+        })
+    }
+
+    /// The proxy of a node must end by itself when it is started with other settings.
+    async fn refuses(&self, node: &str, wish: &ProxyWish) -> Result<(), ClusterError> {
+        let proxy = self.proxy(node)?;
+        let known = self.facts.nodes.iter().find(|known| known.name == node);
+        let known = known.ok_or_else(|| ClusterError::new(format!("no node {node}"), "unknown"))?;
+        let launch = self.launcher.launch(known, wish, &self.facts, &self.places)?;
+        proxy.refuses(&launch).await
+    }
+
+    async fn act(&self, node: &str, action: ProxyAction) -> Result<(), ClusterError> {
+        let proxy = self.proxy(node)?;
         match action {
             ProxyAction::Stop => proxy.stop(Signal::SIGTERM).await,
             ProxyAction::Start => proxy.start(),
@@ -195,6 +211,10 @@ impl Cluster for LabCluster {
     async fn change(&self, change: &Change) -> Result<(), ClusterError> {
         match change {
             Change::Proxy { node, action } => self.act(node, *action).await,
+            Change::ProxyRefuses { node, wish } => self.refuses(node, wish).await,
+            Change::VirtualServer { node, at, protocol, action } => {
+                self.change_virtual_server(node, *at, *protocol, *action).await
+            }
             Change::ReloadFirewall { node } => {
                 let found = self.topology.node(node).ok_or_else(|| {
                     ClusterError::new(

@@ -1,6 +1,6 @@
 //! The cluster's name server: CoreDNS, unmodified, in a pod, behind the Service `kube-dns`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,14 +14,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::watch;
 use touchstone_apiserver::{ApiServer, ServeHandle};
-use touchstone_spec::api::{
-    Endpoint, EndpointPort, EndpointSlice, Meta, SERVICE_NAME_LABEL, Service, ServicePort,
-    ServiceSpec,
-};
+use touchstone_spec::api::Endpoint;
 use touchstone_spec::{
     CLUSTER_DOMAIN, Change, Client, ClientKind, ClusterFacts, DNS_PORT, DnsFacts, Family, Flow,
-    FrontendKind, NameAnswer, NodeFacts, Observation, Outcome, PodFacts, Protocol, Question,
-    RecordType,
+    FrontendKind, NameAnswer, NodeFacts, Observation, Outcome, PlainPort, PlainService, PodFacts,
+    Protocol, Question, RecordType,
 };
 
 use super::places::Places;
@@ -198,63 +195,23 @@ pub(super) fn corefile() -> String {
 
 /// The Service and its slices.
 pub(super) fn objects(dns: &DnsFacts, families: &[Family]) -> Vec<Change> {
-    let meta = |name: String, labels| Meta {
-        name,
-        namespace: NAMESPACE.to_owned(),
-        labels,
-        annotations: BTreeMap::new(),
-    };
-    let ips: Vec<IpAddr> = families.iter().filter_map(|family| dns.address(*family)).collect();
-    let ports = [("dns", Protocol::Udp), ("dns-tcp", Protocol::Tcp)];
-    let policy = if ips.len() > 1 { "RequireDualStack" } else { "SingleStack" };
-    let mut changes = vec![Change::ApplyService(Service {
-        metadata: meta(NAME.to_owned(), BTreeMap::new()),
-        spec: ServiceSpec {
-            cluster_ip: ips.first().map(ToString::to_string),
-            cluster_ips: ips.iter().map(ToString::to_string).collect(),
-            ip_families: families.iter().map(|f| f.api_name().to_owned()).collect(),
-            ip_family_policy: Some(policy.to_owned()),
-            ports: ports
-                .iter()
-                .map(|(name, protocol)| ServicePort {
-                    name: (*name).to_owned(),
-                    protocol: Some(*protocol),
-                    port: DNS_PORT,
-                    target_port: Some(DNS_PORT),
-                    ..ServicePort::default()
-                })
-                .collect(),
-            ..ServiceSpec::default()
-        },
-        ..Service::default()
-    })];
-    for family in families {
-        let labels = BTreeMap::from([(SERVICE_NAME_LABEL.to_owned(), NAME.to_owned())]);
-        changes.push(Change::ApplySlice(EndpointSlice {
-            metadata: meta(format!("{NAME}-{family}"), labels),
-            address_type: family.api_name().to_owned(),
-            ports: ports
-                .iter()
-                .map(|(name, protocol)| EndpointPort {
-                    name: Some((*name).to_owned()),
-                    protocol: *protocol,
-                    port: Some(DNS_PORT),
-                })
-                .collect(),
-            endpoints: dns
-                .servers
-                .iter()
-                .filter_map(|server| {
-                    Some(Endpoint {
-                        addresses: vec![server.address(*family)?.to_string()],
-                        node_name: Some(server.node.clone()),
-                        ..Endpoint::default()
-                    })
-                })
-                .collect(),
-        }));
+    let port = |name, protocol| PlainPort { name, protocol, port: DNS_PORT, target_port: DNS_PORT };
+    PlainService {
+        namespace: NAMESPACE,
+        name: NAME,
+        ips: families.iter().filter_map(|family| dns.address(*family)).collect(),
+        ports: &[port("dns", Protocol::Udp), port("dns-tcp", Protocol::Tcp)],
     }
-    changes
+    .changes(|family| {
+        let server = |server: &PodFacts| {
+            Some(Endpoint {
+                addresses: vec![server.address(family)?.to_string()],
+                node_name: Some(server.node.clone()),
+                ..Endpoint::default()
+            })
+        };
+        dns.servers.iter().filter_map(server).collect()
+    })
 }
 
 /// What a name server must have answered before the cluster is ready.

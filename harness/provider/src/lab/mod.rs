@@ -3,11 +3,13 @@
 //! Must be used where namespaces may be made: as root, or in a process that
 //! `touchstone_sys::spawn_contained` has started.
 
+mod address_sets;
 mod backend;
 mod cluster;
 mod dns;
 mod flows;
 mod host;
+mod launcher;
 mod objects;
 mod places;
 mod proxy;

@@ -25,7 +25,10 @@ pub(super) fn apply(api: &ApiServer, change: &Change) -> Result<(), ClusterError
             let what = format!("failed to run pods of {}", wanted.service);
             Err(ClusterError::new(what, "the lab has no controllers"))
         }
-        Change::Proxy { .. } | Change::ReloadFirewall { .. } => Ok(()),
+        Change::Proxy { .. }
+        | Change::ProxyRefuses { .. }
+        | Change::VirtualServer { .. }
+        | Change::ReloadFirewall { .. } => Ok(()),
     }
 }
 

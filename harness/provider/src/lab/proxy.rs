@@ -29,6 +29,9 @@ const COMPLAINTS: usize = 4;
 const LONGEST_LINE: u64 = 2_000;
 /// How long a stopped proxy may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long one may take to end by itself that was told what it must refuse: as long as the slowest
+/// machine needs to start it.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(120);
 
 /// A proxy on a node.
 pub(super) struct Proxy {
@@ -40,6 +43,13 @@ pub(super) struct Proxy {
     state: Arc<Mutex<State>>,
     ended: watch::Sender<bool>,
     tell: UnboundedSender<Notice>,
+}
+
+/// Whether a process is to end by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Wanted,
+    Unwanted,
 }
 
 #[derive(Default)]
@@ -90,14 +100,41 @@ impl Proxy {
 
     /// Starts the process; its files are written first.
     pub(super) fn start(self: &Arc<Self>) -> Result<(), ClusterError> {
+        self.start_as(&self.launch, End::Unwanted)
+    }
+
+    /// Stops the process, starts it in another way in which it must end by itself, and starts it
+    /// again as ever.
+    ///
+    /// # Errors
+    /// Of the proxy, when it does not end.
+    pub(super) async fn refuses(self: &Arc<Self>, launch: &Launch) -> Result<(), ClusterError> {
+        self.stop(Signal::SIGTERM).await?;
+        self.start_as(launch, End::Wanted)?;
+        if !self.ends_within(REFUSAL_LIMIT).await {
+            self.stop(Signal::SIGKILL).await?;
+            return Err(ClusterError {
+                act: format!(
+                    "the proxy on {} runs with settings with which it must not start",
+                    self.node
+                ),
+                why: format!("it did not end within {} s", REFUSAL_LIMIT.as_secs()),
+                proxy: true,
+                late: false,
+            });
+        }
+        self.start()
+    }
+
+    fn start_as(self: &Arc<Self>, launch: &Launch, end: End) -> Result<(), ClusterError> {
         let failed = |why: String| ClusterError {
-            act: format!("failed to start {} on {}", self.launch.program.display(), self.node),
+            act: format!("failed to start {} on {}", launch.program.display(), self.node),
             why,
             proxy: true,
             late: false,
         };
         let node = self.topology.node(&self.node).ok_or_else(|| failed("no such node".into()))?;
-        let launch = self.launch.clone();
+        let launch = launch.clone();
         // On the node's own thread, since the files are on its private file system.
         let spawned = node
             .namespace()
@@ -114,7 +151,7 @@ impl Proxy {
         {
             let mut state = self.state();
             state.pid = Some(Pid::from_raw(child.id().cast_signed()));
-            state.stopping = false;
+            state.stopping = end == End::Wanted;
         }
         self.ended.send_replace(false);
         let readers: Vec<_> = outputs
@@ -192,22 +229,23 @@ impl Proxy {
                 let _ = kill(pid, signal);
             }
         }
-        let mut ended = self.ended.subscribe();
-        let ended = ended.wait_for(|ended| *ended);
-        match tokio::time::timeout(STOP_LIMIT, ended).await {
-            Ok(_) => Ok(()),
-            Err(_) => {
-                if let Some(pid) = self.state().pid {
-                    let _ = kill(pid, Signal::SIGKILL);
-                }
-                Err(ClusterError {
-                    act: format!("failed to stop the proxy on {}", self.node),
-                    why: format!("it did not end within {} s", STOP_LIMIT.as_secs()),
-                    proxy: true,
-                    late: false,
-                })
-            }
+        if self.ends_within(STOP_LIMIT).await {
+            return Ok(());
         }
+        if let Some(pid) = self.state().pid {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        Err(ClusterError {
+            act: format!("failed to stop the proxy on {}", self.node),
+            why: format!("it did not end within {} s", STOP_LIMIT.as_secs()),
+            proxy: true,
+            late: false,
+        })
+    }
+
+    async fn ends_within(&self, limit: Duration) -> bool {
+        let mut ended = self.ended.subscribe();
+        tokio::time::timeout(limit, ended.wait_for(|ended| *ended)).await.is_ok()
     }
 
     /// Why it ended, when nobody wanted it to.

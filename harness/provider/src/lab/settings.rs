@@ -55,5 +55,8 @@ pub(super) fn told(
         scheduler: wish.scheduler.clone(),
         strict_arp: wish.strict_arp,
         udp_timeout: wish.udp_timeout.clone(),
+        tcp_timeout: wish.tcp_timeout.clone(),
+        tcp_fin_timeout: wish.tcp_fin_timeout.clone(),
+        exclude_cidrs: wish.excluded_ranges(&facts.external_ip_cidrs),
     })
 }

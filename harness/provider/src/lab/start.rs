@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
@@ -15,20 +14,19 @@ use touchstone_spec::{
     BALANCER, CaseAsks, ClusterFacts, Family, LoadBalancers, NodesJoined, Page, PodFacts, PodWish,
     ProxySettings,
 };
-use touchstone_subject::{Launch, NodeFacts};
+use touchstone_subject::Launch;
 
 use super::cluster::LabCluster;
 use super::dns::{self, FirstQuestions, NameServer};
+use super::launcher::Launcher;
 use super::places::{Places, lab_family};
 use super::proxy::Proxy;
-use super::{Lab, backend, objects, settings, surroundings};
+use super::{Lab, backend, objects, surroundings};
 use crate::balancer::Balancer;
 use crate::{ClusterError, ClusterRequest, Notice, Provider, Started, canary};
 
 /// Port of the API server on the loopback of every node.
 pub(super) const API_PORT: u16 = 6443;
-/// Where a node's private files are.
-const RUN_DIR: &str = "/run/touchstone";
 /// Namespace of the canary's objects.
 const CANARY_NAMESPACE: &str = "touchstone";
 
@@ -98,7 +96,11 @@ impl Provider for Lab {
             objects::apply(&api, &change)?;
         }
         let (tell, notices) = mpsc::unbounded_channel();
-        let proxies = self.proxies(request, &facts, &places, &topology, &tell)?;
+        let launcher = Launcher {
+            selection: Arc::clone(&self.selection),
+            resolved: Arc::clone(&self.resolved),
+        };
+        let proxies = self.proxies(&launcher, request, &facts, &places, &topology, &tell)?;
         for proxy in proxies.values() {
             proxy.start()?;
         }
@@ -120,6 +122,7 @@ impl Provider for Lab {
             places,
             topology,
             proxies,
+            launcher,
             name_server,
             sabotage: self.sabotage.clone(),
             canary,
@@ -240,6 +243,7 @@ impl Lab {
 
     fn proxies(
         &self,
+        launcher: &Launcher,
         request: &ClusterRequest,
         facts: &ClusterFacts,
         places: &Places,
@@ -248,21 +252,7 @@ impl Lab {
     ) -> Result<BTreeMap<String, Arc<Proxy>>, ClusterError> {
         let mut proxies = BTreeMap::new();
         for node in facts.nodes.iter().filter(|node| !self.without_proxy.contains(&node.name)) {
-            let mut launch = Launch::render(
-                &self.selection,
-                &self.resolved,
-                &NodeFacts {
-                    name: node.name.clone(),
-                    addresses: internal_ips(node),
-                    api_server: format!("http://127.0.0.1:{API_PORT}"),
-                    cluster_cidrs: facts.pod_cidrs.clone(),
-                    service_cidrs: facts.service_cidrs.clone(),
-                    proxy: settings::told(&request.shape.proxy, &node.name, facts, places)?,
-                    run_dir: PathBuf::from(RUN_DIR),
-                },
-            )
-            .map_err(|error| ClusterError::new("failed to prepare the proxy", error))?;
-            backend::choose(&mut launch, &request.shape.network);
+            let launch = launcher.launch(node, &request.shape.proxy, facts, places)?;
             let proxy = Proxy::new(
                 &node.name,
                 Arc::clone(topology),
@@ -310,13 +300,7 @@ impl Lab {
 
     fn families(&self) -> Vec<Family> {
         let release = self.resolved.release.as_ref();
-        let features = self.selection.subject.features(&self.selection.mode, release);
-        let has = |name: &str| features.keys().any(|feature| feature.name() == name);
-        let word = |family| match family {
-            Family::V4 => "ipv4",
-            Family::V6 => "ipv6",
-        };
-        Family::BOTH.into_iter().filter(|family| has(word(*family))).collect()
+        self.selection.subject.families(&self.selection.mode, release)
     }
 }
 
@@ -368,7 +352,7 @@ fn shape(request: &ClusterRequest) -> Shape {
 }
 
 /// A node's InternalIPs.
-fn internal_ips(node: &touchstone_spec::NodeFacts) -> Vec<IpAddr> {
+pub(super) fn internal_ips(node: &touchstone_spec::NodeFacts) -> Vec<IpAddr> {
     let of = |family| node.addresses.iter().copied().find(|ip| Family::of(*ip) == family);
     Family::BOTH.into_iter().filter_map(of).collect()
 }

@@ -1,17 +1,27 @@
-//! A node's table of virtual servers, read from `/proc/thread-self/net/ip_vs`.
+//! A node's table of virtual servers, read from `/proc/thread-self/net/ip_vs`, and what belongs to
+//! its addresses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 
-use touchstone_spec::{Flow, Look, Observation, Outcome, Protocol, VirtualServer};
+use touchstone_spec::{
+    Flow, Look, Observation, Outcome, Protocol, VirtualServer, VirtualServerAction,
+};
 
+use super::address_sets;
 use super::cluster::LabCluster;
+use crate::ClusterError;
 
 /// Of this thread: `/proc/net` would be that of the first one.
 const TABLE: &str = "/proc/thread-self/net/ip_vs";
+/// The program that shows and changes the table.
+const IPVSADM: &str = "ipvsadm";
+/// Parts that tell timeouts, in the order in which ipvsadm tells them.
+const TIMED: [&str; 3] =
+    [VirtualServer::TCP_TIMEOUT, VirtualServer::TCP_FIN_TIMEOUT, VirtualServer::UDP_TIMEOUT];
 /// Arguments with which ipvsadm writes down all virtual servers.
 const SAVE: [&str; 2] = ["--save", "--numeric"];
 /// Arguments with which it tells timeouts.
@@ -27,7 +37,8 @@ impl LabCluster {
         let (protocol, to) = (flow.protocol, flow.to);
         let wanted = flow.http.as_ref().map(|asked| asked.looks.clone()).unwrap_or_default();
         let asked = |part: &str| wanted.contains(&Look::Json(part.to_owned()));
-        let timed = asked(VirtualServer::UDP_TIMEOUT);
+        let timed = TIMED.iter().any(|part| asked(part));
+        let in_sets = asked(VirtualServer::SETS);
         let kept = asked(VirtualServer::PERSISTENT);
         let look = move || -> Result<Node, String> {
             let table = match fs::read_to_string(TABLE) {
@@ -39,8 +50,17 @@ impl LabCluster {
             Ok(Node {
                 server: find(&table, protocol, to),
                 local: UdpSocket::bind((to.ip(), 0)).is_ok(),
-                persistent: if kept { persistent(&said(&SAVE)?, protocol, to) } else { None },
-                udp_timeout: if timed { Some(udp_timeout(&said(&TIMEOUTS)?)?) } else { None },
+                persistent: if kept {
+                    persistent(&said(IPVSADM, &SAVE)?, protocol, to)
+                } else {
+                    None
+                },
+                timeouts: if timed { Some(timeouts(&said(IPVSADM, &TIMEOUTS)?)?) } else { None },
+                sets: if in_sets {
+                    Some(address_sets::with(&said("ipset", &["save"])?, protocol, to))
+                } else {
+                    None
+                },
             })
         };
         match node.namespace().run_async(look).await {
@@ -51,6 +71,32 @@ impl LabCluster {
     }
 }
 
+impl LabCluster {
+    /// Does to the table of a node what somebody else than its proxy may do.
+    pub(super) async fn change_virtual_server(
+        &self,
+        node: &str,
+        at: SocketAddr,
+        protocol: Protocol,
+        action: VirtualServerAction,
+    ) -> Result<(), ClusterError> {
+        let failed = |why: String| {
+            ClusterError::new(format!("failed to change the virtual server {at} on {node}"), why)
+        };
+        let found = self.topology.node(node).ok_or_else(|| failed("no such node".to_owned()))?;
+        let at = at.to_string();
+        let change = move || {
+            let command = match action {
+                VirtualServerAction::Add => vec!["-A", option(protocol), at.as_str(), "-s", "rr"],
+                VirtualServerAction::Remove => vec!["-D", option(protocol), at.as_str()],
+            };
+            said(IPVSADM, &command).map(drop)
+        };
+        let done = found.namespace().run_async(change).await;
+        done.map_err(|error| failed(error.to_string()))?.map_err(failed)
+    }
+}
+
 /// What a node has.
 struct Node {
     server: Option<VirtualServer>,
@@ -58,8 +104,10 @@ struct Node {
     local: bool,
     /// Seconds, where they were asked for.
     persistent: Option<u32>,
-    /// Seconds, where they were asked for.
-    udp_timeout: Option<u32>,
+    /// Seconds of silent TCP, closed TCP and silent UDP, where they were asked for.
+    timeouts: Option<[u32; 3]>,
+    /// Names of the sets that have the address, where they were asked for.
+    sets: Option<BTreeSet<String>>,
 }
 
 impl Node {
@@ -80,7 +128,11 @@ impl Node {
         let server = self.server.as_ref();
         match name.as_str() {
             VirtualServer::LOCAL => Some(self.local.to_string()),
-            VirtualServer::UDP_TIMEOUT => self.udp_timeout.map(|seconds| seconds.to_string()),
+            VirtualServer::SETS => self.sets.as_ref().map(VirtualServer::sets_text),
+            part if TIMED.contains(&part) => {
+                let place = TIMED.iter().position(|known| *known == part)?;
+                self.timeouts.and_then(|all| all.get(place).map(ToString::to_string))
+            }
             VirtualServer::SCHEDULER => server.map(|server| server.scheduler.clone()),
             VirtualServer::PERSISTENT => self.persistent.map(|seconds| seconds.to_string()),
             VirtualServer::WEIGHTS => {
@@ -91,18 +143,22 @@ impl Node {
     }
 }
 
-/// What ipvsadm says in this thread's namespace.
-fn said(args: &[&str]) -> Result<String, String> {
-    let output = Command::new("ipvsadm").args(args).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| format!("ipvsadm: {error}"))?;
+/// What a program says in this thread's namespace.
+fn said(program: &str, args: &[&str]) -> Result<String, String> {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{program} {}: {}", args.join(" "), why.trim()));
+    }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Seconds after which the kernel forgets silent UDP flows: the last number of
+/// Seconds after which the kernel forgets flows, in the order of [`TIMED`]: the numbers of
 /// `Timeout (tcp tcpfin udp): 900 120 300`.
-fn udp_timeout(said: &str) -> Result<u32, String> {
-    let last = said.split_whitespace().next_back().and_then(|word| word.parse().ok());
-    last.ok_or_else(|| format!("ipvsadm tells no timeouts: {}", said.trim()))
+fn timeouts(said: &str) -> Result<[u32; 3], String> {
+    let numbers: Vec<u32> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    numbers.try_into().map_err(|_| format!("ipvsadm tells no timeouts: {}", said.trim()))
 }
 
 /// Seconds for which a client keeps its real server, of the line
@@ -110,11 +166,7 @@ fn udp_timeout(said: &str) -> Result<u32, String> {
 ///
 /// The kernel's own table has them in ticks of its clock, whose length nobody tells.
 fn persistent(said: &str, protocol: Protocol, to: SocketAddr) -> Option<u32> {
-    let kind = match protocol {
-        Protocol::Tcp => "-t",
-        Protocol::Udp => "-u",
-        Protocol::Sctp => "--sctp-service",
-    };
+    let kind = option(protocol);
     said.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>().as_slice() {
         ["-A", flag, address, rest @ ..] if *flag == kind && address.parse() == Ok(to) => {
             let seconds = rest.iter().skip_while(|word| **word != "-p").nth(1);
@@ -122,6 +174,15 @@ fn persistent(said: &str, protocol: Protocol, to: SocketAddr) -> Option<u32> {
         }
         _ => None,
     })
+}
+
+/// How ipvsadm calls a transport protocol.
+fn option(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "-t",
+        Protocol::Udp => "-u",
+        Protocol::Sctp => "--sctp-service",
+    }
 }
 
 /// The virtual server of an address and port in the text of the table.
@@ -210,7 +271,7 @@ TCP  [fd00:0010:0096:0000:0000:0000:0000:0011]:0050 mh
         assert_eq!(ask(Protocol::Tcp, "10.96.0.17:80"), Some(10_800));
         assert_eq!(ask(Protocol::Tcp, "[fd00:10:96::11]:80"), Some(0));
         assert_eq!(ask(Protocol::Udp, "10.96.0.17:80"), None);
-        assert_eq!(udp_timeout("Timeout (tcp tcpfin udp): 900 120 300"), Ok(300));
-        assert!(udp_timeout("").is_err());
+        assert_eq!(timeouts("Timeout (tcp tcpfin udp): 900 120 300"), Ok([900, 120, 300]));
+        assert!(timeouts("").is_err());
     }
 }

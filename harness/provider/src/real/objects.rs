@@ -56,7 +56,10 @@ impl Objects {
                 let what = format!("failed to run pods of {}", wanted.service);
                 Err(ClusterError::new(what, "they are nobody's objects but a Deployment's"))
             }
-            Change::Proxy { node, .. } | Change::ReloadFirewall { node } => {
+            Change::Proxy { node, .. }
+            | Change::ProxyRefuses { node, .. }
+            | Change::VirtualServer { node, .. }
+            | Change::ReloadFirewall { node } => {
                 Err(ClusterError::new(format!("failed to act on {node}"), "only the lab can"))
             }
         }

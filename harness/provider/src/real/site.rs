@@ -56,6 +56,8 @@ pub struct SiteRequest {
     pub token: String,
     /// Nodes that cases want at most.
     pub nodes: usize,
+    /// Families that the proxy says it serves.
+    pub served: Vec<Family>,
     /// Whether it may do what harms a shared cluster.
     pub harm: Harm,
     /// Clients outside of the cluster.
@@ -76,6 +78,8 @@ pub struct Site {
     nodes: Mutex<Vec<NodeFacts>>,
     real: BTreeMap<String, String>,
     network: NetworkWish,
+    /// Families that the proxy says it serves.
+    served: Vec<Family>,
     /// Whether nodes limit how many refusals they send.
     refusals_are_few: bool,
     agents: Shared,
@@ -167,6 +171,7 @@ impl Site {
             nodes: Mutex::new(nodes),
             real,
             network: NetworkWish::default(),
+            served: request.served.clone(),
             refusals_are_few,
             agents,
             outside,
@@ -309,8 +314,10 @@ impl Site {
         Ok(())
     }
 
+    /// Families that the cluster has and that its proxy serves: nobody waits for others.
     fn families(&self) -> Vec<Family> {
         let mut families = self.found.families();
+        families.retain(|family| self.served.contains(family));
         let nodes = self.nodes();
         families.retain(|family| nodes.iter().all(|node| node.client.address(*family).is_some()));
         families
@@ -480,6 +487,8 @@ fn rename(change: &mut Change, cluster: &str) {
         | Change::DeleteSlice { .. }
         | Change::SetZone { .. }
         | Change::Proxy { .. }
+        | Change::ProxyRefuses { .. }
+        | Change::VirtualServer { .. }
         | Change::ReloadFirewall { .. } => {}
     }
 }
@@ -500,6 +509,8 @@ fn removal(change: &Change) -> Option<Change> {
         | Change::DeleteSlice { .. }
         | Change::SetZone { .. }
         | Change::Proxy { .. }
+        | Change::ProxyRefuses { .. }
+        | Change::VirtualServer { .. }
         | Change::ReloadFirewall { .. } => None,
     }
 }

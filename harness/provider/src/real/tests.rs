@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use touchstone_apiserver::{ApiServer, Config, ServeHandle};
 use touchstone_spec::api::{LoadBalancerIngress, Meta, Service, ServicePort, ServiceType};
-use touchstone_spec::{Change, ClusterFacts, NodeFacts};
+use touchstone_spec::{Change, ClusterFacts, Family, NodeFacts};
 
 use super::access::{Access, Asked, Harm, rights};
 use super::agents::{AgentImage, Agents};
@@ -72,6 +72,7 @@ fn request(stand: &Stand) -> SiteRequest {
         image: AgentImage { reference: "localhost/touchstone-agent:1".into(), pulled: false },
         run: RUN.to_owned(),
         token: "secret".to_owned(),
+        served: Family::BOTH.to_vec(),
         nodes: 2,
         harm: Harm::Spared,
         outside: Vec::new(),

@@ -191,6 +191,7 @@ fn subject(id: &str) -> SubjectRecord {
         digest: Some("sha256:feed".into()),
         found: "cache".into(),
         features: Vec::new(),
+        untested: false,
     }
 }
 

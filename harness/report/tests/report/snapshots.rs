@@ -145,6 +145,23 @@ fn json_small() {
 }
 
 #[test]
+fn a_subject_that_nobody_has_run_is_named_in_every_report() {
+    let mut log = small();
+    let tested = [plain(&log, 80), markdown(&log.report()), junit(&log.report()).expect("XML")];
+    for event in &mut log.events {
+        if let Event::RunStarted { subjects, .. } = &mut event.event {
+            subjects[0].untested = true;
+        }
+    }
+    let untested = [plain(&log, 80), markdown(&log.report()), junit(&log.report()).expect("XML")];
+    for (tested, untested) in tested.iter().zip(&untested) {
+        assert!(!tested.to_lowercase().contains("untested"), "{tested}");
+        assert!(untested.to_lowercase().contains("untested"), "{untested}");
+    }
+    assert!(report_json(&log.report()).expect("JSON").contains("\"untested\": true"));
+}
+
+#[test]
 fn schema() {
     snapshot!("schema", report_schema().expect("JSON"));
 }

@@ -65,6 +65,7 @@ fn record() -> SubjectRecord {
         digest: None,
         found: "part of the suite".to_owned(),
         features: vec![],
+        untested: false,
     }
 }
 
