@@ -111,7 +111,7 @@ fn a_subject_names_its_binary() {
     let without =
         SUBJECT.replace("binary:\n  name: my-proxy\n  sources: [{ path: my-proxy }]\n", "");
     let bench = Bench::new();
-    on_own_subject(&bench, &without, None).code(USAGE).complains(&["subject.yaml:4", "`binary`"]);
+    on_own_subject(&bench, &without, None).code(USAGE).complains(&["subject.yaml:1:", "`binary`"]);
     let without = SUBJECT.replace("  name: my-proxy\n", "");
     let bench = Bench::new();
     on_own_subject(&bench, &without, None).code(USAGE).complains(&["subject.yaml:4", "`name`"]);

@@ -101,7 +101,7 @@ fn a_bundled_replacement_says_where_its_manifests_come_from() {
     check(&bench, &["--subject", "cilium"], HARNESS, &remedies);
     bench.run(&["--subject", "cilium", CASE]).code(USAGE).complains(&["cilium", "--provider kind"]);
     let listed = call(&bench, &["subject", "list"]);
-    listed.code(0).says(&["cilium  untested: "]);
+    listed.code(0).says(&["cilium untested: "]);
 }
 
 #[test]
