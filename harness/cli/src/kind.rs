@@ -107,9 +107,12 @@ impl Wish {
         };
         let asked: BTreeSet<Family> =
             variants.iter().flat_map(|variant| variant.asks().families).collect();
+        let served = cluster::served(subject)?;
+        let mut families: Vec<Family> = asked.into_iter().collect();
         // Where the first family of a cluster is not served, nothing in it reaches the API server.
-        let mut families = cluster::served(subject)?;
-        families.retain(|family| asked.contains(family));
+        if families.first().is_some_and(|first| !served.contains(first)) {
+            families.retain(|family| served.contains(family));
+        }
         let image = run.kind.image.as_deref().map_or(NodeImage::Default, NodeImage::named);
         let mut wish = Wish {
             tools: Tools::default(),
