@@ -220,7 +220,7 @@ async fn an_archive_s_image_is_used_by_its_name() {
 #[tokio::test]
 async fn a_cluster_that_does_not_become_ready_is_deleted() {
     let machine = Machine::new(
-        "case \"$*\" in *rollout*coredns*) echo 'error: timed out waiting for the condition' >&2; \
+        "case \"$*\" in *rollout*status*coredns*) echo 'error: timed out waiting for the condition' >&2; \
          exit 1 ;; esac",
         NO_CLUSTERS,
     );
