@@ -38,6 +38,7 @@ pub mod text;
 mod trace;
 mod vantages;
 mod variant;
+mod weight;
 
 pub use behaviour::{Behaviour, Difference};
 pub use book::{Allocator, Book, BookError, namespace_end, planned_book};

@@ -18,7 +18,7 @@ pub(crate) fn by_real_clusters(body: &CaseFile, families: FamilyAxis) -> Option<
 }
 
 /// Every text of a slice, in the first world and in changes.
-fn slices(body: &CaseFile) -> impl Iterator<Item = &SliceText> {
+pub(crate) fn slices(body: &CaseFile) -> impl Iterator<Item = &SliceText> {
     let changes = body.steps.iter().flat_map(|step| &step.value.change);
     let changed = changes.filter_map(|change| match &change.value {
         ChangeText::Slice(change) => Some([change.set.as_ref(), change.create.as_ref()]),
@@ -93,5 +93,16 @@ mod tests {
         ] {
             check(kept, None);
         }
+    }
+
+    #[test]
+    fn slices_of_the_other_family_need_pods_that_have_it() {
+        let library = Library::bundled().expect("the bundled cases parse");
+        let both = |id: &str| {
+            let found = library.variants().into_iter().find(|known| known.id() == id);
+            found.unwrap_or_else(|| panic!("no {id}")).asks().families.len() == 2
+        };
+        assert!(both("endpoints/raw-wrong-family[v4,tcp]"));
+        assert!(!both("cluster-ip/basic[v4,tcp]"));
     }
 }

@@ -185,7 +185,7 @@ impl Variant {
         let features = self.features();
         CaseAsks {
             shape: self.shape(),
-            families: self.family.families().to_vec(),
+            families: self.families_of_addresses(),
             outside: outside_named(body),
             pods_per_node: most_on_one_node(&self.pods()),
             lab: self.lab_needs(),
@@ -196,28 +196,11 @@ impl Variant {
         }
     }
 
-    /// About so many lines of rules and chains per family a proxy may need for it at a time.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        let body = self.case.body();
-        let ports = service_texts(body)
-            .filter_map(|text| text.ports.get())
-            .map(Vec::len)
-            .max()
-            .unwrap_or(1)
-            .max(1);
-        let endpoints: BTreeSet<(&str, &str)> =
-            endpoint_texts(body).map(|(service, endpoint, _)| (service, endpoint)).collect();
-        let raw: usize = body
-            .world
-            .slices
-            .values()
-            .map(|slice| slice.value.endpoints.get().map_or(0, Vec::len))
-            .sum();
-        let frontends: usize =
-            service_texts(body).map(|text| lines_of_frontends(text, endpoints.len())).sum();
-        ports * (frontends + LINES_OF_AN_ENDPOINT * (endpoints.len() + raw))
-            + body.steps.len() * (LINES_OF_A_SERVICE + LINES_OF_AN_ENDPOINT)
+    fn families_of_addresses(&self) -> Vec<Family> {
+        if names_other_family(self.case.body()) {
+            return FamilyAxis::Dual.families().to_vec();
+        }
+        self.family.families().to_vec()
     }
 
     /// The pods that it wants: one for each endpoint that occurs in any step and has an address
@@ -226,6 +209,13 @@ impl Variant {
     pub fn pods(&self) -> Vec<PodWish> {
         pods(self.case.body())
     }
+}
+
+/// Whether a slice or a Service is of the family that the variant is not about.
+fn names_other_family(body: &CaseFile) -> bool {
+    let of_slices = refused::slices(body).filter_map(|slice| slice.address_type.get());
+    let of_services = service_texts(body).filter_map(|text| text.ip_families.get()).flatten();
+    of_slices.chain(of_services).any(|word| word.value == "$other")
 }
 
 /// Pods on the node that has most of them.
@@ -250,38 +240,6 @@ fn outside_named(body: &CaseFile) -> usize {
         .map(|number| number.parse().unwrap_or(1))
         .max()
         .unwrap_or(0)
-}
-
-/// Lines for a Service port with nothing but a cluster IP: a chain, the jump to it, a mark.
-const LINES_OF_A_SERVICE: usize = 3;
-/// Lines for an endpoint of a Service port: a chain, the jump to it, a mark, the translation.
-const LINES_OF_AN_ENDPOINT: usize = 4;
-/// Lines for everything that external addresses of a Service port share.
-const LINES_OF_EXTERNAL: usize = 5;
-/// Addresses that a list or number of them may stand for.
-const ADDRESSES: usize = 2;
-
-/// Lines of one port of a Service without its endpoints, as far as the text says.
-fn lines_of_frontends(text: &ServiceText, endpoints: usize) -> usize {
-    let kind = text.service_type.get();
-    let external = matches!(kind, Some(ServiceType::NodePort | ServiceType::LoadBalancer))
-        || text.external_ips.get().is_some();
-    let mut lines = LINES_OF_A_SERVICE;
-    if external {
-        lines += LINES_OF_EXTERNAL + ADDRESSES;
-    }
-    let local = text.external_traffic_policy.get() == Some(&TrafficPolicy::Local)
-        || text.internal_traffic_policy.get() == Some(&TrafficPolicy::Local);
-    if local {
-        lines += LINES_OF_A_SERVICE + 2 * endpoints;
-    }
-    if text.session_affinity.get() == Some(&SessionAffinity::ClientIP) {
-        lines += 2 * endpoints;
-    }
-    if let Some(ranges) = text.load_balancer_source_ranges.get() {
-        lines += LINES_OF_EXTERNAL + ranges.len();
-    }
-    lines
 }
 
 /// The digest of a plan: SHA-256, in hexadecimal, over the ids and files of its variants, in any
@@ -319,7 +277,7 @@ pub(crate) fn pods(body: &CaseFile) -> Vec<PodWish> {
     pods.into_iter().map(wish).collect()
 }
 
-fn service_texts(body: &CaseFile) -> impl Iterator<Item = &ServiceText> {
+pub(crate) fn service_texts(body: &CaseFile) -> impl Iterator<Item = &ServiceText> {
     let changed = body.steps.iter().flat_map(|step| &step.value.change).flat_map(|change| {
         match &change.value {
             ChangeText::Service(change) => vec![change.set.as_ref(), change.create.as_ref()],
@@ -335,7 +293,7 @@ fn service_texts(body: &CaseFile) -> impl Iterator<Item = &ServiceText> {
 }
 
 /// Every endpoint text of a file with the names of its Service and endpoint.
-fn endpoint_texts(body: &CaseFile) -> impl Iterator<Item = (&str, &str, &EndpointText)> {
+pub(crate) fn endpoint_texts(body: &CaseFile) -> impl Iterator<Item = (&str, &str, &EndpointText)> {
     let world = body.world.endpoints.iter().flat_map(|(service, endpoints)| {
         endpoints
             .value
