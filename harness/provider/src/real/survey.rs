@@ -238,7 +238,12 @@ async fn name_server(
     let of_service = format!("labelSelector=kubernetes.io%2Fservice-name%3D{name}");
     let slices = access.list(&path, &of_service).await?;
     let mut pods: Vec<(String, Vec<IpAddr>)> = Vec::new();
-    for endpoint in slices.iter().flat_map(|slice| items(&slice["endpoints"])) {
+    // One that is on its way out would not answer for long.
+    let stays = |endpoint: &&Value| {
+        let conditions = &endpoint["conditions"];
+        conditions["ready"] != json!(false) && conditions["terminating"] != json!(true)
+    };
+    for endpoint in slices.iter().flat_map(|slice| items(&slice["endpoints"])).filter(stays) {
         let pod = text(&endpoint["targetRef"]["name"]);
         let addresses = ips(&endpoint["addresses"]);
         match pods.iter_mut().find(|(known, _)| *known == pod) {
