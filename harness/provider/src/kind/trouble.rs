@@ -198,7 +198,7 @@ mod tests {
         assert!(matches!(lack_of_image("a/b", said), KindError::Credentials { .. }));
         let said = "Error response from daemon: manifest for a/b:1 not found: manifest unknown";
         assert!(matches!(lack_of_image("a/b:1", said), KindError::NoImage { .. }));
-        let said = "dial tcp: lookup registry-1.docker.io: network is unreachable";
+        let said = "dial tcp: lookup registry.example: network is unreachable";
         assert!(matches!(lack_of_image("a/b:1", said), KindError::NoImage { .. }));
     }
 }
