@@ -415,6 +415,10 @@ impl Provider for Site {
             if asks.shape.dns && server.is_none() {
                 return Some("a name server: the cluster has no Service kube-dns".to_owned());
             }
+            // Without one that can be asked past the proxy there is no control.
+            if server.is_some_and(|server| server.pods.is_empty()) {
+                return Some("a name server: no pod behind kube-dns is ready".to_owned());
+            }
             let has = |family: Family| {
                 server
                     .is_none_or(|server| server.service.iter().any(|ip| Family::of(*ip) == family))
