@@ -412,16 +412,12 @@ impl Provider for Site {
         };
         lacks(asks, &has).or_else(|| {
             let server = self.found.name_server.as_ref().filter(|_| asks.shape.dns);
-            if asks.shape.dns && server.is_none() {
-                return Some("a name server: the cluster has no Service kube-dns".to_owned());
-            }
             // Without one that can be asked past the proxy there is no control.
-            if server.is_some_and(|server| server.pods.is_empty()) {
-                return Some("a name server: no pod behind kube-dns is ready".to_owned());
+            if asks.shape.dns && server.is_none_or(|server| server.pods.is_empty()) {
+                return Some("a name server: no pod behind a Service kube-dns is ready".to_owned());
             }
             let has = |family: Family| {
-                server
-                    .is_none_or(|server| server.service.iter().any(|ip| Family::of(*ip) == family))
+                server.is_none_or(|found| found.service.iter().any(|ip| Family::of(*ip) == family))
             };
             let family = asks.families.iter().find(|family| !has(**family))?.api_name();
             Some(format!("the cluster's name server has no {family} address"))
