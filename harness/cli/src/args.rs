@@ -119,7 +119,8 @@ pub(crate) struct Run {
     /// Mode Linux program. Needs no root.
     #[arg(long, value_name = "uml|PATH")]
     pub(crate) kernel: Option<KernelName>,
-    /// Memory of that kernel [default: 3072, or what this machine has left of it].
+    /// Memory of that kernel, of which several share the work where there is room for them
+    /// [default: 3072, or what this machine has left of it].
     #[arg(long, value_name = "MIB", requires = "kernel")]
     pub(crate) kernel_memory: Option<u64>,
     #[command(flatten)]

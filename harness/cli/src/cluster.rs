@@ -12,7 +12,7 @@ use touchstone_case::{Library, Variant};
 use touchstone_provider::image::Image;
 use touchstone_provider::real::{self, AgentImage, Harm, Keeper, OutsideSeat, Site, SiteRequest};
 use touchstone_record::LogWriter;
-use touchstone_runner::{Emitter, RunSubject, Settings};
+use touchstone_runner::{Emitter, RunSubject, Settings, Share};
 use touchstone_spec::{Family, Feature};
 
 use crate::args::{Clean, ClusterCommand, ClusterOptions, Defects, ImageArgs, ProviderName, Run};
@@ -361,6 +361,7 @@ async fn on(
         jobs: job.jobs,
         slowness: 1,
         seed: job.seed,
+        share: Share::WHOLE,
         person: Arc::new(Person::new(job.pause, job.keep)),
     };
     let result = drive(&job, provider, variants, &subjects, &settings, &emitter).await;

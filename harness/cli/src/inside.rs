@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use touchstone_case::{Library, NAME_SERVER, Variant};
 use touchstone_provider::lab::{Lab, READY_LIMIT};
 use touchstone_record::LogWriter;
-use touchstone_runner::{Emitter, RunSubject, Settings};
+use touchstone_runner::{Emitter, RunSubject, Settings, Share};
 use touchstone_spec::Feature;
 use touchstone_sys::adopt;
 
@@ -136,7 +136,9 @@ async fn run(job: &Job) -> Result<u8> {
     let person = Arc::new(Person::new(job.pause, job.keep));
     let clusters = second.then_some(SECOND_CLUSTERS);
     let slowness = if second { SECOND_SLOWNESS } else { 1 };
-    let settings = Settings { jobs: job.jobs, clusters, slowness, seed: job.seed, person };
+    let (index, of) = job.share;
+    let share = Share::new(index, of).context("the order names a part that the plan has not")?;
+    let settings = Settings { jobs: job.jobs, clusters, slowness, seed: job.seed, share, person };
     let code = drive(job, "lab", &variants, &subjects, &settings, &emitter).await;
     if let Some(live) = live {
         live.finish().await;

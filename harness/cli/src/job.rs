@@ -52,6 +52,8 @@ pub(crate) struct Job {
     pub(crate) started: String,
     /// The kernel it runs in, where that is not the machine's own.
     pub(crate) kernel: Option<SecondKernel>,
+    /// Which part of the plan is run, from 0, and of how many.
+    pub(crate) share: (usize, usize),
     /// By which events leave, where whoever keeps the log is in another kernel.
     pub(crate) line: Option<PathBuf>,
 }
@@ -72,7 +74,9 @@ pub(crate) struct Wanting {
 pub(crate) struct KernelJob {
     /// The kernel, a program.
     pub(crate) program: PathBuf,
-    pub(crate) cpus: usize,
+    /// The CPUs of this machine that have one each.
+    pub(crate) cpus: Vec<usize>,
+    /// What each of them has.
     pub(crate) memory_mib: u64,
     /// This program, as the kernel finds it among the host's files.
     pub(crate) touchstone: PathBuf,

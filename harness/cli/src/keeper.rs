@@ -1,9 +1,9 @@
-//! The keeper of a second kernel: PID 2 in namespaces of this machine, outside of that kernel.
+//! The keeper of second kernels: PID 2 in namespaces of this machine, outside of those kernels.
 //!
-//! It starts the kernel, writes down the events that come out of it, shows them, passes signals
-//! in, and says why the kernel ended before the run did. When it is killed, so is the kernel.
+//! It starts one for each CPU, writes down the events that come out of them, shows them, passes
+//! signals in, and says why a kernel ended before the run did. When it is killed, so are they.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -14,10 +14,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::mount::{MsFlags, mount};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -27,6 +31,7 @@ use touchstone_record::{Event, LogWriter, RunEvent};
 use crate::failed;
 use crate::guest::{EVENTS_LINE, GUEST_ARGUMENT, GuestOrder};
 use crate::job::{Job, KernelJob, Order, log_path};
+use crate::ledger::Ledger;
 use crate::live::Live;
 use crate::say::{complain, note};
 use crate::trouble::{self, Trouble};
@@ -45,8 +50,6 @@ const WORDS_LIMIT: Duration = Duration::from_secs(5);
 const NEVER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Lines of the console that are kept in memory.
 const LINES: usize = 200;
-/// The console of the kernel, in the folder of the proxies' logs.
-pub(crate) const CONSOLE: &str = "kernel.log";
 
 /// What the readers of the lines tell.
 enum News {
@@ -54,14 +57,6 @@ enum News {
     Begun,
     /// An event could not be written down.
     Failed(io::Error),
-}
-
-/// What became of the events.
-#[derive(Default)]
-struct Told {
-    begun: bool,
-    /// Whether the harness itself has said how the run ended.
-    whole: bool,
 }
 
 /// What happened to the kernel, as the keeper saw it.
@@ -75,57 +70,142 @@ enum End {
     NotRecorded(io::Error),
 }
 
-/// Runs the job in the kernel; gives the exit code of the harness in there.
+/// Runs the job in the kernels; gives the exit code of the harness in there.
+///
+/// They end together: as soon as one of them ends otherwise than by having done its part, the
+/// others are killed, since the run cannot become whole any more.
 pub(crate) async fn keep(job: &KernelJob) -> Result<u8> {
-    // Before anything that could end this process.
-    let signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     prepare_room(job)?;
-    let lines = Lines::new()?;
     let log = File::create(log_path(&job.run.out)).context(
         "the run cannot be recorded; free some space or choose another folder with --out",
     )?;
-    let mut child = start(job, &lines)?;
-    let HostEnds { console, words, events, mut control } = lines.host_ends();
     let (tell_live, live_events) = unbounded_channel();
     let live = Live::start(live_events, job.run.variants.len() * job.run.subjects.len());
-    let (tell, mut news) = unbounded_channel();
-    let events = std::thread::spawn(move || take_events(events, log, &tell_live, &tell));
-    let words = std::thread::spawn(move || take_words(words));
-    let seen = Arc::new(Mutex::new(VecDeque::new()));
-    let console = {
-        let (seen, path) = (Arc::clone(&seen), job.run.logs().join(CONSOLE));
-        std::thread::spawn(move || take_console(console, &path, &seen))
-    };
-    let end = attend(&mut child, &mut control, &mut news, signals).await;
-    let told = joined(events).await.unwrap_or_default();
-    joined(words).await;
-    joined(console).await;
+    let ledger = Arc::new(Ledger::new(log, job.cpus.len(), tell_live));
+    let kernels = (0..job.cpus.len()).map(|index| Kernel::start(job, index, Arc::clone(&ledger)));
+    let mut parts: FuturesUnordered<_> = kernels
+        .collect::<Result<Vec<Kernel>>>()?
+        .into_iter()
+        .map(|kernel| kernel.end(job))
+        .collect();
+    let mut ended = Conclusion { code: 0, event: None };
+    while let Some(part) = parts.next().await {
+        ended = part?;
+        if ended.code != 0 || ended.event.is_some() {
+            break;
+        }
+    }
+    drop(parts);
+    ledger.close();
     live.finish().await;
-    let seen: Vec<String> =
-        seen.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
-    conclude(job, end?, &told, &seen)
+    if let Some(event) = ended.event {
+        if ledger.has_begun() {
+            LogWriter::append(&log_path(&job.run.out))?.write(event)?;
+        } else if let Event::HarnessError { message } = &event {
+            complain(message);
+        }
+    }
+    Ok(ended.code)
 }
 
-/// Makes the private folder and writes the order into it.
+/// Makes the private folder and writes the orders into it.
 fn prepare_room(job: &KernelJob) -> Result<()> {
     // A kernel that dies would leave a file as large as its memory.
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context("failed to forbid core files")?;
-    let size = format!("size={}m,mode=700", job.memory_mib + ROOM_BESIDE_MIB);
+    let kernels = job.cpus.len();
+    let size = job.memory_mib * kernels as u64 + ROOM_BESIDE_MIB;
+    let size = format!("size={size}m,mode=700");
     mount(Some("tmpfs"), ROOM, Some("tmpfs"), MsFlags::MS_NOSUID, Some(size.as_str()))
         .with_context(|| format!("failed to mount a private folder on {ROOM}"))?;
-    let env = std::env::vars_os()
+    let env: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| name != "TMPDIR")
         // The host's temporary folder cannot be written in there.
         .chain([("TMPDIR".to_owned(), "/run".to_owned())])
         .collect();
-    let run = Job { line: Some(EVENTS_LINE.into()), user_namespace: false, ..job.run.clone() };
-    let order = GuestOrder { env, logs: job.run.logs(), order: Order::Run(run) };
-    let path = Path::new(ROOM).join("order.json");
-    File::create(&path)
-        .map_err(anyhow::Error::from)
-        .and_then(|file| Ok(serde_json::to_writer(file, &order)?))
-        .with_context(|| format!("failed to write {}", path.display()))
+    for index in 0..kernels {
+        let run = Job {
+            line: Some(EVENTS_LINE.into()),
+            user_namespace: false,
+            share: (index, kernels),
+            ..job.run.clone()
+        };
+        let order = GuestOrder { env: env.clone(), logs: job.run.logs(), order: Order::Run(run) };
+        let path = order_path(index);
+        File::create(&path)
+            .map_err(anyhow::Error::from)
+            .and_then(|file| Ok(serde_json::to_writer(file, &order)?))
+            .with_context(|| format!("failed to write {path}"))?;
+    }
+    Ok(())
+}
+
+fn order_path(index: usize) -> String {
+    format!("{ROOM}/order-{index}.json")
+}
+
+/// The console of a kernel, in the folder of the proxies' logs.
+fn console(index: usize) -> String {
+    match index {
+        0 => "kernel.log".to_owned(),
+        _ => format!("kernel-{}.log", index + 1),
+    }
+}
+
+/// One of the kernels, and what listens to it.
+struct Kernel {
+    index: usize,
+    child: Child,
+    control: PipeWriter,
+    signals: (tokio::signal::unix::Signal, tokio::signal::unix::Signal),
+    news: UnboundedReceiver<News>,
+    /// Whether it has told anything.
+    events: JoinHandle<bool>,
+    words: JoinHandle<()>,
+    console: JoinHandle<()>,
+    /// The last lines of its console.
+    seen: Arc<Mutex<VecDeque<String>>>,
+    ledger: Arc<Ledger>,
+}
+
+/// How one of them ended: the exit code of its harness, and what the log still lacks.
+struct Conclusion {
+    code: u8,
+    event: Option<Event>,
+}
+
+impl Kernel {
+    fn start(job: &KernelJob, index: usize, ledger: Arc<Ledger>) -> Result<Kernel> {
+        // Before anything that could end this process.
+        let signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let lines = Lines::new()?;
+        let child = start(job, index, &lines)?;
+        let HostEnds { console: console_line, words, events, control } = lines.host_ends();
+        let (tell, news) = unbounded_channel();
+        let first = index == 0;
+        let told = Arc::clone(&ledger);
+        let events = std::thread::spawn(move || take_events(events, &told, first, &tell));
+        let words = std::thread::spawn(move || take_words(words));
+        let seen = Arc::new(Mutex::new(VecDeque::new()));
+        let console = {
+            let (seen, path) = (Arc::clone(&seen), job.run.logs().join(console(index)));
+            std::thread::spawn(move || take_console(console_line, &path, &seen))
+        };
+        Ok(Kernel { index, child, control, signals, news, events, words, console, seen, ledger })
+    }
+
+    /// Stays with it to its end.
+    async fn end(mut self, job: &KernelJob) -> Result<Conclusion> {
+        let end =
+            attend(&mut self.child, &mut self.control, &mut self.news, &mut self.signals).await?;
+        let begun = joined(self.events).await.unwrap_or_default();
+        joined(self.words).await;
+        joined(self.console).await;
+        let seen: Vec<String> =
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        let whole = self.ledger.is_whole();
+        conclude(job, self.index, end, (begun, whole), &seen)
+    }
 }
 
 /// The lines between the kernel and the keeper, both ends of each.
@@ -172,15 +252,29 @@ impl Lines {
     }
 }
 
-fn start(job: &KernelJob, lines: &Lines) -> Result<Child> {
+/// Starts one of the kernels on a CPU of its own.
+///
+/// It would use several, and be slower: whatever a process in there does is done by one process of
+/// this machine, which several of its threads would wait for, and every step from that process to
+/// the kernel and back would wake another CPU.
+fn start(job: &KernelJob, index: usize, lines: &Lines) -> Result<Child> {
     let console = &lines.console.1;
     let copy = || console.try_clone().context("failed to hand a pipe down to the kernel");
     let number = |end: &dyn AsRawFd| end.as_raw_fd();
-    Command::new(&job.program)
+    let everywhere = sched_getaffinity(Pid::from_raw(0)).context("failed to read the CPUs")?;
+    let mut own = CpuSet::new();
+    job.cpus.get(index).map_or(Ok(()), |cpu| own.set(*cpu)).context("failed to choose a CPU")?;
+    let stay = |cpus: &CpuSet| {
+        sched_setaffinity(Pid::from_raw(0), cpus).context("failed to choose a CPU for a kernel")
+    };
+    // The kernel inherits it from this thread.
+    stay(&own)?;
+    let child = Command::new(&job.program)
         .args(["rootfstype=hostfs", "rootflags=/", "ro"])
         .arg(format!("mem={}M", job.memory_mib))
-        .arg(format!("ncpus={}", job.cpus))
         .arg("seccomp=on")
+        // Proxies read the whole table at every sync, and it has room for a namespace's 65536 flows.
+        .arg("nf_conntrack.hashsize=8192")
         .args(["con=null", "ssl=null"])
         .arg(format!("con0=null,fd:{}", number(console)))
         .arg(format!("ssl0=fd:{},fd:{}", number(&lines.control.0), number(&lines.events.1)))
@@ -188,7 +282,7 @@ fn start(job: &KernelJob, lines: &Lines) -> Result<Child> {
         .arg(format!("uml_dir={ROOM}"))
         .arg(format!("init=\"{}\"", job.touchstone.display()))
         .args(["--", GUEST_ARGUMENT])
-        .arg(format!("{ROOM}/order.json"))
+        .arg(order_path(index))
         .envs([("TMPDIR", ROOM), ("HOME", ROOM)])
         .stdin(Stdio::null())
         .stdout(copy()?)
@@ -196,8 +290,9 @@ fn start(job: &KernelJob, lines: &Lines) -> Result<Child> {
         // It ends its whole process group when it panics, and a terminal's ^C is not for it.
         .process_group(0)
         .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("failed to start the kernel {}", job.program.display()))
+        .spawn();
+    stay(&everywhere)?;
+    child.with_context(|| format!("failed to start the kernel {}", job.program.display()))
 }
 
 /// Stays with the kernel until it has ended, by itself or killed.
@@ -205,7 +300,7 @@ async fn attend(
     child: &mut Child,
     control: &mut PipeWriter,
     news: &mut UnboundedReceiver<News>,
-    (mut interrupt, mut terminate): (tokio::signal::unix::Signal, tokio::signal::unix::Signal),
+    (interrupt, terminate): &mut (tokio::signal::unix::Signal, tokio::signal::unix::Signal),
 ) -> Result<End> {
     let mut deadline = Instant::now() + BOOT_LIMIT;
     let mut asked = None;
@@ -260,14 +355,14 @@ async fn joined<T: Send + 'static>(reader: JoinHandle<T>) -> Option<T> {
     timeout(WORDS_LIMIT, join).await.ok()?.ok()?
 }
 
-/// Writes events down as they come, a whole line at a time, and tells the live display.
+/// Writes events down as they come; says whether there was any.
 fn take_events(
     line: PipeReader,
-    mut log: File,
-    live: &UnboundedSender<RunEvent>,
+    ledger: &Ledger,
+    first: bool,
     news: &UnboundedSender<News>,
-) -> Told {
-    let mut told = Told::default();
+) -> bool {
+    let mut begun = false;
     let mut reader = BufReader::new(line);
     let mut line = Vec::new();
     loop {
@@ -275,24 +370,22 @@ fn take_events(
         match reader.read_until(b'\n', &mut line) {
             Ok(_) if line.last() == Some(&b'\n') => {}
             // A line without an end was cut off by the kernel's death.
-            Ok(_) | Err(_) => return told,
+            Ok(_) | Err(_) => return begun,
         }
         let Ok(event) = serde_json::from_slice::<RunEvent>(&line) else {
             let text = String::from_utf8_lossy(&line);
             note(&format!("not an event from the second kernel: {}", text.trim_end()));
             continue;
         };
-        if let Err(error) = log.write_all(&line).and_then(|()| log.flush()) {
+        if let Err(error) = ledger.take(event, first) {
             // Whoever attends is there until this thread ends.
             let _ = news.send(News::Failed(error));
-            return told;
+            return begun;
         }
-        if !told.begun {
-            told.begun = true;
+        if !begun {
+            begun = true;
             let _ = news.send(News::Begun);
         }
-        told.whole |= event.event.ends_a_run();
-        let _ = live.send(event);
     }
 }
 
@@ -324,62 +417,60 @@ fn lines_of(line: PipeReader) -> impl Iterator<Item = String> {
     pieces.map(|bytes| String::from_utf8_lossy(&bytes).trim_end().to_owned())
 }
 
-/// Says how it ended, in the log where there is one.
-fn conclude(job: &KernelJob, end: End, told: &Told, console: &[String]) -> Result<u8> {
+/// Says how it ended. It has `begun` where it told anything, and the run is `whole` where the log
+/// says how that ended.
+fn conclude(
+    job: &KernelJob,
+    index: usize,
+    end: End,
+    (begun, whole): (bool, bool),
+    console: &[String],
+) -> Result<Conclusion> {
     let trouble = trouble::of(console);
-    let (code, event) = match end {
-        End::Interrupted(_) if told.whole => (failed::HARNESS, None),
-        End::Interrupted(name) => {
-            (failed::HARNESS, Some(Event::Interrupted { signal: name.to_owned() }))
-        }
-        End::NotRecorded(error) => {
-            let why = anyhow!(error).context(
-                "the run was stopped; what was recorded so far is kept, free some space and run \
-                 again",
-            );
-            return Err(why);
-        }
+    let failed = |event| Ok(Conclusion { code: failed::HARNESS, event });
+    match end {
+        End::Interrupted(_) if whole => failed(None),
+        End::Interrupted(name) => failed(Some(Event::Interrupted { signal: name.to_owned() })),
+        End::NotRecorded(error) => Err(anyhow!(error).context(
+            "the run was stopped; what was recorded so far is kept, free some space and run again",
+        )),
         // What the harness did not say of its end is added outside, as for any other run.
         End::Exited(status) if trouble.is_none() && trouble::switched_off(console) => {
             let code = status.code().and_then(|code| u8::try_from(code).ok());
-            (code.unwrap_or(failed::HARNESS), None)
+            Ok(Conclusion { code: code.unwrap_or(failed::HARNESS), event: None })
         }
         End::Exited(status) => {
-            let what =
-                if told.begun { "ended before the run did" } else { "did not begin the run" };
-            (failed::HARNESS, Some(error(job, &format!("{what} ({status})"), trouble, console)))
+            let what = if begun { "ended before the run did" } else { "did not begin the run" };
+            let what = format!("{what} ({status})");
+            failed(Some(error(job, index, &what, trouble, console)))
         }
         End::NeverBegan => {
             let what = format!("did not begin the run within {} s", BOOT_LIMIT.as_secs());
-            (failed::HARNESS, Some(error(job, &what, trouble, console)))
+            failed(Some(error(job, index, &what, trouble, console)))
         }
-    };
-    let Some(event) = event else { return Ok(code) };
-    if !told.begun {
-        if let Event::HarnessError { message } = &event {
-            complain(message);
-        }
-        return Ok(code);
     }
-    let log = LogWriter::append(&log_path(&job.run.out))?;
-    log.write(event)?;
-    Ok(code)
 }
 
 /// Why the kernel ended, and what to do about it.
-fn error(job: &KernelJob, what: &str, trouble: Option<Trouble>, console: &[String]) -> Event {
+fn error(
+    job: &KernelJob,
+    index: usize,
+    what: &str,
+    trouble: Option<Trouble>,
+    lines: &[String],
+) -> Event {
     let mut message = format!("the kernel {} {what}", job.program.display());
     match trouble {
         Some(trouble) => {
             message.push_str(&format!(": {}; {}", trouble.line, trouble.remedy));
         }
         None => {
-            if let Some(last) = console.iter().rev().find(|line| !line.is_empty()) {
+            if let Some(last) = lines.iter().rev().find(|line| !line.is_empty()) {
                 message.push_str(&format!("; its last words: {last}"));
             }
         }
     }
-    let log = job.run.logs().join(CONSOLE);
+    let log = job.run.logs().join(console(index));
     message.push_str(&format!(" (its console is in {})", log.display()));
     Event::HarnessError { message }
 }

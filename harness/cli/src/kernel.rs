@@ -1,6 +1,8 @@
 //! Choosing a second kernel, and what it gets of the machine.
 
 use anyhow::{Context, anyhow};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
 use touchstone_record::SecondKernel;
 use touchstone_subject::{Cache, Kernel, KernelError};
 
@@ -11,14 +13,15 @@ use crate::job::{Job, KernelJob};
 use crate::say::note;
 
 /// Cases that run side by side on one cluster on a second kernel: a sync that starts programs for
-/// each of their Services must end before the first of them loses patience.
-pub(crate) const JOBS: usize = 8;
+/// each of their Services must end before the first of them loses patience, and with fewer cases
+/// more syncs are needed.
+pub(crate) const JOBS: usize = 24;
 /// Memory of a kernel that was given none.
 const MEMORY_MIB: u64 = 3072;
 /// With less it does not come up to the first case.
 const LEAST_MEMORY_MIB: u64 = 256;
-/// As many as the project's own kernel can use.
-const MOST_CPUS: usize = 8;
+/// Results that are worth a kernel more, with clusters of its own.
+const RESULTS_PER_KERNEL: usize = 20;
 
 /// The kernel that was asked for, found or built; none where the machine's own is to be used.
 pub(crate) fn choose(run: &Run) -> Result<Option<Kernel>, Failed> {
@@ -54,6 +57,7 @@ pub(crate) fn record(kernel: &Kernel) -> SecondKernel {
         machine: host::release(),
         digest: kernel.sha256.clone(),
         found: kernel.found.to_string(),
+        copies: 1,
     }
 }
 
@@ -66,13 +70,27 @@ pub(crate) fn job(kernel: &Kernel, memory: Option<u64>, run: &Job) -> Result<Ker
     std::fs::create_dir_all(&logs)
         .with_context(|| format!("failed to make {}", logs.display()))
         .map_err(Failed::harness)?;
-    Ok(KernelJob {
-        program: kernel.program.clone(),
-        cpus: std::thread::available_parallelism().map_or(1, usize::from).min(MOST_CPUS),
-        memory_mib: memory.unwrap_or_else(|| default_memory(available_mib())),
-        touchstone,
-        run: run.clone(),
-    })
+    let available = available_mib();
+    let memory_mib = memory.unwrap_or_else(|| default_memory(available));
+    let results = run.variants.len() * run.subjects.len();
+    let mut cpus = cpus().map_err(Failed::harness)?;
+    cpus.truncate(copies(results, available, memory_mib));
+    let record = run.kernel.clone().map(|record| SecondKernel { copies: cpus.len(), ..record });
+    let run = Job { kernel: record, ..run.clone() };
+    Ok(KernelJob { program: kernel.program.clone(), cpus, memory_mib, touchstone, run })
+}
+
+/// The CPUs that this process may use.
+fn cpus() -> anyhow::Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(0)).context("failed to read the CPUs")?;
+    Ok((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or_default()).collect())
+}
+
+/// How many kernels are worth their start and find room in memory.
+fn copies(results: usize, available: Option<u64>, memory_mib: u64) -> usize {
+    let worth = results.div_ceil(RESULTS_PER_KERNEL);
+    let room = available.map_or(1, |mib| mib / 4 * 3 / memory_mib);
+    worth.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1)
 }
 
 /// A part of what the machine has left, so that the kernel does not take the last of it.
@@ -97,5 +115,14 @@ mod tests {
         assert_eq!(default_memory(Some(2_000)), 1500);
         assert_eq!(default_memory(Some(100)), LEAST_MEMORY_MIB);
         assert_eq!(default_memory(None), 3072);
+    }
+
+    #[test]
+    fn there_are_as_many_kernels_as_are_worth_it_and_find_room() {
+        assert_eq!(copies(1, Some(64_000), 3072), 1);
+        assert_eq!(copies(50, Some(64_000), 3072), 3);
+        assert_eq!(copies(1_000, Some(16_000), 3072), 3);
+        assert_eq!(copies(1_000, Some(1_000), 3072), 1);
+        assert_eq!(copies(1_000, None, 3072), 1);
     }
 }

@@ -24,7 +24,7 @@ use crate::lab::{forget_places, remember_places};
 use crate::say::note;
 
 /// Results that every run has besides those of its cases.
-const OF_EVERY_RUN: [&str; 3] = [PROXY_STAYS_UP, RULES_GO, FLOWS_GO];
+pub(crate) const OF_EVERY_RUN: [&str; 3] = [PROXY_STAYS_UP, RULES_GO, FLOWS_GO];
 
 /// Shows the run's events until it is over.
 pub(crate) struct Live {

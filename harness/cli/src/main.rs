@@ -16,6 +16,7 @@ mod keeper;
 mod kernel;
 mod kind;
 mod lab;
+mod ledger;
 mod list;
 mod live;
 mod outside;

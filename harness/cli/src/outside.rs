@@ -103,6 +103,7 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
         defects,
         started: started.format(&Rfc3339).map_err(Failed::harness)?,
         kernel: kernel.as_ref().map(kernel::record),
+        share: (0, 1),
         line: None,
     };
     match (run.provider, &kernel) {
@@ -119,8 +120,8 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
         }
         (ProviderName::Lab, None) => in_lab(&job, &Order::Run(job.clone()))?,
         (ProviderName::Lab, Some(kernel)) => {
-            let order = Order::Kernel(kernel::job(kernel, run.kernel_memory, &job)?);
-            in_lab(&job, &order)?;
+            let order = kernel::job(kernel, run.kernel_memory, &job)?;
+            in_lab(&order.run, &Order::Kernel(order.clone()))?;
         }
     }
     report::show(&out)

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use touchstone_case::{Library, NAME_SERVER, Variant};
 use touchstone_provider::Sim;
 use touchstone_record::{LogWriter, SubjectRecord};
-use touchstone_runner::{Emitter, RunSubject, Settings};
+use touchstone_runner::{Emitter, RunSubject, Settings, Share};
 use touchstone_spec::{Features, NETWORK_NEEDS};
 
 use crate::failed::Failed;
@@ -74,6 +74,7 @@ pub(crate) fn run(job: &Job) -> Result<(), Failed> {
             jobs: job.jobs,
             slowness: 1,
             seed: job.seed,
+            share: Share::WHOLE,
             person: Arc::new(Person::new(job.pause, false)),
         };
         let result = drive(job, "sim", &variants, &subjects, &settings, &emitter).await;

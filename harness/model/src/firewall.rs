@@ -1,7 +1,7 @@
 //! What is left of an answer behind the rules that others have in the nodes' firewall.
 //!
 //! A packet passes the forward hook of the node that handles it, unless it starts there or ends
-//! there, and then that of the endpoint's node. It passes the input hook of a node whose own
+//! there or the proxy takes it in and sends it on, and then that of the endpoint's node. It passes the input hook of a node whose own
 //! address it is for.
 
 use std::collections::BTreeSet;
@@ -72,7 +72,8 @@ fn forward_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allo
             // Only what is masqueraded carries the proxy's mark when it is forwarded.
             let marked = !sources.contains(&flow.client.address);
             let accepted = marked && features.has("forwards-through-drop-policy");
-            from_outside && !ends_here && !accepted
+            let taken = takes_in(world, flow, node, features);
+            from_outside && !ends_here && !taken && !accepted
         }
         Allowed::Unhandled => from_outside,
         Allowed::Http { .. } | Allowed::Refused | Allowed::Dropped | Allowed::Answered(_) => false,
@@ -111,7 +112,8 @@ fn policy_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allow
             if world.owner(endpoint.ip()).is_some() {
                 return false;
             }
-            if !starts_here && !from_pod {
+            let forwarded = !starts_here && !takes_in(world, flow, node, features);
+            if forwarded && !from_pod {
                 return true;
             }
             let kept = from_pod && *sources == BTreeSet::from([flow.client.address]);
@@ -121,6 +123,11 @@ fn policy_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allow
         Allowed::Unhandled => !starts_here,
         Allowed::Http { .. } | Allowed::Refused | Allowed::Dropped | Allowed::Answered(_) => false,
     }
+}
+
+/// Whether the node's proxy takes the packet in and sends it on as the node's own.
+fn takes_in(world: &World, flow: &Flow, node: &Node, features: &Features) -> bool {
+    features.has("sends-on-as-the-node") && !claim(world, flow, node, features).is_empty()
 }
 
 /// The node whose hooks a packet passes first: for one that goes straight to an endpoint, the

@@ -176,6 +176,10 @@ fn forwarding_is_dropped_unless_the_proxy_accepts_what_it_masquerades() {
     check(&cluster, &[], "pod@n2", "10.244.1.11:8000", "10.244.1.11 as 10.244.2.10");
     let local = world(TrafficPolicy::Local, network);
     check(&local, &accepts, "outside", "172.18.1.2:30080", "dropped");
+    let takes = ["sends-on-as-the-node"];
+    check(&local, &takes, "outside", "172.18.1.2:30080", "10.244.1.11 as 198.51.100.17");
+    check(&local, &takes, "outside", "10.244.1.11:8000", "dropped");
+    check(&local, &takes, "outside@n1", "198.18.0.9:80", "dropped");
 }
 
 #[test]
@@ -200,6 +204,10 @@ fn a_network_policy_admits_pods_it_can_recognise() {
     check(&cluster, &[], "node@n1", "10.96.0.16:80", "10.244.1.11 as 172.18.1.2, dropped");
     check(&cluster, &[], "pod@n1", "172.18.1.2:30080", "10.244.1.11 as 172.18.1.2, dropped");
     check(&cluster, &[], "outside", "172.18.1.2:30080", "dropped");
+    let takes = ["sends-on-as-the-node"];
+    let here = "10.244.1.11 as 172.18.1.2, dropped";
+    check(&cluster, &takes, "outside", "172.18.1.2:30080", here);
+    check(&cluster, &takes, "outside", "10.244.1.11:8000", "dropped");
     check(&cluster, &[], "pod@n1", "10.244.2.11:8000", "10.244.2.11 as 10.244.1.10");
     check(&cluster, &[], "node@n1", "10.244.2.11:8000", "dropped");
 }

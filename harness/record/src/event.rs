@@ -235,6 +235,14 @@ pub struct SecondKernel {
     pub digest: String,
     /// Where it was found.
     pub found: String,
+    /// How many of it there were, each on a CPU of its own with a part of the plan.
+    #[serde(default = "one")]
+    pub copies: usize,
+}
+
+/// What a log says that is older than several of them.
+fn one() -> usize {
+    1
 }
 
 /// Why a proxy is expected to end by itself and be started again.

@@ -120,8 +120,12 @@ fn second_kernel(host: &HostFacts) -> String {
     let has: Vec<&str> =
         [has("IP_VS", "IPVS"), has("IP_SCTP", "SCTP")].into_iter().flatten().collect();
     let with = if has.is_empty() { String::new() } else { format!(" with {}", has.join(" and ")) };
+    let copies = match second.copies {
+        1 => String::new(),
+        copies => format!(", {copies} of it side by side"),
+    };
     format!(
-        "{with} ({}, {}) in that of the machine, {}",
+        "{with}{copies} ({}, {}) in that of the machine, {}",
         clean::line(&second.found),
         clean::line(&short(&second.digest)),
         clean::line(&second.machine)

@@ -14,6 +14,8 @@ const SHARED_CLUSTERS: usize = 3;
 const WORTH_A_CLUSTER: usize = 2_000;
 /// Lines of rules for which one more cluster of the same shape is worth its start.
 const RULES_PER_CLUSTER: usize = 4_000;
+/// Cases for which a part of the plan is worth a shared cluster of its own.
+const WORTH_A_PART: usize = 16;
 /// Cases that take turns on one cluster at most.
 const TURNS: usize = 8;
 
@@ -26,8 +28,9 @@ pub(crate) struct Batch {
 }
 
 /// Groups cases: shared clusters per shape, and clusters on which cases that must be alone take
-/// turns, as long as each leaves its cluster as it was (decision 0015).
-pub(crate) fn batches(variants: Vec<Variant>, seed: u64) -> Vec<Batch> {
+/// turns, as long as each leaves its cluster as it was (decision 0015). There are enough of them
+/// for the parts into which the plan is divided.
+pub(crate) fn batches(variants: Vec<Variant>, seed: u64, parts: usize) -> Vec<Batch> {
     let (alone, shared): (Vec<_>, Vec<_>) = variants.into_iter().partition(Variant::alone);
     let (turns, single): (Vec<_>, Vec<_>) = alone.into_iter().partition(Variant::leaves_no_trace);
     // Shared clusters first: they have the most to do.
@@ -36,7 +39,7 @@ pub(crate) fn batches(variants: Vec<Variant>, seed: u64) -> Vec<Batch> {
     let mut batches: Vec<Batch> = shared
         .into_iter()
         .flat_map(|batch| {
-            let clusters = worth(&batch, only);
+            let clusters = worth(&batch, only).max(parts.min(batch.variants.len() / WORTH_A_PART));
             split(batch, clusters, seed)
         })
         .collect();
@@ -154,7 +157,7 @@ mod tests {
             .collect();
         let found: BTreeSet<_> = variants.iter().map(|variant| variant.case().id()).collect();
         assert_eq!(found.len(), ids.len(), "some of {ids:?} are gone");
-        batches(variants, 1)
+        batches(variants, 1, 1)
     }
 
     #[test]

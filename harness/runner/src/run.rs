@@ -27,6 +27,7 @@ use crate::machine::Machine;
 use crate::own;
 use crate::plan::{excuse, planned};
 use crate::sampling::Sampling;
+use crate::share::Share;
 use crate::step::{Ground, Ready};
 
 /// Clusters that live side by side with the shared one.
@@ -74,6 +75,8 @@ pub struct Settings {
     pub slowness: u32,
     /// Which cases start together follows from it.
     pub seed: u64,
+    /// The part of the plan that is run.
+    pub share: Share,
     /// The person at the terminal.
     pub person: Arc<dyn Person>,
 }
@@ -145,9 +148,12 @@ impl SubjectRun {
     }
 
     async fn all(self: Arc<Self>, variants: &[Variant]) {
+        let share = self.settings.share;
         if let Some(need) = self.subject.needs.difference(&self.subject.provided).next() {
             let excuse = Excuse::HostLacks(need.clone());
-            for planned in planned(variants) {
+            // Those of every run come last, and every part tells of them.
+            let told_elsewhere = if share.is_first() { 0 } else { variants.len() };
+            for planned in planned(variants).into_iter().skip(told_elsewhere) {
                 self.emitter.emit(Event::CaseEnded(Ended {
                     excuse: Some(excuse.clone()),
                     ..self.ended(&planned.case, 1, Verdict::Unsupported, None)
@@ -159,17 +165,18 @@ impl SubjectRun {
         for variant in variants {
             let (provider, provided) = (&self.subject.provider, &self.subject.provided);
             match excuse(variant, &self.subject.features, provider.as_ref(), provided) {
-                Some(excuse) => self.emitter.emit(Event::CaseEnded(Ended {
+                Some(excuse) if share.is_first() => self.emitter.emit(Event::CaseEnded(Ended {
                     excuse: Some(excuse),
                     ..self.ended(&variant.id(), 1, Verdict::Unsupported, None)
                 })),
+                Some(_) => {}
                 None => wanted.push(variant.clone()),
             }
         }
         let most = self.settings.clusters;
         let beside = Arc::new(Semaphore::new(most.unwrap_or(CLUSTERS_BESIDE)));
         let mut tasks = JoinSet::new();
-        for batch in batches(wanted, self.settings.seed) {
+        for batch in share.mine(batches(wanted, self.settings.seed, share.of())) {
             let run = Arc::clone(&self);
             let beside = Arc::clone(&beside);
             tasks.spawn(async move {
@@ -345,7 +352,8 @@ impl SubjectRun {
         shape: &ClusterShape,
         alone: bool,
     ) -> Result<Live, ClusterError> {
-        let name = format!("c{}", self.exits.cluster_starts());
+        let number = self.settings.share.of_run(self.exits.cluster_starts());
+        let name = format!("c{number}");
         self.emitter
             .emit(Event::ClusterStarting { cluster: name.clone(), subject: self.id().to_owned() });
         let request = ClusterRequest { name: name.clone(), shape: shape.clone() };

@@ -100,7 +100,9 @@ impl Worlds {
                 self.moments()
                     .flat_map(|world| flows().map(|flow| expect(world, flow, features)))
                     .any(|answer| answer.admits(outcome) || between_silence(&answer, outcome))
-                    || (!features.has("changes-at-once") && self.half_done(flow, outcome, features))
+                    || (!features.has("changes-at-once")
+                        && (self.half_done(flow, outcome, features)
+                            || self.cut_off(flow, outcome, features)))
             }
         }
     }
@@ -110,8 +112,9 @@ impl Worlds {
         [&self.before, &self.after].into_iter().chain(&self.between).chain(&self.unheard)
     }
 
-    /// Whether an answer is right but for the address that the endpoint saw, and for ranges of
-    /// sources: what a proxy may not have got to yet that goes step by step (adjudication 0121).
+    /// Whether an answer is right but for the address that the endpoint saw, for ranges of sources
+    /// and for the external policy: what a proxy may not have got to yet that goes step by step
+    /// (adjudication 0121).
     fn half_done(&self, flow: &Flow, outcome: &Outcome, features: &Features) -> bool {
         let Outcome::Reached { endpoint, .. } = outcome else { return false };
         self.moments().any(|world| {
@@ -119,8 +122,21 @@ impl Worlds {
             for service in &mut open.services {
                 service.spec.load_balancer_source_ranges.clear();
             }
-            expect(&open, flow, features).endpoints().contains(endpoint)
+            let mut everywhere = open.clone();
+            for service in &mut everywhere.services {
+                service.spec.external_traffic_policy = None;
+            }
+            [open, everywhere]
+                .iter()
+                .any(|world| expect(world, flow, features).endpoints().contains(endpoint))
         })
+    }
+
+    /// Whether a connection that some moment serves was cut by the change, between its first packet
+    /// and its answer (adjudication 0121).
+    fn cut_off(&self, flow: &Flow, outcome: &Outcome, features: &Features) -> bool {
+        *outcome == Outcome::Reset
+            && self.moments().any(|world| !expect(world, flow, features).endpoints().is_empty())
     }
 
     /// The flow as the owner of its destination meets it, where that is another node than the
@@ -192,9 +208,57 @@ fn without_zones(world: &World) -> World {
 
 #[cfg(test)]
 mod tests {
+    use touchstone_case::{Library, compile, planned_book};
+    use touchstone_spec::Feature;
     use touchstone_spec::api::{EndpointSlice, Service};
 
     use super::*;
+
+    /// The steps of a case of which every Service is a load balancer under policy Local, with one
+    /// endpoint on n1, until the second step makes it a cluster IP.
+    fn steps() -> Vec<ScriptStep> {
+        let library = Library::bundled().expect("the bundled cases are right");
+        let of_v4 = |variant: &touchstone_case::Variant| {
+            variant.id() == "lifecycle/load-balancer-to-cluster-ip[v4,tcp]"
+        };
+        let variant = library.variants().into_iter().find(of_v4).expect("the case exists");
+        compile(&variant, &mut planned_book(&variant)).expect("it can be compiled").steps
+    }
+
+    fn flow(step: &ScriptStep, text: &str) -> Flow {
+        let flows = step.rows.iter().map(|row| &row.flow).chain(&step.matrix);
+        flows.into_iter().find(|flow| flow.text == text).expect("the flow exists").clone()
+    }
+
+    /// Whether it is forgiven of a subject without and of one with the feature `changes-at-once`.
+    fn forgiven(worlds: &Worlds, flow: &Flow, outcome: Outcome) -> (bool, bool) {
+        let at_once = [Feature::new("changes-at-once").expect("it is known")];
+        let saw = Observation::Saw(outcome);
+        (
+            worlds.forgive(flow, &saw, &Features::default()),
+            worlds.forgive(flow, &saw, &at_once.into_iter().collect()),
+        )
+    }
+
+    #[test]
+    fn a_proxy_that_goes_step_by_step_may_serve_before_its_policy_is_in_force() {
+        let steps = steps();
+        let worlds = Worlds::around(None, &steps[0]);
+        let near = flow(&steps[0], "outside → web nodePort@n1");
+        let answer = expect(&worlds.after, &near, &Features::default());
+        let endpoint = *answer.endpoints().first().expect("it is served there");
+        let far = flow(&steps[0], "outside → web nodePort@n2");
+        let outcome = Outcome::Reached { endpoint, source: far.to.ip(), resent: 0 };
+        assert_eq!(forgiven(&worlds, &far, outcome), (true, false));
+    }
+
+    #[test]
+    fn a_proxy_that_goes_step_by_step_may_cut_a_connection_in_its_beginning() {
+        let steps = steps();
+        let worlds = Worlds::around(Some(&steps[0].world), &steps[1]);
+        let near = flow(&steps[0], "outside → web nodePort@n1");
+        assert_eq!(forgiven(&worlds, &near, Outcome::Reset), (true, false));
+    }
 
     fn service() -> Change {
         Change::ApplyService(Service::default())

@@ -250,6 +250,10 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         promise: "leaves open what a node meets at external addresses of Services with externalTrafficPolicy Local",
     },
     KnownFeature {
+        name: "sends-on-as-the-node",
+        promise: "takes packets to Services in and sends them on as the node's own, past the node's rules for what it forwards",
+    },
+    KnownFeature {
         name: "virtual-servers",
         promise: "has the kernel balance, by one virtual server for each address and port of a Service",
     },
@@ -279,7 +283,7 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
     },
     KnownFeature {
         name: "changes-at-once",
-        promise: "serves no address of a Service before its masquerading and its source ranges are in force",
+        promise: "serves no address of a Service before its masquerading, its policies and its source ranges are in force",
     },
     KnownFeature {
         name: "restartable",
@@ -292,6 +296,7 @@ pub const FREEDOMS: &[&str] = &[
     "refuses-without-local-endpoints",
     "prefers-local-endpoints-under-local",
     "no-own-traffic-under-local",
+    "sends-on-as-the-node",
 ];
 
 /// The name of a capability, one of [`KNOWN_FEATURES`].

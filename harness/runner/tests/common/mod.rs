@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use touchstone_case::Variant;
 use touchstone_provider::{Defect, Sim};
 use touchstone_record::{Ended, Event, LogReader, LogWriter, SubjectRecord};
-use touchstone_runner::{Emitter, Person, RunSubject, Settings, run};
+use touchstone_runner::{Emitter, Person, RunSubject, Settings, Share, run};
 use touchstone_spec::{Features, Level, NETWORK_NEEDS};
 
 struct Nobody;
@@ -37,8 +37,14 @@ pub(crate) fn run_on_sim(
         provided: ["restart", "dns"].into_iter().chain(NETWORK_NEEDS).map(str::to_owned).collect(),
         known: BTreeMap::new(),
     };
-    let settings =
-        Settings { jobs: 8, clusters: None, slowness: 1, seed: 1, person: Arc::new(Nobody) };
+    let settings = Settings {
+        jobs: 8,
+        clusters: None,
+        slowness: 1,
+        seed: 1,
+        share: Share::WHOLE,
+        person: Arc::new(Nobody),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
