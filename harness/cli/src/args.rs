@@ -94,7 +94,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Cases that run side by side on one cluster [default: 64, of a real cluster 16, on a second
-    /// kernel 8].
+    /// kernel 24].
     #[arg(short, long, value_name = "N", value_parser = at_least_one())]
     pub(crate) jobs: Option<usize>,
     /// The number that repeats a run's choices [default: from the clock].
