@@ -39,7 +39,7 @@ const WORDS_LINE: &str = "/dev/ttyS1";
 const DESCRIPTORS: u64 = 1 << 20;
 
 /// Kernel settings before anything runs; a kernel that lacks one will do.
-const SETTINGS: [(&str, &str); 7] = [
+const SETTINGS: [(&str, &str); 8] = [
     // Whoever is killed for lack of memory might be the proxy, and that would look like its fault.
     ("vm.panic_on_oom", "1"),
     ("kernel.panic_on_oops", "1"),
@@ -48,6 +48,8 @@ const SETTINGS: [(&str, &str); 7] = [
     ("vm.dirty_expire_centisecs", "100"),
     // As many flows as on an ordinary machine; the default follows from the memory.
     ("net.netfilter.nf_conntrack_max", "262144"),
+    // All packets between namespaces wait in one queue, and what finds it full is dropped.
+    ("net.core.netdev_max_backlog", "65536"),
     // Tunnels that nobody asked for would take the numbers of the lab's own links.
     ("net.core.fb_tunnels_only_for_init_net", "1"),
     ("kernel.hostname", "touchstone"),
@@ -85,11 +87,22 @@ pub(crate) fn main(order: &Path) -> ExitCode {
             failed::HARNESS
         }
     };
+    if let Some(lost) = lost_packets().filter(|lost| *lost > 0) {
+        complain(&format!("{lost} packets found this kernel's queue full and were dropped"));
+    }
     nix::unistd::sync();
     // What cannot be told here shows outside as a kernel that ended without a word.
     let _ = fs::write("/proc/exitcode", code.to_string());
     let _ = reboot(RebootMode::RB_POWER_OFF);
     ExitCode::from(code)
+}
+
+/// Packets that were dropped between namespaces since there was no room for them: the second of
+/// the hexadecimal numbers that the kernel has of each CPU.
+fn lost_packets() -> Option<u64> {
+    let text = fs::read_to_string("/proc/net/softnet_stat").ok()?;
+    let lost = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
+    text.lines().map(lost).sum()
 }
 
 /// By the line for words where it is there, and on the console in any case.
