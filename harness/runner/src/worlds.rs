@@ -119,6 +119,8 @@ impl Worlds {
         let Outcome::Reached { endpoint, .. } = outcome else { return false };
         self.moments().any(|world| {
             let mut open = world.clone();
+            // What a firewall lets pass depends on whether the packet is masqueraded by then.
+            open.network.firewall.clear();
             for service in &mut open.services {
                 service.spec.load_balancer_source_ranges.clear();
             }
