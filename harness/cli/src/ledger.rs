@@ -155,19 +155,7 @@ mod tests {
     use super::*;
 
     fn ended(case: &str, verdict: Verdict) -> Event {
-        Event::CaseEnded(Ended {
-            subject: "a".to_owned(),
-            case: case.to_owned(),
-            attempt: 1,
-            verdict,
-            excuse: None,
-            note: None,
-            failures: vec![],
-            took: 0,
-            waited: 0,
-            probes: 0,
-            beside: vec![],
-        })
+        Event::CaseEnded(Ended::with("a", case, verdict))
     }
 
     fn run_ended(harness_cpu_ms: u64) -> Event {

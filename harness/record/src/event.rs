@@ -388,3 +388,23 @@ pub struct Ended {
     /// Other cases that were running on the cluster at some time of it.
     pub beside: Vec<String>,
 }
+
+impl Ended {
+    /// The end of a first attempt of which there is nothing to tell but the verdict.
+    #[must_use]
+    pub fn with(subject: &str, case: &str, verdict: Verdict) -> Ended {
+        Ended {
+            subject: subject.to_owned(),
+            case: case.to_owned(),
+            attempt: 1,
+            verdict,
+            excuse: None,
+            note: None,
+            failures: vec![],
+            took: 0,
+            waited: 0,
+            probes: 0,
+            beside: vec![],
+        }
+    }
+}

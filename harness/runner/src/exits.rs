@@ -63,19 +63,7 @@ mod tests {
     use super::*;
 
     fn verdict(exits: &Exits, noticed: bool) -> Verdict {
-        let ended = |case: &str, verdict| Ended {
-            subject: "s".to_owned(),
-            case: case.to_owned(),
-            attempt: 1,
-            verdict,
-            excuse: None,
-            note: None,
-            failures: vec![],
-            took: 0,
-            waited: 0,
-            probes: 0,
-            beside: vec![],
-        };
+        let ended = |case: &str, verdict| Ended::with("s", case, verdict);
         exits.judge(noticed, ended).verdict
     }
 

@@ -483,19 +483,7 @@ impl SubjectRun {
     }
 
     fn ended(&self, case: &str, attempt: u32, verdict: Verdict, note: Option<String>) -> Ended {
-        Ended {
-            subject: self.id().to_owned(),
-            case: case.to_owned(),
-            attempt,
-            verdict,
-            excuse: None,
-            note,
-            failures: vec![],
-            took: 0,
-            waited: 0,
-            probes: 0,
-            beside: vec![],
-        }
+        Ended { attempt, note, ..Ended::with(self.id(), case, verdict) }
     }
 }
 
