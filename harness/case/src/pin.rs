@@ -151,6 +151,7 @@ impl Pin {
                         Allowed::Http { status, .. } => Some(*status),
                         Allowed::Reached { .. }
                         | Allowed::Refused
+                        | Allowed::Closed
                         | Allowed::Dropped
                         | Allowed::Unhandled
                         | Allowed::Answered(_) => None,
@@ -200,6 +201,7 @@ impl Pin {
             Allowed::Reached { sources, .. } => sources.is_empty() || !sources.is_subset(&pinned),
             Allowed::Http { .. }
             | Allowed::Refused
+            | Allowed::Closed
             | Allowed::Dropped
             | Allowed::Unhandled
             | Allowed::Answered(_) => false,
@@ -364,6 +366,7 @@ fn describe(expectation: &Expectation, names: &Names) -> String {
                 format!("http {status} ({local_endpoints} local endpoints)")
             }
             Allowed::Refused => "refused".to_owned(),
+            Allowed::Closed => "closed".to_owned(),
             Allowed::Dropped => "dropped".to_owned(),
             Allowed::Unhandled => "unhandled".to_owned(),
             Allowed::Answered(answer) => answer.to_string(),

@@ -55,7 +55,7 @@ fn answer(proxy: &str, features: &str, from: &str, to: &str, family: &str) -> St
                     format!("{who} as {}", names.join("|"))
                 }
                 Allowed::Http { status, .. } => format!("http {status}"),
-                Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => {
+                Allowed::Refused | Allowed::Closed | Allowed::Dropped | Allowed::Unhandled => {
                     allowed.kind().to_string()
                 }
                 Allowed::Answered(answer) => answer.to_string(),

@@ -134,7 +134,9 @@ fn words(expectation: &Expectation, names: &Names) -> String {
         Allowed::Http { status, local_endpoints, shows: _ } => {
             format!("http {status} with {local_endpoints} local endpoints")
         }
-        Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => allowed.kind().to_string(),
+        Allowed::Refused | Allowed::Closed | Allowed::Dropped | Allowed::Unhandled => {
+            allowed.kind().to_string()
+        }
         Allowed::Answered(answer) => answer.to_string(),
     });
     let mut text = each.collect::<Vec<_>>().join(", or ");

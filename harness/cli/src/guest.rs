@@ -19,6 +19,7 @@ use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::termios::{SetArg, cfmakeraw, tcdrain, tcgetattr, tcsetattr};
 use nix::unistd::chroot;
+use rustix::process::setpriority_process;
 use serde::{Deserialize, Serialize};
 use touchstone_sys::be_init_of_kernel;
 
@@ -34,6 +35,9 @@ pub(crate) const GUEST_ARGUMENT: &str = "__guest";
 pub(crate) const EVENTS_LINE: &str = "/dev/ttyS0";
 /// The line by which everything leaves that is said in words.
 const WORDS_LINE: &str = "/dev/ttyS1";
+
+/// Niceness of the harness: it goes before the proxies, so that it is not late to see what they do.
+const NICENESS: i32 = -10;
 
 /// Descriptors that the harness may have; probes need thousands.
 const DESCRIPTORS: u64 = 1 << 20;
@@ -141,7 +145,28 @@ fn prepare(order: &Path) -> Result<GuestOrder> {
     }
     setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS)
         .context("failed to allow many descriptors")?;
+    setpriority_process(None, NICENESS).context("failed to go before the proxies")?;
+    if let Err(error) = hurry_packets() {
+        complain(&format!("packets may wait for programs: {error:#}"));
+    }
     Ok(order)
+}
+
+/// Lets the kernel's thread that handles packets go before all programs. When there is much to do,
+/// packets wait for it, and would look lost.
+fn hurry_packets() -> Result<()> {
+    for process in fs::read_dir("/proc").context("failed to look for the thread")? {
+        let path = process.context("failed to look for the thread")?.path();
+        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+        let number = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+        if let (true, Some(pid)) =
+            (name.starts_with("ksoftirqd/"), number.and_then(rustix::process::Pid::from_raw))
+        {
+            setpriority_process(Some(pid), NICENESS - 5)
+                .with_context(|| format!("failed to let {} go first", name.trim()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Puts a read-only overlay over the root.

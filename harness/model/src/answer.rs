@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use touchstone_spec::api::{Service, SessionAffinity, TrafficPolicy};
 use touchstone_spec::{
     Allowed, ClientKind, Expectation, Family, Features, Flow, LocalDetector, Node, OutcomeKind,
-    Reason, World,
+    Protocol, Reason, World,
 };
 
 use crate::claim::{Claim, ClaimKind, claim, has_node_port};
@@ -250,6 +250,8 @@ fn claimed(
             }
         }
     };
+    // Whoever relays has connections of its own to endpoints.
+    let masquerade = masquerade || features.has("relays");
     let from_outside =
         claim.kind == ClaimKind::ClusterIp && flow.client.kind == ClientKind::Outside;
     if from_outside && !features.has("cluster-ips-from-outside") {
@@ -497,6 +499,21 @@ fn nobody(
     mut reasons: Vec<Reason>,
     features: &Features,
 ) -> Expectation {
+    if features.has("relays") {
+        let (answer, text) = match flow.protocol {
+            Protocol::Udp => (Allowed::Dropped, "no usable endpoint anywhere to relay to"),
+            Protocol::Tcp | Protocol::Sctp => (
+                Allowed::Closed,
+                "no usable endpoint anywhere: what the subject accepted, it closes",
+            ),
+        };
+        reasons.push(reason(text, PROXY));
+        return Expectation {
+            allowed: BTreeSet::from([answer]),
+            reasons,
+            ..Expectation::default()
+        };
+    }
     reasons.push(reason("no usable endpoint anywhere: the connection is refused", PROXY));
     let mut allowed = BTreeSet::from([Allowed::Refused]);
     let beyond = matches!(claim.kind, ClaimKind::ExternalIp | ClaimKind::LoadBalancer);

@@ -75,6 +75,7 @@ pub(crate) fn any_of(flows: &[Flow], answer: impl Fn(&Flow) -> Expectation) -> E
                 }
                 other @ (Allowed::Http { .. }
                 | Allowed::Refused
+                | Allowed::Closed
                 | Allowed::Dropped
                 | Allowed::Unhandled
                 | Allowed::Answered(_)) => {

@@ -76,17 +76,29 @@ fn forward_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allo
             from_outside && !ends_here && !taken && !accepted
         }
         Allowed::Unhandled => from_outside,
-        Allowed::Http { .. } | Allowed::Refused | Allowed::Dropped | Allowed::Answered(_) => false,
+        Allowed::Http { .. }
+        | Allowed::Refused
+        | Allowed::Closed
+        | Allowed::Dropped
+        | Allowed::Answered(_) => false,
     }
 }
 
-/// The policy DROP of an INPUT chain that accepts answers and the loopback.
+/// The policy DROP of an INPUT chain that accepts answers, the loopback and what is for cluster IPs.
 fn input_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allowed) -> bool {
     let Some(node) = first(world, flow, features) else { return false };
+    let taken = takes_in(world, flow, node, features);
+    let ranges = &world.proxy.service_cidrs;
+    // What is taken in passes the hook with the Service's address.
+    if taken && !is_own_node(flow, node) && !ranges.iter().any(|r| r.contains(&flow.to.ip())) {
+        return matches!(allowed, Allowed::Reached { .. } | Allowed::Refused);
+    }
     match allowed {
         Allowed::Reached { endpoint, .. } => {
             // What a node sends to itself comes by its loopback.
-            world.owner(endpoint.ip()).is_some_and(|owner| !is_own_node(flow, owner))
+            let passes =
+                |owner: &Node| is_own_node(flow, owner) || taken && owner.name == node.name;
+            world.owner(endpoint.ip()).is_some_and(|owner| !passes(owner))
         }
         Allowed::Http { .. } => {
             !is_own_node(flow, node) && !features.has("opens-health-check-in-input")
@@ -97,7 +109,7 @@ fn input_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allowe
                 && !is_own_node(flow, node)
                 && claim(world, flow, node, features).is_empty()
         }
-        Allowed::Unhandled | Allowed::Dropped | Allowed::Answered(_) => false,
+        Allowed::Closed | Allowed::Unhandled | Allowed::Dropped | Allowed::Answered(_) => false,
     }
 }
 
@@ -121,7 +133,11 @@ fn policy_drops(world: &World, flow: &Flow, features: &Features, allowed: &Allow
         }
         // On its way out it still has the Service's address.
         Allowed::Unhandled => !starts_here,
-        Allowed::Http { .. } | Allowed::Refused | Allowed::Dropped | Allowed::Answered(_) => false,
+        Allowed::Http { .. }
+        | Allowed::Refused
+        | Allowed::Closed
+        | Allowed::Dropped
+        | Allowed::Answered(_) => false,
     }
 }
 

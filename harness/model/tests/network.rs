@@ -126,7 +126,9 @@ fn check(world: &World, features: &[&str], from: &str, to: &str, expected: &str)
                 format!("{} as {}", endpoint.ip(), sources.join("|"))
             }
             Allowed::Http { status, .. } => format!("http {status}"),
-            Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => allowed.kind().to_string(),
+            Allowed::Refused | Allowed::Closed | Allowed::Dropped | Allowed::Unhandled => {
+                allowed.kind().to_string()
+            }
             Allowed::Answered(answer) => answer.to_string(),
         })
         .collect();
@@ -193,6 +195,25 @@ fn input_is_dropped_but_on_the_loopback() {
     check(&local, &[], "outside", "172.18.1.2:81", "dropped");
     check(&local, &[], "node@n1", "172.18.1.2:81", "refused");
     check(&local, &[], "outside", "172.18.1.2:30080", "10.244.1.11 as 198.51.100.17");
+    let takes = ["sends-on-as-the-node"];
+    let kept = "10.244.1.11 as 10.244.1.10, 10.244.2.11 as 10.244.1.10";
+    check(&local, &takes, "outside", "172.18.1.2:30080", "dropped");
+    check(&local, &takes, "pod@n1", "172.18.1.2:30080", "dropped");
+    check(&local, &takes, "pod@n1", "10.96.0.16:80", kept);
+    let both = "10.244.1.11 as 172.18.1.2, 10.244.2.11 as 172.18.1.2";
+    check(&local, &takes, "node@n1", "172.18.1.2:30080", both);
+}
+
+#[test]
+fn a_relay_has_connections_of_its_own() {
+    let relays = ["relays"];
+    let mut cluster = world(TrafficPolicy::Cluster, NetworkWish::default());
+    let node = "10.244.1.11 as 172.18.1.2, 10.244.2.11 as 172.18.1.2";
+    check(&cluster, &relays, "pod@n1", "10.96.0.16:80", node);
+    check(&cluster, &relays, "outside", "172.18.1.2:30080", node);
+    cluster.slices.clear();
+    check(&cluster, &relays, "pod@n1", "10.96.0.16:80", "reset");
+    check(&cluster, &[], "pod@n1", "10.96.0.16:80", "refused");
 }
 
 #[test]

@@ -112,6 +112,8 @@ pub fn udp_sockets(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocke
 
 /// First of the UDP source ports: below are those on which servers of cases listen.
 const FIRST_UDP_PORT: u16 = 10_240;
+/// UDP ports between the first ones of two places.
+const PORTS_OF_PLACE: usize = 4_001;
 /// UDP ports tried before a place counts as full.
 const UDP_TRIES: u16 = 64;
 
@@ -122,11 +124,21 @@ pub struct UdpPorts(AtomicU16);
 
 impl Default for UdpPorts {
     fn default() -> Self {
-        UdpPorts(AtomicU16::new(FIRST_UDP_PORT))
+        UdpPorts::of_place(0)
     }
 }
 
 impl UdpPorts {
+    /// Those of the place of that number.
+    ///
+    /// Each place begins elsewhere: a node that masquerades keeps the ports of its pods, which
+    /// should not be those that it uses itself at that time.
+    pub fn of_place(number: usize) -> Self {
+        let ports = usize::from(u16::MAX - FIRST_UDP_PORT);
+        let first = u16::try_from(number * PORTS_OF_PLACE % ports).unwrap_or_default();
+        UdpPorts(AtomicU16::new(FIRST_UDP_PORT + first))
+    }
+
     /// A UDP socket with that source address and the next free port.
     ///
     /// # Errors

@@ -162,6 +162,7 @@ impl State {
                 shown: BTreeMap::new(),
             },
             Allowed::Refused => Outcome::Refused(Refusal::Reset),
+            Allowed::Closed => Outcome::Reset,
             Allowed::Dropped if self.defect == Some(Defect::RefusesInsteadOfDrops) => {
                 Outcome::Refused(Refusal::Reset)
             }

@@ -14,11 +14,12 @@ use touchstone_verdict::{CaseFacts, Listed, decide};
 use crate::clearing::{Clearing, removal};
 use crate::emit::Emitter;
 use crate::evidence::{Whose, failures, record};
+use crate::ground::Ground;
 use crate::markers::{Marker, marker};
 use crate::own;
 use crate::run::Person;
 use crate::shown::Shown;
-use crate::step::{Ground, StepOutcome, run_step};
+use crate::step::{StepOutcome, run_step};
 
 /// What an attempt is about.
 pub(crate) struct Attempt<'a> {
@@ -69,7 +70,7 @@ impl Attempt<'_> {
             && (!error.late || self.ground.machine.held_up_since(began).is_none())
         {
             gathered.judged += 1;
-            gathered.failures.push(own::never_served(error));
+            gathered.failures.push(own::never_served(&self.variant.shape(), error));
             trouble = None;
             explained = true;
         }

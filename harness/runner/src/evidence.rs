@@ -233,7 +233,9 @@ fn allowed(cell: &Cell, names: &Names) -> Vec<String> {
                 }
                 line
             }
-            Allowed::Refused | Allowed::Dropped | Allowed::Unhandled => allowed.kind().to_string(),
+            Allowed::Refused | Allowed::Closed | Allowed::Dropped | Allowed::Unhandled => {
+                allowed.kind().to_string()
+            }
             Allowed::Answered(answer) => answer.to_string(),
         });
     }

@@ -12,6 +12,7 @@ mod emit;
 mod evidence;
 mod exits;
 mod expected;
+mod ground;
 mod leftovers;
 mod losses;
 mod machine;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::step::Ground;
+use crate::ground::Ground;
 
 /// Between two looks at the clock.
 const TICK: Duration = Duration::from_millis(20);

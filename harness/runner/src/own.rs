@@ -2,19 +2,29 @@
 
 use touchstone_provider::ClusterError;
 use touchstone_record::Failure;
-use touchstone_spec::{ClusterShape, ProxyWish};
+use touchstone_spec::{ClusterShape, NetworkWish, ProxyWish};
 
-/// Whether a cluster that is not to be had is a finding about the settings that its cases ask for.
+/// Whether a cluster that is not to be had is a finding about what its cases ask for: settings of
+/// the proxies, or a network in which others have rules too.
 pub(crate) fn of_the_settings(shape: &ClusterShape, error: &ClusterError) -> bool {
-    error.proxy && shape.proxy != ProxyWish::default()
+    error.proxy && (is_configured(shape) || shape.network != NetworkWish::default())
 }
 
-/// What a case fails with when proxies with its settings never served anything.
-pub(crate) fn never_served(error: &ClusterError) -> Failure {
+fn is_configured(shape: &ClusterShape) -> bool {
+    shape.proxy != ProxyWish::default()
+}
+
+/// What a case fails with when proxies on a cluster as it asks for never served anything.
+pub(crate) fn never_served(shape: &ClusterShape, error: &ClusterError) -> Failure {
+    let (with, why) = if is_configured(shape) {
+        ("the proxies configured", "the subject declares that it can be configured so")
+    } else {
+        ("the network set up", "pods reach Services whatever else is set up on nodes and links")
+    };
     Failure {
         flow: "pods of every node → the first Service of the cluster".to_owned(),
-        allowed: vec!["reached, with the proxies configured as the case asks".to_owned()],
-        because: vec!["the subject declares that it can be configured so".to_owned()],
+        allowed: vec![format!("reached, with {with} as the case asks")],
+        because: vec![why.to_owned()],
         seen: vec![error.act.clone()],
         evidence: vec![error.why.clone()],
         ..of_the_process()

@@ -22,13 +22,13 @@ use crate::batches::{Batch, SHARED_RULES, batches, weight};
 use crate::clearing::Clearing;
 use crate::emit::Emitter;
 use crate::exits::Exits;
+use crate::ground::{Ground, Ready};
 use crate::leftovers::Leftovers;
 use crate::machine::Machine;
 use crate::own;
 use crate::plan::{excuse, planned};
 use crate::sampling::Sampling;
 use crate::share::Share;
-use crate::step::{Ground, Ready};
 
 /// Clusters that live side by side with the shared one.
 const CLUSTERS_BESIDE: usize = 6;
@@ -448,7 +448,8 @@ impl SubjectRun {
         for variant in queue.drain(..) {
             let id = variant.id();
             let known = self.subject.known.get(&id);
-            let failures = if of_the_settings { vec![own::never_served(error)] } else { vec![] };
+            let failures =
+                if of_the_settings { vec![own::never_served(shape, error)] } else { vec![] };
             let verdict = decide(CaseFacts {
                 level: variant.level(),
                 trouble: !error.proxy,

@@ -45,6 +45,7 @@ impl Shown {
                 }
                 other @ (Allowed::Reached { .. }
                 | Allowed::Refused
+                | Allowed::Closed
                 | Allowed::Dropped
                 | Allowed::Unhandled
                 | Allowed::Answered(_)) => other,

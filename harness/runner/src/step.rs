@@ -1,37 +1,28 @@
 //! One step: act, settle, judge, hold.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use futures::future::{BoxFuture, Shared, join_all};
-use tokio::sync::Semaphore;
+use futures::future::join_all;
 use touchstone_case::{ScriptStep, Spread};
-use touchstone_provider::{Cluster, ClusterError};
+use touchstone_provider::ClusterError;
 use touchstone_record::StepTimes;
-use touchstone_spec::{Change, Expectation, Features, Observation};
+use touchstone_spec::{Change, Expectation, Observation};
 use touchstone_verdict::{CellJudgement, CellTally, Wrong, even_share_slack, judge_one};
 
 use crate::affinity::Pauses;
 use crate::cells::{Cell, Role, cells, marker_cells};
+use crate::ground::Ground;
 use crate::losses::{is_lossy, lost_less_than_half};
-use crate::machine::Machine;
 use crate::markers::Marker;
 use crate::pace::{HOLD, pace, until_next_look};
-use crate::sampling::{ChoiceKey, Sampling};
+use crate::sampling::ChoiceKey;
 use crate::shown::Shown;
 use crate::traffic::{Stream, TrafficResult};
 use crate::worlds::Worlds;
 
-/// Probes in flight at a time on one cluster that expect an answer.
-const BUSY: usize = 24;
-/// Probes in flight at a time on one cluster that expect silence: they cost nothing but time.
-const SILENT: usize = 256;
-/// Probes in flight at a time on one cluster that send many bytes: more would fill the queues of
-/// the lab's own links and sockets.
-const BULKY: usize = 2;
 /// Samples with which settling looks at a cell before it is judged.
 const GLANCES: u64 = 1;
 /// Looks at a cell that depends on a zone: with two endpoints, a proxy that has not heard of the
@@ -41,62 +32,6 @@ const ZONE_GLANCES: u64 = 20;
 const AFTER_MARKERS: Duration = Duration::from_secs(10);
 /// Connections per endpoint of a cell whose spread is judged.
 const SPREAD_SAMPLES: u64 = 200;
-
-/// When a cluster's proxies may be judged; all cases on it wait for the same.
-pub(crate) type Ready = Shared<BoxFuture<'static, Result<(), ClusterError>>>;
-
-/// What a step runs on.
-#[derive(Clone)]
-pub(crate) struct Ground {
-    pub(crate) cluster: Arc<dyn Cluster>,
-    pub(crate) features: Arc<Features>,
-    pub(crate) sampling: Sampling,
-    pub(crate) machine: Machine,
-    pub(crate) alone: bool,
-    slowness: u32,
-    ready: Ready,
-    busy: Arc<Semaphore>,
-    silent: Arc<Semaphore>,
-    bulky: Arc<Semaphore>,
-}
-
-impl Ground {
-    pub(crate) fn new(
-        cluster: Arc<dyn Cluster>,
-        features: Arc<Features>,
-        sampling: Sampling,
-        machine: Machine,
-        alone: bool,
-        slowness: u32,
-        ready: Ready,
-    ) -> Ground {
-        Ground {
-            machine,
-            ready,
-            cluster,
-            features,
-            sampling,
-            alone,
-            slowness,
-            busy: Arc::new(Semaphore::new(BUSY)),
-            silent: Arc::new(Semaphore::new(SILENT)),
-            bulky: Arc::new(Semaphore::new(BULKY)),
-        }
-    }
-
-    /// Whether the cluster has become ready.
-    pub(crate) fn was_ready(&self) -> bool {
-        self.ready.peek().is_some_and(Result::is_ok)
-    }
-
-    async fn probe(&self, cell: &Cell, wait: Duration) -> Observation {
-        let room = if cell.patience() > Cell::glance() { &self.busy } else { &self.silent };
-        // The semaphores are never closed.
-        let _bulky = if cell.flow.size > 0 { Some(self.bulky.acquire().await) } else { None };
-        let _permit = room.acquire().await;
-        self.cluster.probe(&cell.flow, wait).await
-    }
-}
 
 /// What came of a step.
 pub(crate) struct StepOutcome {
@@ -170,15 +105,19 @@ pub(crate) async fn run_step(
     run.poll(judged_from).await;
     let polled = began.elapsed();
     waiting("every cell to agree".into());
-    let settled = run.glance().await;
-    let settled_at = Instant::now();
+    let mut settled = run.glance().await;
+    let mut settled_at = Instant::now();
     if settled {
         ground.cluster.sabotage().await?;
-        waiting("every cell to be judged".into());
-        run.judge().await;
-        if run.wrong().is_empty() {
-            waiting("agreement to hold".into());
-            run.hold(settled_at + step.hold).await;
+        run.judge_and_hold(settled_at + step.hold, waiting).await;
+    }
+    if settled && run.may_be_at_work_still() {
+        waiting("every cell to agree".into());
+        run.take_back();
+        settled = run.glance().await;
+        settled_at = Instant::now();
+        if settled {
+            run.judge_and_hold(settled_at + step.hold, waiting).await;
         }
     }
     let strays = run.weigh_losses(settled).await;
@@ -363,7 +302,9 @@ impl Run<'_> {
             if self.late() {
                 for index in pending {
                     let cell = &mut self.cells[index];
-                    if let CellJudgement::Wrong(wrong) = cell.tally.judge(&membership(cell), 0) {
+                    if let CellJudgement::Wrong(wrong) =
+                        cell.tally.judge(&due_when_settled(cell), 0)
+                    {
                         cell.wrong.get_or_insert(wrong);
                     }
                 }
@@ -396,9 +337,35 @@ impl Run<'_> {
 
     fn is_right(&self, index: usize) -> bool {
         let cell = &self.cells[index];
-        match cell.tally.judge(&membership(cell), 0) {
+        match cell.tally.judge(&due_when_settled(cell), 0) {
             CellJudgement::Agrees | CellJudgement::NeedsMore => true,
             CellJudgement::Wrong(_) | CellJudgement::Broken(_) => false,
+        }
+    }
+
+    /// Judges every cell, and looks whether that lasts.
+    async fn judge_and_hold(&mut self, until: Instant, waiting: &(dyn Fn(String) + Send + Sync)) {
+        waiting("every cell to be judged".into());
+        self.judge().await;
+        if self.wrong().is_empty() {
+            waiting("agreement to hold".into());
+            self.hold(until).await;
+        }
+    }
+
+    /// Whether what went wrong may be of the change: of a proxy that goes step by step the marker
+    /// tells when a change has come, and not when all of it is in force (adjudication 0121).
+    fn may_be_at_work_still(&self) -> bool {
+        !self.ground.features.has("changes-at-once")
+            && !self.wrong().is_empty()
+            && self.impossible.is_empty()
+            && !self.late()
+    }
+
+    /// Takes back what was said of cells, which are going to be judged anew.
+    fn take_back(&mut self) {
+        for cell in &mut self.cells {
+            cell.wrong = None;
         }
     }
 
@@ -489,6 +456,9 @@ impl Run<'_> {
         if let CellJudgement::Wrong(_) = judge_one(&cell.expectation, &saw) {
             cell.last_wrong = Some(now);
             cell.first_disagreement.get_or_insert((now, saw.clone()));
+            if !self.worlds.forgive(&cell.flow, &saw, &self.ground.features) {
+                self.impossible.insert(index);
+            }
         }
         cell.tally.add(saw);
     }
@@ -583,6 +553,12 @@ impl Run<'_> {
 /// What every single answer of a cell must be; whether all endpoints were seen is judged apart.
 pub(crate) fn membership(cell: &Cell) -> Expectation {
     Expectation { cover: false, ..cell.expectation.clone() }
+}
+
+/// What a cell must have seen to count as settled. No marker tells that a zone has come, so every
+/// endpoint that it brings has to show.
+fn due_when_settled(cell: &Cell) -> Expectation {
+    if cell.needs_zone { cell.expectation.clone() } else { membership(cell) }
 }
 
 /// Whether a cell's row asks for an even spread.

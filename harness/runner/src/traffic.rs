@@ -14,9 +14,9 @@ use touchstone_provider::Cluster;
 use touchstone_spec::{Features, Flow, FrontendKind, Observation, Outcome, Protocol};
 
 use crate::expected::expect;
+use crate::ground::Ground;
 use crate::moves;
 use crate::pace::{POLL, pace};
-use crate::step::Ground;
 use crate::worlds::Worlds;
 
 /// How long an attempt may take before it counts as lost.

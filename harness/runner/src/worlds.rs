@@ -99,7 +99,11 @@ impl Worlds {
                 let flows = || [Some(flow), passed_on.as_ref()].into_iter().flatten();
                 self.moments()
                     .flat_map(|world| flows().map(|flow| expect(world, flow, features)))
-                    .any(|answer| answer.admits(outcome) || between_silence(&answer, outcome))
+                    .any(|answer| {
+                        answer.admits(outcome)
+                            || between_silence(&answer, outcome)
+                            || hung_up(&answer, outcome)
+                    })
                     || (!features.has("changes-at-once")
                         && (self.half_done(flow, outcome, features)
                             || self.cut_off(flow, outcome, features)))
@@ -199,6 +203,12 @@ fn between_silence(answer: &Expectation, outcome: &Outcome) -> bool {
     refused && answer.kinds().iter().any(silent)
 }
 
+/// Whether an HTTP server of the proxy, which some moment of the change has, ended between taking
+/// a connection and answering.
+fn hung_up(answer: &Expectation, outcome: &Outcome) -> bool {
+    *outcome == Outcome::Reset && answer.kinds().contains(&OutcomeKind::Http)
+}
+
 /// What a proxy sees that knows the first Services of a cluster and not yet its own Node.
 fn without_zones(world: &World) -> World {
     let mut world = world.clone();
@@ -260,6 +270,21 @@ mod tests {
         let worlds = Worlds::around(Some(&steps[0].world), &steps[1]);
         let near = flow(&steps[0], "outside → web nodePort@n1");
         assert_eq!(forgiven(&worlds, &near, Outcome::Reset), (true, false));
+    }
+
+    #[test]
+    fn a_health_check_may_hang_up_when_its_service_goes() {
+        let steps = steps();
+        let worlds = Worlds::around(Some(&steps[0].world), &steps[1]);
+        let node_port = flow(&steps[0], "outside → web nodePort@n1");
+        let health = health_port(&worlds.before);
+        let health = Flow { to: SocketAddr::new(node_port.to.ip(), health), ..node_port };
+        assert_eq!(forgiven(&worlds, &health, Outcome::Reset), (true, true));
+    }
+
+    fn health_port(world: &World) -> u16 {
+        let mut ports = world.services.iter().filter_map(|s| s.spec.health_check_node_port);
+        ports.next().expect("a load balancer under policy Local has one")
     }
 
     fn service() -> Change {

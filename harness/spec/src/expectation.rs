@@ -31,6 +31,8 @@ pub enum Allowed {
     },
     /// Refused at once, in any manner.
     Refused,
+    /// Accepted, and closed or reset without an answer.
+    Closed,
     /// Swallowed.
     Dropped,
     /// Handled by nobody.
@@ -61,6 +63,7 @@ impl Allowed {
             // A node whose own rules drop its packet is told so by the kernel (EPERM), for UDP at
             // least: from there a drop cannot be told from a refusal.
             (Allowed::Refused, Outcome::Refused(_))
+            | (Allowed::Closed, Outcome::Reset)
             | (Allowed::Dropped, Outcome::Dropped | Outcome::Refused(Refusal::OwnNode))
             | (Allowed::Unhandled, Outcome::Unhandled) => true,
             (Allowed::Answered(want), Outcome::Answered(got)) => want.admits(got),
@@ -68,6 +71,7 @@ impl Allowed {
                 Allowed::Reached { .. }
                 | Allowed::Http { .. }
                 | Allowed::Refused
+                | Allowed::Closed
                 | Allowed::Dropped
                 | Allowed::Unhandled
                 | Allowed::Answered(_),
@@ -83,6 +87,7 @@ impl Allowed {
             Allowed::Reached { .. } => OutcomeKind::Reached,
             Allowed::Http { .. } => OutcomeKind::Http,
             Allowed::Refused => OutcomeKind::Refused,
+            Allowed::Closed => OutcomeKind::Reset,
             Allowed::Dropped => OutcomeKind::Dropped,
             Allowed::Unhandled => OutcomeKind::Unhandled,
             Allowed::Answered(_) => OutcomeKind::Answered,
@@ -136,6 +141,7 @@ impl Expectation {
                 Allowed::Reached { endpoint, .. } => Some(*endpoint),
                 Allowed::Http { .. }
                 | Allowed::Refused
+                | Allowed::Closed
                 | Allowed::Dropped
                 | Allowed::Unhandled
                 | Allowed::Answered(_) => None,

@@ -251,7 +251,15 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
     },
     KnownFeature {
         name: "sends-on-as-the-node",
-        promise: "takes packets to Services in and sends them on as the node's own, past the node's rules for what it forwards",
+        promise: "takes packets to Services in and sends them on as the node's own, so that the node's rules for input apply and those for what it forwards do not",
+    },
+    KnownFeature {
+        name: "external-ips-of-nodes",
+        promise: "serves external IPs that are addresses of nodes, and the nodes stay reachable by them",
+    },
+    KnownFeature {
+        name: "relays",
+        promise: "ends connections itself and has its own to endpoints, so that these see the node, and a connection is accepted before an endpoint is found",
     },
     KnownFeature {
         name: "virtual-servers",
@@ -297,6 +305,7 @@ pub const FREEDOMS: &[&str] = &[
     "prefers-local-endpoints-under-local",
     "no-own-traffic-under-local",
     "sends-on-as-the-node",
+    "relays",
 ];
 
 /// The name of a capability, one of [`KNOWN_FEATURES`].

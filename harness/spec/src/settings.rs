@@ -155,7 +155,7 @@ pub enum LoadBalancers {
 pub enum Firewall {
     /// Forwarding is dropped unless somebody accepts it, by iptables' FORWARD policy.
     ForwardDrop,
-    /// Input is dropped unless it belongs to the API server, an answer, or the loopback.
+    /// Input is dropped unless it is an answer, comes by the loopback, or is for a cluster IP.
     InputDrop,
     /// A second masquerade behind the proxy's, for packets that leave the cluster's pod ranges.
     SecondPostrouting,

@@ -212,11 +212,16 @@ impl Subject {
         mode: &ModeName,
         release: Option<&Release>,
     ) -> BTreeMap<&Feature, &FeatureClaim> {
-        let of_mode = self.file.modes.get(mode).map(|mode| &mode.features);
+        let mode = self.file.modes.get(mode);
+        let without = |feature: &Feature| {
+            let lacking = mode.and_then(|mode| mode.without.get(feature));
+            lacking.is_some_and(|claim| claim.value.releases.applies(release))
+        };
         self.file
             .features
             .iter()
-            .chain(of_mode.into_iter().flatten())
+            .filter(|(feature, _)| !without(feature))
+            .chain(mode.into_iter().flat_map(|mode| &mode.features))
             .filter(|(_, claim)| claim.releases.applies(release))
             .collect()
     }

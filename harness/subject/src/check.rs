@@ -158,6 +158,15 @@ fn check_binary(text: Text<'_>, subject: &SubjectFile) -> Checked {
 }
 
 fn check_modes(text: Text<'_>, subject: &SubjectFile) -> Checked {
+    for (feature, claim) in subject.modes.values().flat_map(|mode| &mode.without) {
+        if !subject.features.contains_key(feature) {
+            let message = format!(
+                "the subject declares no `{}` that a mode could be without",
+                feature.name()
+            );
+            return Err(text.error(claim, message, None));
+        }
+    }
     match &subject.default_mode {
         Some(mode) if !subject.modes.contains_key(&mode.value) => {
             let known = || subject.modes.keys().map(|mode| mode.as_str());

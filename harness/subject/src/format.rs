@@ -141,6 +141,12 @@ pub struct Mode {
     /// Capabilities of this mode beyond those of the subject.
     #[serde(default)]
     pub features: BTreeMap<Feature, FeatureClaim>,
+    /// Capabilities of the subject that this mode does not have.
+    #[serde(default)]
+    pub without: BTreeMap<Feature, Placed<FeatureClaim>>,
+    /// Whether it reads Endpoints, as programs did before there were EndpointSlices.
+    #[serde(default)]
+    pub reads_endpoints: bool,
     /// Commands that list the mode's rules, as evidence.
     #[serde(default)]
     pub rules: Vec<Vec<Template>>,

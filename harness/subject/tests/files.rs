@@ -215,7 +215,7 @@ fn what_cannot_be_selected_says_what_exists() -> Done {
     );
     assert_eq!(
         select("kube-proxy:nftable")?,
-        "no mode is called `nftable`; there are: iptables, ipvs, nftables; \
+        "no mode is called `nftable`; there are: iptables, ipvs, nftables, userspace; \
          did you mean `nftables`?"
     );
     assert_eq!(
@@ -249,6 +249,8 @@ fn features_follow_the_release_and_the_mode() -> Done {
     assert!(has("nftables", "v1.37.2", "node-hints")?);
     assert!(has("iptables", "v1.37.2", "localhost-node-ports")?);
     assert!(!has("nftables", "v1.37.2", "localhost-node-ports")?);
+    assert!(has("iptables", "v1.25.4", "source-ranges")?);
+    assert!(!has("userspace", "v1.25.4", "source-ranges")?);
     Ok(())
 }
 

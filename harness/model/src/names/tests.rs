@@ -99,6 +99,7 @@ fn asked(name: &str, types: &[RecordType], then: Option<u16>) -> String {
             Allowed::Reached { .. }
             | Allowed::Http { .. }
             | Allowed::Refused
+            | Allowed::Closed
             | Allowed::Dropped
             | Allowed::Unhandled => allowed.kind().to_string(),
         })

@@ -1,7 +1,7 @@
 //! A running cluster of the lab.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,14 @@ use touchstone_probe::{Attempted, KeptFlow, Server, Sockets, attempt, get_http};
 use touchstone_spec::api::Service;
 use touchstone_spec::{
     Change, ClusterFacts, Flow, FrontendKind, NEIGHBOUR, Observation, Outcome, PodFacts, PodWish,
-    Protocol, ProxyAction, ProxyWish, ServerWish,
+    ProxyAction, ProxyWish, ServerWish,
 };
 
 use super::dns::{FirstQuestions, NameServer};
+use super::endpoints;
 use super::flows;
 use super::launcher::Launcher;
+use super::listen::listen;
 use super::objects;
 use super::places::Places;
 use super::proxy::Proxy;
@@ -56,58 +58,6 @@ pub(super) struct LabCluster {
 }
 
 impl LabCluster {
-    /// Makes identity servers listen in their places.
-    pub(super) async fn listen(
-        places: &Places,
-        wishes: &[ServerWish],
-    ) -> Result<Vec<Server>, ClusterError> {
-        let mut servers = Vec::new();
-        for wish in wishes {
-            let failed = |why: String| {
-                ClusterError::new(
-                    format!(
-                        "failed to listen on {} {} in {}",
-                        wish.protocol,
-                        SocketAddr::new(wish.address, wish.port),
-                        wish.place
-                    ),
-                    why,
-                )
-            };
-            let address = SocketAddr::new(wish.address, wish.port);
-            let held = places.hold(&wish.place).ok_or_else(|| failed("no such place".into()))?;
-            let namespace = held.namespace().ok_or_else(|| failed("it is gone".into()))?;
-            let server = match wish.protocol {
-                Protocol::Tcp => {
-                    let listener = namespace
-                        .run_async(move || touchstone_netlab::sockets::tcp_listener(address))
-                        .await
-                        .map_err(|error| failed(error.to_string()))?
-                        .map_err(|error| failed(error.to_string()))?;
-                    Server::tcp(listener, wish.place.clone())
-                }
-                Protocol::Udp => {
-                    let socket = namespace
-                        .run_async(move || touchstone_netlab::sockets::udp_socket(address))
-                        .await
-                        .map_err(|error| failed(error.to_string()))?
-                        .map_err(|error| failed(error.to_string()))?;
-                    Server::udp(socket, wish.place.clone())
-                }
-                Protocol::Sctp => {
-                    let listener = namespace
-                        .run_async(move || touchstone_netlab::sockets::sctp_listener(address))
-                        .await
-                        .map_err(|error| failed(error.to_string()))?
-                        .map_err(|error| failed(error.to_string()))?;
-                    Server::tcp(listener, wish.place.clone())
-                }
-            };
-            servers.push(server.map_err(|error| failed(error.to_string()))?);
-        }
-        Ok(servers)
-    }
-
     async fn balance(&self, flow: &Flow) -> Balanced {
         let services = || {
             let list = self.api.list("Service", None, "").map_err(|status| status.to_string())?;
@@ -205,7 +155,7 @@ impl Cluster for LabCluster {
     }
 
     async fn serve(&self, wishes: &[ServerWish]) -> Result<Servers, ClusterError> {
-        Ok(Box::new(LabCluster::listen(&self.places, wishes).await?))
+        Ok(Box::new(listen(&self.places, wishes).await?))
     }
 
     async fn change(&self, change: &Change) -> Result<(), ClusterError> {
@@ -230,7 +180,13 @@ impl Cluster for LabCluster {
             | Change::ApplyRawSlice(_)
             | Change::Deploy(_)
             | Change::DeleteSlice { .. }
-            | Change::SetZone { .. } => objects::apply(&self.api, change),
+            | Change::SetZone { .. } => {
+                objects::apply(&self.api, change)?;
+                if self.launcher.reads_endpoints() {
+                    endpoints::follow(&self.api, change)?;
+                }
+                Ok(())
+            }
         }
     }
 

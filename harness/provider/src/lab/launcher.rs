@@ -21,6 +21,12 @@ pub(super) struct Launcher {
 }
 
 impl Launcher {
+    /// Whether the proxy reads Endpoints instead of EndpointSlices.
+    pub(super) fn reads_endpoints(&self) -> bool {
+        let mode = self.selection.subject.file.modes.get(&self.selection.mode);
+        mode.is_some_and(|mode| mode.reads_endpoints)
+    }
+
     /// What starts it on a node with the settings of a wish.
     ///
     /// # Errors

@@ -117,6 +117,17 @@ fn put(
     })
 }
 
+/// Writes an object without asking for defaults and validation.
+pub(super) fn put_as_is(
+    api: &ApiServer,
+    kind: &str,
+    namespace: &str,
+    name: &str,
+    object: Value,
+) -> Result<(), ClusterError> {
+    put(api, kind, namespace, name, object, Rules::Skipped).map(drop)
+}
+
 fn delete(api: &ApiServer, kind: &str, namespace: &str, name: &str) -> Result<(), ClusterError> {
     match api.delete(kind, Some(namespace), name) {
         Ok(_) => Ok(()),

@@ -152,7 +152,9 @@ impl Sockets for Places {
         let from = bound_to(flow).unwrap_or(any);
         let ports = {
             let mut all = self.udp_ports.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(all.entry(flow.client.place.clone()).or_default())
+            let number = all.len();
+            let ports = all.entry(flow.client.place.clone());
+            Arc::clone(ports.or_insert_with(|| Arc::new(UdpPorts::of_place(number))))
         };
         self.open(&flow.client.place, move || ports.bind(from).map(OwnedFd::from)).await
     }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use touchstone_netlab::Topology;
 use touchstone_subject::{Launch, LaunchLog, Resolved, Selection};
 
+use super::priority;
 use crate::{ClusterError, Notice};
 
 /// Lines of a proxy's log that are kept for evidence.
@@ -292,16 +293,16 @@ fn spawn(launch: &Launch) -> Result<Child, String> {
             LaunchLog::File(_) => Ok(Stdio::null()),
         }
     };
-    Command::new(&launch.program)
+    let mut command = Command::new(&launch.program);
+    command
         .args(&launch.args)
         .envs(&launch.env)
         .stdin(Stdio::null())
         .stdout(output()?)
         .stderr(output()?)
         // So that the terminal's ^C reaches the harness alone.
-        .process_group(0)
-        .spawn()
-        .map_err(|error| error.to_string())
+        .process_group(0);
+    priority::ordinary(|| command.spawn()).map_err(|error| error.to_string())
 }
 
 /// Keeps the last lines of an output. A line without end cannot fill the memory.

@@ -19,9 +19,10 @@ use touchstone_subject::Launch;
 use super::cluster::LabCluster;
 use super::dns::{self, FirstQuestions, NameServer};
 use super::launcher::Launcher;
+use super::listen::listen;
 use super::places::{Places, lab_family};
 use super::proxy::Proxy;
-use super::{Lab, backend, objects, surroundings};
+use super::{Lab, backend, endpoints, objects, surroundings};
 use crate::balancer::Balancer;
 use crate::{ClusterError, ClusterRequest, Notice, Provider, Started, canary};
 
@@ -85,21 +86,23 @@ impl Provider for Lab {
         self.create_nodes(&api, &facts, &topology)?;
         clock.lap("api");
 
-        let answering = LabCluster::listen(&places, &canary::servers(&facts)).await?;
+        let answering = listen(&places, &canary::servers(&facts)).await?;
         let mut families = self.families();
         families.retain(|family| facts.network.has(*family));
-        // Before the proxies, so that their first lists have it.
-        for change in canary::objects(&facts, CANARY_NAMESPACE, &families) {
-            objects::apply(&api, &change)?;
-        }
-        for change in facts.dns.iter().flat_map(|dns| dns::objects(dns, &families)) {
-            objects::apply(&api, &change)?;
-        }
         let (tell, notices) = mpsc::unbounded_channel();
         let launcher = Launcher {
             selection: Arc::clone(&self.selection),
             resolved: Arc::clone(&self.resolved),
         };
+        // Before the proxies, so that their first lists have them.
+        let canary = canary::objects(&facts, CANARY_NAMESPACE, &families);
+        let names = facts.dns.iter().flat_map(|dns| dns::objects(dns, &families));
+        for change in canary.into_iter().chain(names) {
+            objects::apply(&api, &change)?;
+            if launcher.reads_endpoints() {
+                endpoints::follow(&api, &change)?;
+            }
+        }
         let proxies = self.proxies(&launcher, request, &facts, &places, &topology, &tell)?;
         for proxy in proxies.values() {
             proxy.start()?;

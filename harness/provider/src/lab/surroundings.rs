@@ -131,16 +131,19 @@ fn forward_drop(family: Family) -> String {
     )
 }
 
-/// `iptables -P INPUT DROP`, with what a node needs to live.
+/// `iptables -P INPUT DROP`, with what a node needs to live, and what is for cluster IPs: a proxy
+/// that takes such packets in depends on whoever closes this chain.
 fn input_drop(family: Family) -> String {
     let icmp = match family {
         Family::V4 => "icmp",
         Family::V6 => "ipv6-icmp",
     };
+    let cluster_ips = plan::cluster_ips(family);
     format!(
         "*filter\n:INPUT DROP [0:0]\n:LAB-INPUT - [0:0]\n\
          -A INPUT -j LAB-INPUT\n\
          -A LAB-INPUT -i lo -j ACCEPT\n-A LAB-INPUT -p {icmp} -j ACCEPT\n\
-         -A LAB-INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\nCOMMIT\n"
+         -A LAB-INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
+         -A LAB-INPUT -d {cluster_ips} -j ACCEPT\nCOMMIT\n"
     )
 }
