@@ -87,8 +87,8 @@ impl Run<'_> {
 
     /// Asks controls again that lost a single answer; gives the number of those that lose no more.
     ///
-    /// The way past the proxy is not past the kernel: one that balances by itself takes the answer
-    /// to a client for that to an earlier connection of the same port (adjudication 0124).
+    /// The way past the proxy is not past the kernel: where that balances by itself, answers to
+    /// ports that a client has used for a Service a moment before get lost (adjudication 0124).
     async fn weigh_controls(&mut self) -> u64 {
         let all = self.cells.iter().enumerate();
         let once: Vec<(usize, u64)> = all
