@@ -245,6 +245,23 @@ async fn deleting_is_tried_again() {
     assert_eq!(machine.calls().matches("kind delete").count(), 2);
 }
 
+#[tokio::test]
+async fn a_client_that_docker_cannot_remove_at_once_keeps_no_node() {
+    let machine = Machine::new(
+        "case $1 in ps) if [ ! -e \"$0.removed\" ]; then echo c1; fi ;; rm) if [ -e \"$0.tried\" ]; \
+         then touch \"$0.removed\"; exit 0; fi; touch \"$0.tried\"; echo 'Error response from \
+         daemon: did not receive an exit event' >&2; exit 1 ;; esac",
+        NO_CLUSTERS,
+    );
+    let kubeconfig = machine.folder.path().join("kubeconfig");
+    let cluster = KindCluster::existing(&machine.tools, "touchstone-test", kubeconfig);
+    cluster.delete().await.expect("the second attempt counts");
+    let calls = machine.calls();
+    let removals: Vec<usize> = calls.match_indices("docker rm").map(|(at, _)| at).collect();
+    let nodes = calls.find("kind delete").expect("the nodes are deleted");
+    assert!(removals.len() == 2 && removals[0] < nodes && nodes < removals[1], "{calls}");
+}
+
 #[test]
 fn a_cluster_is_left_over_when_its_process_is_gone() {
     let home = TempDir::new().expect("a folder");

@@ -34,6 +34,8 @@ const PULL: Duration = Duration::from_secs(600);
 pub(super) const LOAD: Duration = Duration::from_secs(300);
 const CREATE: Duration = Duration::from_secs(600);
 const DELETE: Duration = Duration::from_secs(180);
+/// How long a first attempt to remove containers may take, when another one follows.
+const AT_ONCE: Duration = Duration::from_secs(30);
 /// How long Kubernetes itself may take to become ready, in its own units.
 pub(super) const READY_SECONDS: u64 = 300;
 
@@ -412,24 +414,35 @@ impl KindCluster {
     /// # Errors
     /// When docker or kind refuses it; another attempt may succeed.
     pub async fn delete(&self) -> Result<(), KindError> {
-        let filter = format!("label={LABEL}={}", self.name);
-        let listed = self
-            .tools
-            .docker("list outside clients", &["ps", "--all", "--quiet", "--filter", &filter])
-            .await?;
-        let clients: Vec<&str> = listed.split_whitespace().collect();
-        if !clients.is_empty() {
-            let mut remove = vec!["rm", "--force", "--volumes"];
-            remove.extend(&clients);
-            self.tools.docker_within(DELETE, "remove outside clients", &remove).await?;
+        // Docker may lose a container's end and wait for it; the nodes need not wait with it.
+        let _ = self.delete_clients(AT_ONCE).await;
+        if self.delete_nodes().await.is_err() || !self.containers().await?.is_empty() {
+            // A node was frozen, or came up while it was deleted: docker was still at it when kind
+            // was killed.
+            thaw::containers(&self.containers().await?);
+            self.delete_nodes().await?;
         }
-        if self.delete_nodes().await.is_ok() && self.containers().await?.is_empty() {
+        thaw::containers(&self.clients().await?);
+        self.delete_clients(DELETE).await
+    }
+
+    /// Ids of its outside clients.
+    async fn clients(&self) -> Result<Vec<String>, KindError> {
+        let filter = format!("label={LABEL}={}", self.name);
+        let args = ["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter];
+        let listed = self.tools.docker("list outside clients", &args).await?;
+        Ok(listed.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// Deletes the outside clients that are left, if there are any.
+    async fn delete_clients(&self, limit: Duration) -> Result<(), KindError> {
+        let clients = self.clients().await?;
+        if clients.is_empty() {
             return Ok(());
         }
-        // A node was frozen, or came up while it was deleted: docker was still at it when kind was
-        // killed.
-        thaw::containers(&self.containers().await?);
-        self.delete_nodes().await
+        let mut remove = vec!["rm", "--force", "--volumes"];
+        remove.extend(clients.iter().map(String::as_str));
+        self.tools.docker_within(limit, "remove outside clients", &remove).await.map(drop)
     }
 
     /// Ids of its node containers, of those too that kind does not know as nodes yet.
