@@ -59,6 +59,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         frontend: FrontendKind::Direct,
         question: None,
         size: 0,
+        source_port: None,
         http: None,
         text: "agent → itself".to_owned(),
     };

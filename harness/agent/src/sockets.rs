@@ -1,33 +1,34 @@
 //! Sockets of the place in which the agent stands.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use touchstone_netlab::sockets::{self, UdpPorts};
-use touchstone_probe::{Server, Sockets, bound_to};
-use touchstone_spec::{Family, Flow, Protocol, ServerWish};
+use touchstone_netlab::sockets::{self, SourcePorts};
+use touchstone_probe::{Server, Sockets, chance, source_of};
+use touchstone_spec::{Flow, Protocol, ServerWish};
 
 /// Opens sockets in the process's own network namespace.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Local {
-    udp: UdpPorts,
+    ports: SourcePorts,
+}
+
+impl Default for Local {
+    /// The agents of a node should not begin with the same port, and know nothing of each other.
+    fn default() -> Self {
+        let place = chance() % u64::from(u16::MAX);
+        Local { ports: SourcePorts::of_place(usize::try_from(place).unwrap_or_default()) }
+    }
 }
 
 impl Sockets for Local {
     async fn tcp(&self, flow: &Flow) -> Result<OwnedFd, String> {
-        let opened = match bound_to(flow) {
-            Some(from) => sockets::tcp_socket_from(SocketAddr::new(from, 0)),
-            None => sockets::tcp_socket(touchstone_netlab::Family::of(flow.to.ip())),
-        };
+        let opened = self.ports.tcp(source_of(flow), flow.source_port);
         opened.map_err(|error| failed(flow, &error))
     }
 
     async fn udp(&self, flow: &Flow) -> Result<OwnedFd, String> {
-        let any = match flow.family() {
-            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let opened = self.udp.bind(bound_to(flow).unwrap_or(any));
+        let opened = self.ports.udp(source_of(flow), flow.source_port);
         opened.map(OwnedFd::from).map_err(|error| failed(flow, &error))
     }
 

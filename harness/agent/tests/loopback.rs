@@ -64,6 +64,7 @@ fn flow(port: u16, protocol: Protocol) -> Flow {
         frontend: FrontendKind::Direct,
         question: None,
         size: 0,
+        source_port: None,
         http: None,
         text: "pod-1 → itself".to_owned(),
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use touchstone_spec::api::{EndpointSlice, Meta};
-use touchstone_spec::{Family, FrontendKind, Node, VirtualServerAction, World};
+use touchstone_spec::{Family, FrontendKind, Node, Protocol, VirtualServerAction, World};
 
 use crate::deployed;
 use crate::goals::addresses;
@@ -392,7 +392,15 @@ fn grows(
 
 fn traffic(scene: &mut Scene<'_, '_>, text: &At<TrafficText>) -> Result<Traffic, CaseError> {
     let At { value: text, place } = text;
-    let flows = scene.all_flows(&text.from, &text.to)?;
+    let mut flows = scene.all_flows(&text.from, &text.to)?;
+    if let Some(At { value: port, place }) = text.source_port {
+        let sctp = flows.iter().any(|flow| flow.protocol == Protocol::Sctp);
+        if port == 0 || sctp || text.keep.is_none() {
+            let message = "`sourcePort` is for `keep: connection` over TCP or UDP, from 1 on";
+            return Err(scene.context.wrong(place, message));
+        }
+        flows.iter_mut().for_each(|flow| flow.source_port = Some(port));
+    }
     let every = match (&text.rate, &text.idle, text.keep) {
         (Some(At { value, place }), None, _) => {
             let per_second =

@@ -539,6 +539,10 @@ pub struct TrafficText {
     /// `connection` for one connection, or UDP source port, through the whole change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<KeepText>,
+    /// The port from which every flow of a client is sent, each to an address of its own; any free
+    /// ones when left out.
+    #[serde(default, rename = "sourcePort", skip_serializing_if = "Option::is_none")]
+    pub source_port: Option<At<u16>>,
 }
 
 /// What traffic keeps.

@@ -188,6 +188,7 @@ fn flow(client: Client, via: Option<String>, goal: &Goal, text: String) -> Flow 
         frontend: goal.kind,
         question: goal.question.clone(),
         size: 0,
+        source_port: None,
         http: goal.page.as_ref().map(|(_, path)| Asked { path: path.clone(), looks: Vec::new() }),
         text,
     }

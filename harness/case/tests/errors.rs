@@ -280,6 +280,22 @@ fn changes_are_checked() {
 }
 
 #[test]
+fn a_source_port_is_for_what_is_kept() {
+    let row = "      - { from: pod, to: web clusterIP, reaches: [a, b] }\n";
+    let traffic = |end: &str| {
+        format!(
+            "{row}  - change: [{{ endpoint: web/b, remove: true }}]\n    traffic: {{ from: pod, to: \
+             web clusterIP, rate: 9/s, {end} }}\n"
+        )
+    };
+    let want = "x/y.yaml:14:69: `sourcePort` is for `keep: connection` over TCP or UDP, from 1 on";
+    check_error(row, &traffic("sourcePort: 7000"), want);
+    let want = want.replace("69", "87");
+    check_error(row, &traffic("keep: connection, sourcePort: 0"), &want);
+    check_error(row, &traffic("keep: connection, sourcePort: 7000"), "fine");
+}
+
+#[test]
 fn ids_are_paths_and_are_taken_once() {
     let load = |paths: [&str; 2]| {
         let texts = paths.map(|path| (path, GOOD));

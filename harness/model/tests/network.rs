@@ -109,6 +109,7 @@ fn flow(from: &str, to: &str) -> Flow {
         frontend,
         question: None,
         size: 0,
+        source_port: None,
         http: None,
         text: format!("{from} → {to}"),
     }

@@ -6,10 +6,10 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::plan::Family;
@@ -38,16 +38,16 @@ pub fn tcp_sockets(family: Family, count: usize) -> io::Result<Vec<OwnedFd>> {
     (0..count).map(|_| tcp_socket(family)).collect()
 }
 
-/// An unconnected TCP socket with a source address; port 0 lets the kernel choose at connect.
+/// An unconnected TCP socket with a source address and port, which others may have too, to other
+/// destinations.
 ///
 /// # Errors
 ///
 /// What the kernel said.
 pub fn tcp_socket_from(source: SocketAddr) -> io::Result<OwnedFd> {
     let socket = open(domain(family(source)), Type::STREAM, Some(Protocol::TCP))?;
-    // Without it the kernel picks the port here, from those that no other socket uses.
-    setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
-    socket.bind(&SockAddr::from(source))?;
+    socket.set_reuse_address(true)?;
+    bind_one_family(&socket, source)?;
     Ok(socket.into())
 }
 
@@ -101,6 +101,19 @@ pub fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+/// A UDP socket bound to a port that more sockets may have: each is to be connected, and hears its
+/// own peer alone.
+///
+/// # Errors
+///
+/// What the kernel said; that the port is in use where a socket has it for itself.
+pub fn udp_socket_sharing(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = open(domain(family(address)), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_address(true)?;
+    bind_one_family(&socket, address)?;
+    Ok(socket.into())
+}
+
 /// Many UDP sockets, each bound to `address`, which should have port 0.
 ///
 /// # Errors
@@ -110,57 +123,77 @@ pub fn udp_sockets(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocke
     (0..count).map(|_| udp_socket(address)).collect()
 }
 
-/// First of the UDP source ports: below are those on which servers of cases listen.
-const FIRST_UDP_PORT: u16 = 10_240;
-/// UDP ports between the first ones of two places.
+/// The source ports of clients: those that the kernel itself chooses from, among which no node port
+/// is.
+const SOURCE_PORTS: RangeInclusive<u16> = 32_768..=60_999;
+/// Ports between the first ones of two places.
 const PORTS_OF_PLACE: usize = 4_001;
-/// UDP ports tried before a place counts as full.
-const UDP_TRIES: u16 = 64;
+/// Ports tried before a place counts as full.
+const TRIES: u16 = 64;
 
-/// The UDP source ports of one place in turn, so that none is used again while conntrack remembers
-/// it.
+/// The source ports of one place in turn.
+///
+/// None is used again while a kernel remembers it: two flows from one port to one endpoint, by
+/// whatever addresses, are one to a kernel that balances by itself.
 #[derive(Debug)]
-pub struct UdpPorts(AtomicU16);
-
-impl Default for UdpPorts {
-    fn default() -> Self {
-        UdpPorts::of_place(0)
-    }
+pub struct SourcePorts {
+    tcp: AtomicU16,
+    udp: AtomicU16,
 }
 
-impl UdpPorts {
+impl SourcePorts {
     /// Those of the place of that number.
     ///
     /// Each place begins elsewhere: a node that masquerades keeps the ports of its pods, which
     /// should not be those that it uses itself at that time.
     pub fn of_place(number: usize) -> Self {
-        let ports = usize::from(u16::MAX - FIRST_UDP_PORT);
-        let first = u16::try_from(number * PORTS_OF_PLACE % ports).unwrap_or_default();
-        UdpPorts(AtomicU16::new(FIRST_UDP_PORT + first))
+        let first = u16::try_from(number * PORTS_OF_PLACE % SOURCE_PORTS.len()).unwrap_or_default();
+        SourcePorts { tcp: AtomicU16::new(first), udp: AtomicU16::new(first) }
     }
 
-    /// A UDP socket with that source address and the next free port.
+    /// A TCP socket with that source address, as [`tcp_socket_from`] opens it, and that port, or
+    /// else the next free one.
     ///
     /// # Errors
     ///
     /// What the kernel said; that the ports are in use where many in a row are.
-    pub fn bind(&self, from: IpAddr) -> io::Result<UdpSocket> {
-        let mut tries = 0;
-        loop {
-            match udp_socket(SocketAddr::new(from, self.next())) {
-                // A server of the place has this port.
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < UDP_TRIES => {
-                    tries += 1;
-                }
-                tried => return tried,
-            }
+    pub fn tcp(&self, from: IpAddr, port: Option<u16>) -> io::Result<OwnedFd> {
+        match port {
+            Some(port) => tcp_socket_from(SocketAddr::new(from, port)),
+            None => next_free(&self.tcp, |port| tcp_socket_from(SocketAddr::new(from, port))),
         }
     }
 
-    fn next(&self) -> u16 {
-        let port = self.0.fetch_add(1, Ordering::Relaxed);
-        if port >= FIRST_UDP_PORT { port } else { port.saturating_add(FIRST_UDP_PORT) }
+    /// A UDP socket with that source address and that port, which others may have too, or else the
+    /// next free one.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said; that the ports are in use where many in a row are.
+    pub fn udp(&self, from: IpAddr, port: Option<u16>) -> io::Result<UdpSocket> {
+        match port {
+            Some(port) => udp_socket_sharing(SocketAddr::new(from, port)),
+            None => next_free(&self.udp, |port| udp_socket(SocketAddr::new(from, port))),
+        }
     }
+}
+
+fn next_free<S>(ports: &AtomicU16, open: impl Fn(u16) -> io::Result<S>) -> io::Result<S> {
+    let mut tries = 0;
+    loop {
+        match open(next(ports)) {
+            // A server of the place has this port.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < TRIES => tries += 1,
+            tried => return tried,
+        }
+    }
+}
+
+fn next(ports: &AtomicU16) -> u16 {
+    let count = u16::try_from(SOURCE_PORTS.len()).unwrap_or(u16::MAX);
+    let step = |at: u16| Some((at + 1) % count);
+    let (Ok(at) | Err(at)) = ports.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+    SOURCE_PORTS.start() + at
 }
 
 /// A socket that sees every packet of the namespace, from the network header on.

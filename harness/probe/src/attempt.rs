@@ -1,17 +1,16 @@
 //! One attempt of a flow, whatever it asks; flows that are kept open.
 
 use std::future::Future;
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use touchstone_spec::{
-    Asked, ClientKind, Flow, FrontendKind, Observation, Outcome, Protocol, Question,
+    Asked, ClientKind, Family, Flow, FrontendKind, Observation, Outcome, Protocol, Question,
 };
 
 use crate::{
-    Connection, Findings, UdpFlow, ask_names_tcp, ask_names_udp, connect_sctp, connect_tcp,
+    Connection, Findings, UdpFlow, ask_names_tcp, ask_names_udp, chance, connect_sctp, connect_tcp,
     echo_sctp, echo_tcp, echo_udp, get_http, search_names,
 };
 
@@ -23,7 +22,7 @@ const LOOKUP_WAIT: Duration = Duration::from_secs(3);
 ///
 /// Errors: why no socket could be had; the probe is then broken.
 pub trait Sockets: Sync {
-    /// A TCP socket for one attempt of a flow.
+    /// A TCP socket for one attempt of a flow, from a port that was not used lately.
     fn tcp(&self, flow: &Flow) -> impl Future<Output = Result<OwnedFd, String>> + Send;
 
     /// A UDP socket for one attempt of a flow, from a port that was not used lately.
@@ -36,10 +35,11 @@ pub trait Sockets: Sync {
 /// The source address that a flow's socket must be bound to. A node sends from whatever address
 /// its routes say.
 #[must_use]
-pub fn bound_to(flow: &Flow) -> Option<IpAddr> {
-    match flow.client.kind {
-        ClientKind::Node => None,
-        ClientKind::Pod | ClientKind::Outside => Some(flow.client.address),
+pub fn source_of(flow: &Flow) -> IpAddr {
+    match (flow.client.kind, flow.family()) {
+        (ClientKind::Node, Family::V4) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        (ClientKind::Node, Family::V6) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        (ClientKind::Pod | ClientKind::Outside, _) => flow.client.address,
     }
 }
 
@@ -138,10 +138,8 @@ async fn ask<S: Sockets>(
 
 /// One address by chance: the order of an answer means nothing.
 fn any_of(addresses: &[IpAddr]) -> Option<IpAddr> {
-    // Each state of the standard library's hash has keys of its own.
-    let chance = RandomState::new().build_hasher().finish();
     let count = u64::try_from(addresses.len()).ok().filter(|count| *count > 0)?;
-    usize::try_from(chance % count).ok().and_then(|index| addresses.get(index).copied())
+    usize::try_from(chance() % count).ok().and_then(|index| addresses.get(index).copied())
 }
 
 /// A flow that is kept open: one TCP connection or SCTP association, or one UDP source port.

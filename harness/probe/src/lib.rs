@@ -21,6 +21,7 @@
 //! after its own line; over UDP line and bytes are one datagram.
 
 mod attempt;
+mod chance;
 mod dns;
 mod errors;
 mod http;
@@ -32,7 +33,8 @@ mod stream;
 mod tcp;
 mod udp;
 
-pub use attempt::{Attempted, KeptFlow, Sockets, attempt, bound_to};
+pub use attempt::{Attempted, KeptFlow, Sockets, attempt, source_of};
+pub use chance::chance;
 pub use dns::{Findings, ask_names_tcp, ask_names_udp, search_names};
 pub use http::get_http;
 pub use open::{open_tcp, open_udp};

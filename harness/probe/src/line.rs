@@ -1,11 +1,11 @@
 //! The lines that clients and servers exchange.
 
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::chance;
 
 /// First word of every line: the name of the format and its version.
 const VERSION: &str = "touchstone/1";
@@ -30,8 +30,7 @@ pub(crate) struct Nonce(u64);
 impl Nonce {
     /// A nonce this process has not used before, and another process hardly ever.
     pub(crate) fn fresh() -> Nonce {
-        static NEXT: LazyLock<AtomicU64> =
-            LazyLock::new(|| AtomicU64::new(RandomState::new().build_hasher().finish()));
+        static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(chance()));
         Nonce(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 

@@ -93,6 +93,7 @@ pub(crate) fn flows(facts: &ClusterFacts, families: &[Family]) -> Vec<Flow> {
                 frontend: FrontendKind::ClusterIp,
                 question: None,
                 size: 0,
+                source_port: None,
                 http: None,
                 text: format!("the canary Service from {} over {family}", node.name),
             });
@@ -184,6 +185,7 @@ pub(crate) fn direct(from: &PodFacts, to: IpAddr) -> Option<Flow> {
         frontend: FrontendKind::Direct,
         question: None,
         size: 0,
+        source_port: None,
         http: None,
         text: format!("{} → {to}", from.place),
     })

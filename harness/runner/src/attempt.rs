@@ -230,17 +230,17 @@ impl Attempt<'_> {
                 what,
             });
         };
-        let mut before = None;
         let mut shown = Shown::default();
-        for (number, (step, marker)) in (1..).zip(script.steps.iter().zip(markers)) {
+        for (made, (step, marker)) in script.steps.iter().zip(markers).enumerate() {
+            let earlier = &script.steps[..made];
             let whose = Whose {
                 subject: self.subject,
                 case: &self.variant.id(),
                 attempt: self.number,
-                step: number,
+                step: made + 1,
                 began: millis(began),
             };
-            let outcome = run_step(self.ground, before, step, marker, &shown, &waiting).await?;
+            let outcome = run_step(self.ground, earlier, step, marker, &shown, &waiting).await?;
             shown.remember(&outcome.cells);
             self.tell(&whose, &outcome);
             gathered.take(&outcome);
@@ -251,7 +251,6 @@ impl Attempt<'_> {
             if !gathered.failures.is_empty() || !gathered.doubts.is_empty() {
                 break;
             }
-            before = Some(step);
         }
         Ok(())
     }

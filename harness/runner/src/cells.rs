@@ -198,6 +198,7 @@ fn name_controls(cells: &[Cell], dns: Option<&DnsFacts>) -> Vec<Flow> {
                     frontend: FrontendKind::Name,
                     question: Some(question.clone()),
                     size: 0,
+                    source_port: None,
                     http: None,
                     text: format!("control: {} asks {to} for {}", client.place, question.name),
                 });
@@ -230,6 +231,7 @@ fn controls(cells: &[Cell]) -> Vec<Flow> {
                     frontend: FrontendKind::Direct,
                     question: None,
                     size: cell.flow.size,
+                    source_port: None,
                     http: None,
                     text: format!("control: {} → {endpoint}", client.place),
                 });
@@ -259,6 +261,7 @@ mod tests {
             frontend: FrontendKind::ClusterIp,
             question: None,
             size: 0,
+            source_port: None,
             http: None,
             text: "pod@n1 → web clusterIP".to_owned(),
         };
@@ -267,6 +270,7 @@ mod tests {
             after: World::default(),
             between: Vec::new(),
             unheard: None,
+            long_before: Vec::new(),
             first: true,
         };
         let mut cell = Cell::new(flow, Role::Matrix, &worlds, &Features::default());

@@ -128,23 +128,23 @@ impl Run<'_> {
 
 /// Whether a cell must be answered, and nothing is wrong but missing or late answers.
 ///
-/// A refusal is one of them: a packet that is not translated meets the node itself.
+/// Where an endpoint must answer, a refusal is one of them: a packet that is not translated meets
+/// the node itself.
 pub(crate) fn is_lossy(cell: &Cell) -> bool {
-    let loss = match &cell.wrong {
+    let kinds = cell.expectation.kinds();
+    let endpoint = kinds.iter().all(|kind| *kind == OutcomeKind::Reached);
+    let silence = [OutcomeKind::Dropped, OutcomeKind::Unhandled];
+    match &cell.wrong {
+        Some(Wrong::Outcome(Outcome::Dropped)) => !kinds.iter().any(|kind| silence.contains(kind)),
         Some(
             Wrong::Outcome(
-                Outcome::Dropped
-                | Outcome::Unhandled
-                | Outcome::Refused(_)
-                | Outcome::Reset
-                | Outcome::Unreachable,
+                Outcome::Unhandled | Outcome::Refused(_) | Outcome::Reset | Outcome::Unreachable,
             )
             | Wrong::Resent(_),
-        ) => true,
+        ) => endpoint,
         Some(Wrong::Outcome(_) | Wrong::NeverSeen(_) | Wrong::Moved(_) | Wrong::Uneven(_))
         | None => false,
-    };
-    loss && cell.expectation.kinds().into_iter().all(|kind| kind == OutcomeKind::Reached)
+    }
 }
 
 /// Whether most answers came all the same: a busy machine loses some, and a proxy that does not

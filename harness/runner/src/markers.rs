@@ -70,6 +70,7 @@ pub(crate) fn marker(
                 frontend: FrontendKind::ClusterIp,
                 question: None,
                 size: 0,
+                source_port: None,
                 http: None,
                 text: format!("{word}@{} → marker of step {step}", node.name),
                 client,

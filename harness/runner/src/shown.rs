@@ -131,6 +131,7 @@ mod tests {
             frontend,
             question: None,
             size: 0,
+            source_port: None,
             http: Some(Asked { path: "/metrics".into(), looks: vec![] }),
             text: "node@n1 → proxy metrics@n1".into(),
         }

@@ -52,13 +52,13 @@ pub(crate) struct StepOutcome {
 /// When the cluster refuses a change.
 pub(crate) async fn run_step(
     ground: &Ground,
-    before: Option<&ScriptStep>,
+    earlier: &[ScriptStep],
     step: &ScriptStep,
     marker: &Marker,
     shown: &Shown,
     waiting: &(dyn Fn(String) + Send + Sync),
 ) -> Result<StepOutcome, ClusterError> {
-    let worlds = Worlds::around(before.map(|step| &step.world), step);
+    let worlds = Worlds::around(earlier, step);
     let mut marked = worlds.clone();
     for change in &marker.changes {
         marked.after.apply(change);

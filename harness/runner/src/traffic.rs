@@ -283,6 +283,7 @@ fn past_the_proxy(traffic: &Traffic, worlds: &Worlds, features: &Features) -> Op
         via: None,
         to,
         frontend: FrontendKind::Direct,
+        source_port: None,
         text: format!("control: {} → {to}", flow.client.place),
         ..flow.clone()
     })

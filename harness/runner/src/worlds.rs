@@ -20,6 +20,8 @@ pub(crate) struct Worlds {
     /// The world as a proxy sees it that has not heard of its node's zone: in a first step it knows
     /// none, after a change of zones the one of before.
     pub(crate) unheard: Option<World>,
+    /// The worlds before `before`: what no cell of the last step looked at may still be in force.
+    pub(crate) long_before: Vec<World>,
     pub(crate) first: bool,
 }
 
@@ -29,9 +31,11 @@ const ALL_SUBSETS_UP_TO: usize = 5;
 const WORLDS_BETWEEN: usize = 256;
 
 impl Worlds {
-    pub(crate) fn around(before: Option<&World>, step: &ScriptStep) -> Worlds {
+    /// Around a step that follows these.
+    pub(crate) fn around(earlier: &[ScriptStep], step: &ScriptStep) -> Worlds {
+        let before = earlier.last().map(|step| step.world.clone());
         let first = before.is_none();
-        let before = before.cloned().unwrap_or_else(|| World {
+        let before = before.unwrap_or_else(|| World {
             nodes: step.world.nodes.clone(),
             proxy: step.world.proxy.clone(),
             network: step.world.network.clone(),
@@ -58,7 +62,8 @@ impl Worlds {
         } else {
             moves.then(|| World { nodes: before.nodes.clone(), ..step.world.clone() })
         };
-        Worlds { before, after: step.world.clone(), between, unheard, first }
+        let long_before = earlier.iter().rev().skip(1).map(|step| step.world.clone()).collect();
+        Worlds { before, after: step.world.clone(), between, unheard, long_before, first }
     }
 
     /// Whether nothing of the case existed before.
@@ -116,12 +121,12 @@ impl Worlds {
         [&self.before, &self.after].into_iter().chain(&self.between).chain(&self.unheard)
     }
 
-    /// Whether an answer is right but for the address that the endpoint saw, for ranges of sources
-    /// and for the external policy: what a proxy may not have got to yet that goes step by step
-    /// (adjudication 0121).
+    /// Whether an answer is right, now or in an earlier step, but for the address that the endpoint
+    /// saw, for ranges of sources and for the external policy: what a proxy may not have got to yet
+    /// that goes step by step (adjudication 0121).
     fn half_done(&self, flow: &Flow, outcome: &Outcome, features: &Features) -> bool {
         let Outcome::Reached { endpoint, .. } = outcome else { return false };
-        self.moments().any(|world| {
+        self.moments().chain(&self.long_before).any(|world| {
             let mut open = world.clone();
             // What a firewall lets pass depends on whether the packet is masqueraded by then.
             open.network.firewall.clear();
@@ -229,11 +234,13 @@ mod tests {
     /// The steps of a case of which every Service is a load balancer under policy Local, with one
     /// endpoint on n1, until the second step makes it a cluster IP.
     fn steps() -> Vec<ScriptStep> {
+        steps_of("lifecycle/load-balancer-to-cluster-ip[v4,tcp]")
+    }
+
+    fn steps_of(id: &str) -> Vec<ScriptStep> {
         let library = Library::bundled().expect("the bundled cases are right");
-        let of_v4 = |variant: &touchstone_case::Variant| {
-            variant.id() == "lifecycle/load-balancer-to-cluster-ip[v4,tcp]"
-        };
-        let variant = library.variants().into_iter().find(of_v4).expect("the case exists");
+        let mut variants = library.variants().into_iter();
+        let variant = variants.find(|variant| variant.id() == id).expect("the case exists");
         compile(&variant, &mut planned_book(&variant)).expect("it can be compiled").steps
     }
 
@@ -255,7 +262,7 @@ mod tests {
     #[test]
     fn a_proxy_that_goes_step_by_step_may_serve_before_its_policy_is_in_force() {
         let steps = steps();
-        let worlds = Worlds::around(None, &steps[0]);
+        let worlds = Worlds::around(&[], &steps[0]);
         let near = flow(&steps[0], "outside → web nodePort@n1");
         let answer = expect(&worlds.after, &near, &Features::default());
         let endpoint = *answer.endpoints().first().expect("it is served there");
@@ -267,15 +274,26 @@ mod tests {
     #[test]
     fn a_proxy_that_goes_step_by_step_may_cut_a_connection_in_its_beginning() {
         let steps = steps();
-        let worlds = Worlds::around(Some(&steps[0].world), &steps[1]);
+        let worlds = Worlds::around(&steps[..1], &steps[1]);
         let near = flow(&steps[0], "outside → web nodePort@n1");
         assert_eq!(forgiven(&worlds, &near, Outcome::Reset), (true, false));
     }
 
     #[test]
+    fn a_proxy_that_goes_step_by_step_may_still_serve_what_went_two_steps_ago() {
+        let steps = steps_of("ports/node-ports-swapped[v4,tcp]");
+        let worlds = Worlds::around(&steps[..2], &steps[2]);
+        let flow = flow(&steps[0], "outside → two nodePort@n2");
+        let answer = expect(&steps[0].world, &flow, &Features::default());
+        let endpoint = *answer.endpoints().first().expect("it was served there");
+        let outcome = Outcome::Reached { endpoint, source: flow.to.ip(), resent: 0 };
+        assert_eq!(forgiven(&worlds, &flow, outcome), (true, false));
+    }
+
+    #[test]
     fn a_health_check_may_hang_up_when_its_service_goes() {
         let steps = steps();
-        let worlds = Worlds::around(Some(&steps[0].world), &steps[1]);
+        let worlds = Worlds::around(&steps[..1], &steps[1]);
         let node_port = flow(&steps[0], "outside → web nodePort@n1");
         let health = health_port(&worlds.before);
         let health = Flow { to: SocketAddr::new(node_port.to.ip(), health), ..node_port };

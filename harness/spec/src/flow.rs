@@ -107,6 +107,10 @@ pub struct Flow {
     /// Bytes that are sent and must come back; 0 for the ordinary question.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub size: u32,
+    /// From which port it is sent, which flows to other addresses may use at the same time; none
+    /// for any that is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_port: Option<u16>,
     /// What is asked where an HTTP server is expected; none for the ordinary question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<Asked>,
@@ -134,6 +138,7 @@ impl Flow {
             && self.protocol == other.protocol
             && self.question == other.question
             && self.size == other.size
+            && self.source_port == other.source_port
             && self.http == other.http
     }
 }

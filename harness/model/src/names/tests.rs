@@ -88,6 +88,7 @@ fn asked(name: &str, types: &[RecordType], then: Option<u16>) -> String {
             then,
         }),
         size: 0,
+        source_port: None,
         http: None,
         text: String::new(),
     };

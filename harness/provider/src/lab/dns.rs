@@ -271,6 +271,7 @@ fn first_question(node: &NodeFacts, server: IpAddr) -> Option<Flow> {
             then: None,
         }),
         size: 0,
+        source_port: None,
         http: None,
         text: format!("the name server {server} from {}", node.name),
     })

@@ -1,13 +1,13 @@
 //! Where sockets are opened: pods, nodes and outside clients by name.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use touchstone_netlab::sockets::{self, UdpPorts};
+use touchstone_netlab::sockets::{self, SourcePorts};
 use touchstone_netlab::{Error, Namespace, Pod, Topology};
-use touchstone_probe::{Sockets, bound_to};
+use touchstone_probe::{Sockets, source_of};
 use touchstone_spec::{Family, Flow, NEIGHBOUR, PodFacts, PodWish};
 
 use crate::ClusterError;
@@ -16,8 +16,8 @@ use crate::ClusterError;
 pub(super) struct Places {
     topology: Arc<Topology>,
     pods: Mutex<Pods>,
-    /// Next UDP source port per place, so that none is used again while conntrack remembers it.
-    udp_ports: Mutex<BTreeMap<String, Arc<UdpPorts>>>,
+    /// The source ports of each place.
+    source_ports: Mutex<BTreeMap<String, Arc<SourcePorts>>>,
 }
 
 #[derive(Default)]
@@ -49,7 +49,7 @@ impl Held {
 
 impl Places {
     pub(super) fn new(topology: Arc<Topology>) -> Places {
-        Places { topology, pods: Mutex::default(), udp_ports: Mutex::default() }
+        Places { topology, pods: Mutex::default(), source_ports: Mutex::default() }
     }
 
     /// Pods for the wishes, new ones where no idle one stands on the node.
@@ -111,6 +111,13 @@ impl Places {
         pods.by_place.get(place).map(|pod| pod.link())
     }
 
+    fn source_ports(&self, place: &str) -> Arc<SourcePorts> {
+        let mut all = self.source_ports.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = all.len();
+        let ports = all.entry(place.to_owned());
+        Arc::clone(ports.or_insert_with(|| Arc::new(SourcePorts::of_place(number))))
+    }
+
     async fn open(
         &self,
         place: &str,
@@ -130,13 +137,9 @@ impl Places {
 
 impl Sockets for Places {
     async fn tcp(&self, flow: &Flow) -> Result<OwnedFd, String> {
-        let from = bound_to(flow);
-        let family = flow.family();
-        self.open(&flow.client.place, move || match from {
-            Some(from) => sockets::tcp_socket_from(SocketAddr::new(from, 0)),
-            None => sockets::tcp_socket(lab_family(family)),
-        })
-        .await
+        let (from, port) = (source_of(flow), flow.source_port);
+        let ports = self.source_ports(&flow.client.place);
+        self.open(&flow.client.place, move || ports.tcp(from, port)).await
     }
 
     async fn sctp(&self, flow: &Flow) -> Result<OwnedFd, String> {
@@ -145,18 +148,9 @@ impl Sockets for Places {
     }
 
     async fn udp(&self, flow: &Flow) -> Result<OwnedFd, String> {
-        let any = match flow.family() {
-            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let from = bound_to(flow).unwrap_or(any);
-        let ports = {
-            let mut all = self.udp_ports.lock().unwrap_or_else(PoisonError::into_inner);
-            let number = all.len();
-            let ports = all.entry(flow.client.place.clone());
-            Arc::clone(ports.or_insert_with(|| Arc::new(UdpPorts::of_place(number))))
-        };
-        self.open(&flow.client.place, move || ports.bind(from).map(OwnedFd::from)).await
+        let (from, port) = (source_of(flow), flow.source_port);
+        let ports = self.source_ports(&flow.client.place);
+        self.open(&flow.client.place, move || ports.udp(from, port).map(OwnedFd::from)).await
     }
 }
 
