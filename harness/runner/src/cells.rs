@@ -248,6 +248,7 @@ mod tests {
     use touchstone_spec::{ClientKind, Protocol, Refusal};
 
     use super::*;
+    use crate::losses::is_lossy;
 
     fn cell(wrong: Outcome, allowed: Allowed) -> Cell {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -277,6 +278,21 @@ mod tests {
         cell.expectation = Expectation { allowed: [allowed].into(), ..Expectation::default() };
         cell.wrong = Some(Wrong::Outcome(wrong));
         cell
+    }
+
+    #[test]
+    fn silence_where_an_answer_is_due_may_be_one_lost_packet() {
+        let endpoint = || Allowed::Reached {
+            endpoint: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)),
+            sources: [IpAddr::V4(Ipv4Addr::LOCALHOST)].into(),
+        };
+        let reset = || Outcome::Refused(Refusal::Reset);
+        assert!(is_lossy(&cell(Outcome::Dropped, endpoint())));
+        assert!(is_lossy(&cell(reset(), endpoint())));
+        assert!(is_lossy(&cell(Outcome::Dropped, Allowed::Refused)));
+        assert!(!is_lossy(&cell(Outcome::Unhandled, Allowed::Refused)));
+        assert!(!is_lossy(&cell(Outcome::Unhandled, Allowed::Dropped)));
+        assert!(!is_lossy(&cell(reset(), Allowed::Dropped)));
     }
 
     #[test]
