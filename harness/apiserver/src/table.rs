@@ -319,6 +319,19 @@ pub(crate) fn ip_address(object: &Value, now: OffsetDateTime) -> Vec<Value> {
     vec![name(object), parent.join("/").into(), age(object, now)]
 }
 
+pub(crate) const NETWORK_POLICY: &[Column] = &[shown("Name"), shown("Pod-Selector"), shown("Age")];
+
+pub(crate) fn network_policy(object: &Value, now: OffsetDateTime) -> Vec<Value> {
+    let labels = fields::at(object, "spec.podSelector.matchLabels").and_then(Value::as_object);
+    let chosen: Vec<String> = labels
+        .into_iter()
+        .flatten()
+        .map(|(label, value)| format!("{label}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    let chosen = if chosen.is_empty() { "<none>".to_owned() } else { chosen.join(",") };
+    vec![name(object), chosen.into(), age(object, now)]
+}
+
 fn name(object: &Value) -> Value {
     fields::text(object, "metadata.name").into()
 }

@@ -10,7 +10,7 @@ use touchstone_spec::api::{
 
 use crate::objects::Context;
 use crate::state::{State, no_endpoint};
-use crate::text::{FamilyAxis, HintText, Patch, SliceEndpointText, SliceText};
+use crate::text::{ConditionsText, FamilyAxis, HintText, Patch, SliceEndpointText, SliceText};
 use crate::{At, CaseError};
 
 impl Context<'_> {
@@ -100,7 +100,12 @@ impl Context<'_> {
         for word in &text.addresses {
             addresses.push(self.raw_address(state, word, family)?);
         }
-        let conditions = text.conditions.unwrap_or_default();
+        // Not every proxy takes what is not said for ready: that is for one case to show.
+        let conditions = text.conditions.unwrap_or(ConditionsText {
+            ready: Some(true),
+            serving: Some(true),
+            terminating: Some(false),
+        });
         let hint = |hint: &HintText| match hint {
             HintText::Name(name) | HintText::Full { name } => HintFor { name: name.clone() },
         };

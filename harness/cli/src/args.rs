@@ -395,8 +395,10 @@ pub(crate) struct LabShell {
 pub(crate) enum SubjectCommand {
     /// Find, download or build a subject's program and print its path.
     Fetch(Fetch),
-    /// List the subjects with their modes, configurations and features.
+    /// List the subjects with their modes and configurations.
     List,
+    /// List the features that a subject's file may declare, with what each promises.
+    Features,
 }
 
 #[derive(Debug, Clone, Args)]

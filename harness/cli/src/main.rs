@@ -94,6 +94,7 @@ fn dispatch(command: Command) -> Result<u8, Failed> {
         Command::Clean(clean) => cluster::clean(&clean),
         Command::Subject(SubjectCommand::Fetch(fetch)) => subjects::fetch(&fetch),
         Command::Subject(SubjectCommand::List) => subjects::list(),
+        Command::Subject(SubjectCommand::Features) => Ok(subjects::promises()),
         Command::Schema(schema) => {
             say(&schema.text()?);
             Ok(0)

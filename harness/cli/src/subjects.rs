@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use touchstone_case::Variant;
 use touchstone_record::SubjectRecord;
-use touchstone_spec::{Feature, Features, Listing};
+use touchstone_spec::{Feature, Features, KNOWN_FEATURES, KnownFeature, Listing};
 use touchstone_subject::{
     COREDNS, Cache, Catalog, Kernel, ModeName, Program, Release, ResolveError, Resolved, Selection,
     Selector, SelectorError, obtain, resolve,
@@ -280,4 +280,13 @@ pub(crate) fn list() -> Result<u8, Failed> {
         }
     }
     Ok(0)
+}
+
+/// Prints every feature that a subject may declare.
+pub(crate) fn promises() -> u8 {
+    let longest = KNOWN_FEATURES.iter().map(|feature| feature.name.len()).max().unwrap_or_default();
+    for KnownFeature { name, promise } in KNOWN_FEATURES {
+        say(&format!("{name:<longest$}  {promise}"));
+    }
+    0
 }

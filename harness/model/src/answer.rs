@@ -312,6 +312,9 @@ fn claimed(
         return Expectation { allowed, reasons, ..Expectation::default() };
     }
 
+    let keeps_pod = claim.kind != ClaimKind::ClusterIp
+        && flow.client.kind == ClientKind::Pod
+        && features.has("keeps-pods-on-external-addresses");
     let sources = |endpoint: SocketAddr| -> BTreeSet<IpAddr> {
         // A client that is the chosen endpoint itself must not see its own address.
         let hairpin = flow.client.kind == ClientKind::Pod && endpoint.ip() == flow.client.address;
@@ -320,11 +323,17 @@ fn claimed(
             // API does not say what an endpoint in the node's own network sees.
             return &kept_source(world, flow) | &node_addresses(node, flow.family());
         }
-        if masquerade || hairpin {
-            node_addresses(node, flow.family())
-        } else {
-            network::source_at(world, flow, endpoint.ip())
+        if !masquerade && !hairpin {
+            return network::source_at(world, flow, endpoint.ip());
         }
+        let mut sources = node_addresses(node, flow.family());
+        if hairpin && features.has("hairpin-as-the-service") {
+            sources.insert(flow.to.ip());
+        }
+        if keeps_pod && !hairpin {
+            sources.extend(network::source_at(world, flow, endpoint.ip()));
+        }
+        sources
     };
     reasons.push(if masquerade {
         reason(&format!("the endpoint sees an address of {}", node.name), PROXY)

@@ -206,6 +206,25 @@ fn input_is_dropped_but_on_the_loopback() {
 }
 
 #[test]
+fn whom_endpoints_see_is_free_where_answers_come_back() {
+    let mut cluster = world(TrafficPolicy::Cluster, NetworkWish::default());
+    let keeps = ["keeps-pods-on-external-addresses"];
+    let node = "10.244.1.11 as 172.18.1.2, 10.244.2.11 as 172.18.1.2";
+    let either = "10.244.1.11 as 10.244.1.10|172.18.1.2, 10.244.2.11 as 10.244.1.10|172.18.1.2";
+    check(&cluster, &keeps, "pod@n1", "172.18.1.2:30080", either);
+    check(&cluster, &[], "pod@n1", "172.18.1.2:30080", node);
+    check(&cluster, &keeps, "outside", "172.18.1.2:30080", node);
+
+    let service = ["hairpin-as-the-service"];
+    check(&cluster, &service, "pod@n1", "172.18.1.2:30080", node);
+    cluster.slices[0].endpoints.truncate(1);
+    cluster.slices[0].endpoints[0].addresses = vec!["10.244.1.10".to_owned()];
+    check(&cluster, &service, "pod@n1", "10.96.0.16:80", "10.244.1.10 as 10.96.0.16|172.18.1.2");
+    check(&cluster, &[], "pod@n1", "10.96.0.16:80", "10.244.1.10 as 172.18.1.2");
+    check(&cluster, &keeps, "pod@n1", "172.18.1.2:30080", "10.244.1.10 as 172.18.1.2");
+}
+
+#[test]
 fn a_relay_has_connections_of_its_own() {
     let relays = ["relays"];
     let mut cluster = world(TrafficPolicy::Cluster, NetworkWish::default());

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use touchstone_spec::api::Endpoint;
+use touchstone_spec::api::{Conditions, Endpoint};
 use touchstone_spec::{
     CLIENT_PORT, Change, Client, ClientKind, ClusterFacts, Family, Flow, FrontendKind, NodeFacts,
     Observation, Outcome, PlainPort, PlainService, PodFacts, Protocol, ServerWish,
@@ -64,6 +64,13 @@ pub(crate) fn objects(facts: &ClusterFacts, namespace: &str, families: &[Family]
             Some(Endpoint {
                 addresses: vec![node.client.address(family)?.to_string()],
                 node_name: Some(node.name.clone()),
+                // As controllers write them: not every proxy takes what is not said for ready, and
+                // whether it does is for a case to show.
+                conditions: Conditions {
+                    ready: Some(true),
+                    serving: Some(true),
+                    terminating: Some(false),
+                },
                 ..Endpoint::default()
             })
         };

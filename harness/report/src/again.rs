@@ -44,6 +44,18 @@ fn of(command: &[String], options: &[(&str, bool)]) -> Vec<String> {
     kept
 }
 
+/// The path by which a command chose a subject, where it was no name: the file of `web:fast` says
+/// that its name is `web`.
+fn path_of<'a>(command: &'a [String], subject: &str) -> Option<&'a str> {
+    let name = subject.split([':', '+', '@']).next().unwrap_or(subject);
+    let values = command.iter().enumerate().filter_map(|(at, word)| match word.as_str() {
+        "-s" | "--subject" => command.get(at + 1).map(String::as_str),
+        word => word.strip_prefix("--subject="),
+    });
+    let is_its_path = |value: &&str| value.contains('/') && value.contains(name);
+    values.into_iter().find(is_its_path)
+}
+
 /// The arguments of the command that repeats one case on one subject with the run's choices.
 fn arguments(run: Option<&RunFacts>, subject: &str, case: &str) -> Vec<String> {
     let mut arguments = vec!["touchstone".to_owned(), "run".to_owned()];
@@ -51,6 +63,8 @@ fn arguments(run: Option<&RunFacts>, subject: &str, case: &str) -> Vec<String> {
     if let Some(run) = run.filter(|run| run.provider != "lab") {
         arguments.extend(["--provider".to_owned(), run.provider.clone()]);
     }
+    let path = run.and_then(|run| path_of(&run.command, subject));
+    let subject = path.unwrap_or(subject);
     arguments.extend(["--subject".to_owned(), subject.to_owned(), case.to_owned()]);
     if let Some(run) = run {
         arguments.extend(["--seed".to_owned(), run.seed.clone()]);
@@ -140,6 +154,14 @@ mod tests {
             command(None, "a'b; rm", "c\x1b[0m"),
             "touchstone run --subject 'a'\\''b; rm' 'c\\x1b[0m'"
         );
+    }
+
+    #[test]
+    fn a_subject_that_was_a_file_is_that_file_again() {
+        let words = "touchstone run -s kube-proxy:ipvs --subject=./mine/web.yaml:fast --out o";
+        let command: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        assert_eq!(path_of(&command, "web:fast"), Some("./mine/web.yaml:fast"));
+        assert_eq!(path_of(&command, "kube-proxy:ipvs"), None);
     }
 
     #[test]

@@ -206,10 +206,6 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         promise: "tells Service, local endpoints and its own health in the body of health checks",
     },
     KnownFeature {
-        name: "hairpin-without-node-name",
-        promise: "lets a pod reach itself through a Service even if its slice does not name its node",
-    },
-    KnownFeature {
         name: "metrics-no-local-endpoints",
         promise: "counts Services whose Local policy leaves them without endpoints on the node",
     },
@@ -256,6 +252,14 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
     KnownFeature {
         name: "external-ips-of-nodes",
         promise: "serves external IPs that are addresses of nodes, and the nodes stay reachable by them",
+    },
+    KnownFeature {
+        name: "hairpin-as-the-service",
+        promise: "may show an endpoint that reaches itself the address that it asked, not one of its node",
+    },
+    KnownFeature {
+        name: "keeps-pods-on-external-addresses",
+        promise: "may show endpoints a pod's own address where the pod used a node port or an external address",
     },
     KnownFeature {
         name: "relays",
@@ -305,6 +309,8 @@ pub const FREEDOMS: &[&str] = &[
     "prefers-local-endpoints-under-local",
     "no-own-traffic-under-local",
     "sends-on-as-the-node",
+    "hairpin-as-the-service",
+    "keeps-pods-on-external-addresses",
     "relays",
 ];
 

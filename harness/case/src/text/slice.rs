@@ -89,7 +89,7 @@ pub struct SliceEndpointText {
     /// Zone, which no proxy reads; absent when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
-    /// Conditions.
+    /// Conditions; those of a pod that is ready when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conditions: Option<ConditionsText>,
     /// Topology hints.
