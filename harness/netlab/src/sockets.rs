@@ -133,8 +133,9 @@ const TRIES: u16 = 64;
 
 /// The source ports of one place in turn.
 ///
-/// None is used again while a kernel remembers it: two flows from one port to one endpoint, by
-/// whatever addresses, are one to a kernel that balances by itself.
+/// None is used again before all the others were, so that kernels have forgotten it by then as far
+/// as possible: two flows from one port to one endpoint, by whatever addresses, are one to a kernel
+/// that balances by itself.
 #[derive(Debug)]
 pub struct SourcePorts {
     tcp: AtomicU16,

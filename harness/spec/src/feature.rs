@@ -409,6 +409,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_name_is_there_once() {
+        let names: BTreeSet<&str> = KNOWN_FEATURES.iter().map(|feature| feature.name).collect();
+        assert_eq!(names.len(), KNOWN_FEATURES.len());
+        assert!(FREEDOMS.iter().all(|name| names.contains(name)));
+    }
+
+    #[test]
     fn names_are_checked() {
         assert!(Feature::new("node-hints").is_ok());
         let err = Feature::new("hints").expect_err("not a feature");
