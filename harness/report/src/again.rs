@@ -52,7 +52,12 @@ fn path_of<'a>(command: &'a [String], subject: &str) -> Option<&'a str> {
         "-s" | "--subject" => command.get(at + 1).map(String::as_str),
         word => word.strip_prefix("--subject="),
     });
-    let is_its_path = |value: &&str| value.contains('/') && value.contains(name);
+    // Its file has its name, or its folder has.
+    let is_its_path = |value: &&str| {
+        let (folder, file) = value.rsplit_once('/').unwrap_or_default();
+        let stem = file.split(['.', ':', '+', '@']).next();
+        stem == Some(name) || (!folder.is_empty() && folder.rsplit('/').next() == Some(name))
+    };
     values.into_iter().find(is_its_path)
 }
 
@@ -162,6 +167,9 @@ mod tests {
         let command: Vec<String> = words.split(' ').map(str::to_owned).collect();
         assert_eq!(path_of(&command, "web:fast"), Some("./mine/web.yaml:fast"));
         assert_eq!(path_of(&command, "kube-proxy:ipvs"), None);
+        assert_eq!(path_of(&command, "we"), None);
+        let in_folder = ["-s".to_owned(), "examples/web/subject.yaml@v1.2.3".to_owned()];
+        assert_eq!(path_of(&in_folder, "web"), Some("examples/web/subject.yaml@v1.2.3"));
     }
 
     #[test]

@@ -211,7 +211,7 @@ impl Stream {
             broken.get_or_insert_with(|| "no attempt was made".to_owned());
         }
         TrafficResult {
-            text: self.traffic.flows.first().map(|flow| flow.text.clone()).unwrap_or_default(),
+            text: self.traffic.flows.first().map(called).unwrap_or_default(),
             line: self.traffic.line,
             sent: attempts.len() as u64,
             lost: lost.values().sum(),
@@ -264,7 +264,8 @@ impl Stream {
             let kept = flow.protocol != Protocol::Udp && matches!(outcome, Outcome::Reached { .. });
             if !kept && !expect(&worlds.after, flow, &self.features).admits(outcome) {
                 let at = at.as_millis();
-                stuck.push(format!("{}: still {outcome}, {at} ms after its start", flow.text));
+                let flow = called(flow);
+                stuck.push(format!("{flow}: still {outcome}, {at} ms after its start"));
             }
         }
         stuck
@@ -364,6 +365,14 @@ impl Sender {
         let at = self.began.elapsed();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.attempts.push((self.number, saw, at));
+    }
+}
+
+/// A flow of traffic in reports, with the port that all flows of its client share, if they do.
+fn called(flow: &Flow) -> String {
+    match flow.source_port {
+        Some(port) => format!("{}, all from port {port} of the client", flow.text),
+        None => flow.text.clone(),
     }
 }
 
