@@ -145,42 +145,49 @@ pub(crate) fn command(command: &ClusterCommand) -> Result<u8, Failed> {
 /// `touchstone clean`.
 pub(crate) fn clean(clean: &Clean) -> Result<u8, Failed> {
     runtime()?.block_on(async {
-        let clusters = crate::kind::clean().await?;
-        let Some(kubeconfig) = clean.kubeconfig.clone() else {
-            if !clusters {
+        let of_kind = crate::kind::clean().await;
+        let Some(kubeconfig) = clean.kubeconfig.as_deref() else {
+            if !of_kind? {
                 say("no cluster of kind's is left of any run; to look into another cluster, name \
                      it with --kubeconfig");
             }
             return Ok(0);
         };
-        let found = real::leftovers(&kubeconfig).await.map_err(Failed::harness)?;
-        let wanted = |tag: &str| clean.run.as_deref().is_none_or(|run| run == tag);
-        let mut kept = false;
-        let mut remarks = Vec::new();
-        for left in found.iter().filter(|left| wanted(&left.tag)) {
-            let what = format!("{} of run {}", count(left.namespaces.len(), "namespace"), left.tag);
-            if left.alive && clean.run.is_none() {
-                note(&format!(
-                    "{what}: its agents still run, so it may be under way; once it was killed they \
-                     end within a minute; `touchstone clean --run {}` removes it anyway",
-                    left.tag
-                ));
-                kept = true;
-                continue;
-            }
-            note(&format!("removing {what}"));
-            let removed = real::clean(&kubeconfig, &left.tag).await;
-            remarks.extend(removed.map_err(Failed::harness)?);
-        }
-        if !clusters && !found.iter().any(|left| wanted(&left.tag)) {
+        // Trouble with clusters of kind's keeps nobody from cleaning another one.
+        let inside = clean_inside(clean, kubeconfig).await;
+        if !(inside? | of_kind?) {
             say("nothing is left of any run");
         }
-        match remarks.first() {
-            Some(_) => Err(Failed::harness(anyhow!("{}", remarks.join("; ")))),
-            None if kept => Err(Failed::harness(anyhow!("not everything was removed"))),
-            None => Ok(0),
-        }
+        Ok(0)
     })
+}
+
+/// Removes what killed runs left in a cluster; says whether there was any.
+async fn clean_inside(clean: &Clean, kubeconfig: &Path) -> Result<bool, Failed> {
+    let found = real::leftovers(kubeconfig).await.map_err(Failed::harness)?;
+    let wanted = |tag: &str| clean.run.as_deref().is_none_or(|run| run == tag);
+    let mut kept = false;
+    let mut remarks = Vec::new();
+    for left in found.iter().filter(|left| wanted(&left.tag)) {
+        let what = format!("{} of run {}", count(left.namespaces.len(), "namespace"), left.tag);
+        if left.alive && clean.run.is_none() {
+            note(&format!(
+                "{what}: its agents still run, so it may be under way; once it was killed they \
+                 end within a minute; `touchstone clean --run {}` removes it anyway",
+                left.tag
+            ));
+            kept = true;
+            continue;
+        }
+        note(&format!("removing {what}"));
+        let removed = real::clean(kubeconfig, &left.tag).await;
+        remarks.extend(removed.map_err(Failed::harness)?);
+    }
+    match remarks.first() {
+        Some(_) => Err(Failed::harness(anyhow!("{}", remarks.join("; ")))),
+        None if kept => Err(Failed::harness(anyhow!("not everything was removed"))),
+        None => Ok(found.iter().any(|left| wanted(&left.tag))),
+    }
 }
 
 fn count(number: usize, what: &str) -> String {

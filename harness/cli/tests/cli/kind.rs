@@ -131,6 +131,17 @@ fn an_image_that_is_missing_leaves_nothing() {
 }
 
 #[test]
+fn a_cluster_of_kind_s_that_stays_keeps_no_other_from_being_cleaned() {
+    let bench =
+        machine(Some("echo 'Cannot connect to the Docker daemon' >&2; exit 1"), Some("exit 1"));
+    bench.write("cache/kind/clusters/touchstone-a/lock", "");
+    call(&bench, &["clean"]).code(HARNESS).complains(&["docker's engine does not run"]);
+    let done = call(&bench, &["clean", "--kubeconfig", "none"]);
+    done.code(HARNESS).complains(&["the kubeconfig none"]);
+    assert!(bench.path("cache/kind/clusters/touchstone-a").exists());
+}
+
+#[test]
 fn clusters_of_killed_runs_are_found() {
     let bench = machine(Some("exit 0"), Some("exit 0"));
     for (name, file) in
