@@ -10,6 +10,7 @@ use touchstone_provider::Cluster;
 use touchstone_record::{Ended, Failure};
 use touchstone_spec::{Excuse, Feature, Features, Verdict};
 
+use crate::deadline::Deadline;
 use crate::machine::Machine;
 use crate::pace::pace;
 use crate::plan::{FLOWS_GO, RULES_GO};
@@ -109,16 +110,17 @@ impl Leftovers {
     ) {
         let began = Instant::now();
         for what in What::ALL.into_iter().filter(|what| what.is_promised(features)) {
+            let deadline = Deadline::new(machine, began, what.limit(slowness));
             loop {
                 let Some(left) = what.look(cluster, gone).await else {
                     let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
                     found.entry(what).or_insert(Seen::NoListing);
                     break;
                 };
-                let last = began.elapsed() > what.limit(slowness);
+                let last = deadline.is_over();
                 let clean = left.is_empty();
                 let doubt = match last && !clean {
-                    true => machine.held_up_since(began),
+                    true => deadline.doubt(),
                     false => None,
                 };
                 let blamed = last && doubt.is_none();

@@ -8,6 +8,7 @@ mod attempt;
 mod batches;
 mod cells;
 mod clearing;
+mod deadline;
 mod emit;
 mod evidence;
 mod exits;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::ground::Ground;
 
 /// Between two looks at the clock.
-const TICK: Duration = Duration::from_millis(20);
+pub(crate) const TICK: Duration = Duration::from_millis(20);
 /// How late one of them must be to be remembered.
 const NOTED: Duration = Duration::from_millis(50);
 /// How late one of them must be for lost answers to be in doubt.
@@ -70,11 +70,15 @@ impl Machine {
             .or_else(|| starved("a node of the cluster", elsewhere))
     }
 
+    /// For how long it was late since a moment, all in all.
+    pub(crate) fn late_since(&self, since: Instant) -> Duration {
+        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.iter().rev().take_while(|(at, _)| *at >= since).map(|(_, by)| *by).sum()
+    }
+
     /// Why it says nothing about the proxy that something never became right since a moment, if so.
     pub(crate) fn held_up_since(&self, since: Instant) -> Option<String> {
-        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent = late.iter().rev().take_while(|(at, _)| *at >= since);
-        let total: Duration = recent.map(|(_, by)| *by).sum();
+        let total = self.late_since(since);
         (total * MOSTLY >= since.elapsed()).then(|| {
             format!(
                 "this machine was too busy: of {} ms the harness itself was late for {}",

@@ -14,6 +14,7 @@ use touchstone_verdict::{CellJudgement, CellTally, Wrong, even_share_slack, judg
 
 use crate::affinity::Pauses;
 use crate::cells::{Cell, Role, cells, marker_cells};
+use crate::deadline::Deadline;
 use crate::ground::Ground;
 use crate::losses::{is_lossy, lost_less_than_half};
 use crate::markers::Marker;
@@ -97,7 +98,7 @@ pub(crate) async fn run_step(
         cells: all,
         early,
         began,
-        limit: began + step.within * ground.slowness,
+        deadline: Deadline::new(&ground.machine, began, step.within * ground.slowness),
         probes: 0,
         impossible: BTreeSet::new(),
     };
@@ -130,7 +131,7 @@ pub(crate) async fn run_step(
         Some(stream) => {
             if settled {
                 waiting("kept flows to follow".into());
-                stream.follow(&worlds, run.limit).await;
+                stream.follow(&worlds, &run.deadline).await;
             }
             Some(stream.finish(&worlds).await)
         }
@@ -142,7 +143,7 @@ pub(crate) async fn run_step(
     }
     let busy = match settled {
         true => starved,
-        false => ground.machine.held_up_since(began),
+        false => run.deadline.doubt(),
     };
     let settled = settled.then_some(settled_at);
     let mut outcome = run.finish(polled, settled, busy.as_deref(), traffic);
@@ -161,7 +162,7 @@ pub(crate) struct Run<'a> {
     early: bool,
     began: Instant,
     /// When settling ends.
-    limit: Instant,
+    deadline: Deadline,
     probes: u64,
     /// Cells that saw something that no moment of the change allows.
     impossible: BTreeSet<usize>,
@@ -172,17 +173,12 @@ impl Run<'_> {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn late(&self) -> bool {
-        Instant::now() > self.limit
-    }
-
     /// Ends settling earlier once every marker has answered.
     ///
     /// Whoever serves them has read all that came before them. Zones come by another watch.
     fn expect_soon(&mut self) {
         if !self.cells.iter().any(|cell| cell.needs_zone) {
-            let left = AFTER_MARKERS * self.ground.slowness;
-            self.limit = self.limit.min(Instant::now() + left);
+            self.deadline.sooner(AFTER_MARKERS * self.ground.slowness);
         }
     }
 
@@ -264,7 +260,7 @@ impl Run<'_> {
                 unmarked = false;
                 self.expect_soon();
             }
-            if pending.is_empty() || self.late() || !self.impossible.is_empty() {
+            if pending.is_empty() || self.deadline.is_over() || !self.impossible.is_empty() {
                 return;
             }
             for (index, saw) in self.round(&pending, |_| Cell::glance()).await {
@@ -299,7 +295,7 @@ impl Run<'_> {
             if !self.impossible.is_empty() || self.ground.cluster.broken().is_some() {
                 return false;
             }
-            if self.late() {
+            if self.deadline.is_over() {
                 for index in pending {
                     let cell = &mut self.cells[index];
                     if let CellJudgement::Wrong(wrong) =
@@ -359,7 +355,7 @@ impl Run<'_> {
         !self.ground.features.has("changes-at-once")
             && !self.wrong().is_empty()
             && self.impossible.is_empty()
-            && !self.late()
+            && !self.deadline.is_over()
     }
 
     /// Takes back what was said of cells, which are going to be judged anew.

@@ -13,6 +13,7 @@ use touchstone_case::{Keep, Traffic};
 use touchstone_provider::Cluster;
 use touchstone_spec::{Features, Flow, FrontendKind, Observation, Outcome, Protocol};
 
+use crate::deadline::Deadline;
 use crate::expected::expect;
 use crate::ground::Ground;
 use crate::moves;
@@ -145,8 +146,8 @@ impl Stream {
 
     /// Waits until every kept flow has followed the change, or until the step's limit: a proxy may
     /// look after flows some time after its rules.
-    pub(crate) async fn follow(&self, worlds: &Worlds, limit: Instant) {
-        while Instant::now() < limit && !self.stuck(&self.last_seen(), worlds).is_empty() {
+    pub(crate) async fn follow(&self, worlds: &Worlds, deadline: &Deadline) {
+        while !deadline.is_over() && !self.stuck(&self.last_seen(), worlds).is_empty() {
             pace(POLL).await;
         }
     }
