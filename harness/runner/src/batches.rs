@@ -31,10 +31,9 @@ pub(crate) struct Batch {
 /// turns, as long as each leaves its cluster as it was (decision 0015). There are enough of them
 /// for the parts into which the plan is divided.
 pub(crate) fn batches(variants: Vec<Variant>, seed: u64, parts: usize) -> Vec<Batch> {
-    let (alone, shared): (Vec<_>, Vec<_>) = variants.into_iter().partition(Variant::alone);
-    let (turns, single): (Vec<_>, Vec<_>) = alone.into_iter().partition(Variant::leaves_no_trace);
+    let (shared, turns, single) = by_company(variants);
     // Shared clusters first: they have the most to do.
-    let shared = into_larger(by_nodes(shared, false));
+    let shared = into_larger(by_nodes(shared, false), WORTH_A_CLUSTER);
     let only = shared.len() == 1 && turns.is_empty() && single.is_empty();
     let mut batches: Vec<Batch> = shared
         .into_iter()
@@ -47,12 +46,35 @@ pub(crate) fn batches(variants: Vec<Variant>, seed: u64, parts: usize) -> Vec<Ba
         let clusters = batch.variants.len().div_ceil(TURNS);
         split(batch, clusters, seed)
     }));
-    batches.extend(single.into_iter().map(|variant| Batch {
-        shape: variant.shape(),
-        alone: true,
-        variants: vec![variant],
-    }));
+    batches.extend(single.into_iter().map(by_itself));
     batches
+}
+
+/// Groups cases for one cluster that is there for all of them, one group after the other: as few
+/// groups as can be, since each waits for its last case, and those of the same settings in a row.
+pub(crate) fn in_turn(variants: Vec<Variant>, seed: u64) -> Vec<Batch> {
+    let (shared, turns, single) = by_company(variants);
+    let mut batches = into_larger(by_nodes(shared, false), usize::MAX);
+    batches.extend(into_larger(by_nodes(turns, true), usize::MAX));
+    let mut batches: Vec<Batch> =
+        batches.into_iter().flat_map(|batch| split(batch, 1, seed)).collect();
+    batches.extend(single.into_iter().map(by_itself));
+    batches.sort_by_key(|batch| {
+        let shape = &batch.shape;
+        (!shape.is_plain(), shape.proxy.clone(), shape.network.clone())
+    });
+    batches
+}
+
+/// Cases that others may run beside, those that take turns, and those that have a cluster each.
+fn by_company(variants: Vec<Variant>) -> (Vec<Variant>, Vec<Variant>, Vec<Variant>) {
+    let (alone, shared): (Vec<_>, Vec<_>) = variants.into_iter().partition(Variant::alone);
+    let (turns, single) = alone.into_iter().partition(Variant::leaves_no_trace);
+    (shared, turns, single)
+}
+
+fn by_itself(variant: Variant) -> Batch {
+    Batch { shape: variant.shape(), alone: true, variants: vec![variant] }
 }
 
 /// Lines of rules that a case needs at a time; one with more than there is room for runs when it
@@ -80,12 +102,12 @@ fn by_nodes(variants: Vec<Variant>, alone: bool) -> Vec<Batch> {
     batches
 }
 
-/// Moves cases that are not worth the start of another cluster to the clusters of a larger shape
-/// that begins alike.
+/// Moves cases that are not worth the start of another cluster, having too few lines of rules, to
+/// the clusters of a larger shape that begins alike.
 ///
 /// The others would cost more there: each node more is a proxy more that reads and writes all of
 /// their Services.
-fn into_larger(mut batches: Vec<Batch>) -> Vec<Batch> {
+fn into_larger(mut batches: Vec<Batch>, worth: usize) -> Vec<Batch> {
     batches.sort_by_key(|batch| std::cmp::Reverse(batch.shape.zones.len()));
     let mut kept: Vec<Batch> = Vec::new();
     for batch in batches {
@@ -94,7 +116,7 @@ fn into_larger(mut batches: Vec<Batch>) -> Vec<Batch> {
             batch.shape.fits_into(&ClusterShape { outside, ..larger.shape.clone() })
         });
         match larger {
-            Some(larger) if rules(&batch) <= WORTH_A_CLUSTER => {
+            Some(larger) if rules(&batch) <= worth => {
                 larger.shape.outside = larger.shape.outside.max(batch.shape.outside);
                 larger.variants.extend(batch.variants);
             }
@@ -178,6 +200,25 @@ mod tests {
     fn figures_that_count_what_others_did_are_nobody_elses_cluster() {
         let batches = of(&["external-ips/conflict", "metrics/changes"]);
         assert_eq!(batches.len(), 2);
+    }
+
+    #[test]
+    fn on_one_cluster_settings_change_as_rarely_as_can_be() {
+        let library = Library::bundled().expect("the bundled cases parse");
+        let variants = library.variants();
+        let of_many = batches(variants.clone(), 1, 1);
+        let in_turn = in_turn(variants.clone(), 1);
+        let cases = |batches: &[Batch]| -> BTreeSet<String> {
+            batches.iter().flat_map(|batch| &batch.variants).map(Variant::id).collect()
+        };
+        assert_eq!(cases(&in_turn), cases(&of_many));
+        assert!(in_turn.len() < of_many.len());
+        assert!(in_turn.first().is_some_and(|batch| batch.shape.is_plain()));
+        let settings: Vec<_> =
+            in_turn.iter().map(|batch| (&batch.shape.proxy, &batch.shape.network)).collect();
+        let changes = settings.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        let kinds: BTreeSet<_> = settings.into_iter().collect();
+        assert_eq!(changes + 1, kinds.len());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use touchstone_spec::{ClusterShape, Excuse, Family, Features, Listing, Verdict};
 use touchstone_verdict::{CaseFacts, Listed, decide};
 
 use crate::attempt::Attempt;
-use crate::batches::{Batch, SHARED_RULES, batches, weight};
+use crate::batches::{Batch, SHARED_RULES, batches, in_turn, weight};
 use crate::clearing::Clearing;
 use crate::emit::Emitter;
 use crate::exits::Exits;
@@ -176,7 +176,12 @@ impl SubjectRun {
         let most = self.settings.clusters;
         let beside = Arc::new(Semaphore::new(most.unwrap_or(CLUSTERS_BESIDE)));
         let mut tasks = JoinSet::new();
-        for batch in share.mine(batches(wanted, self.settings.seed, share.of())) {
+        let seed = self.settings.seed;
+        let mine = match most {
+            Some(1) if share == Share::WHOLE => in_turn(wanted, seed),
+            Some(_) | None => share.mine(batches(wanted, seed, share.of())),
+        };
+        for batch in mine {
             let run = Arc::clone(&self);
             let beside = Arc::clone(&beside);
             tasks.spawn(async move {
