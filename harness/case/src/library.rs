@@ -1,8 +1,10 @@
 //! All cases and behaviours.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use touchstone_spec::{Feature, KNOWN_FEATURES};
 
@@ -64,16 +66,49 @@ impl Library {
         if errors.is_empty() { Ok(library) } else { Err(CaseErrors(errors)) }
     }
 
-    fn of(found: Vec<Found>) -> (Library, Vec<CaseError>) {
+    /// Variants of a library that somebody has loaded and chosen from, by their ids: only their
+    /// cases are read, and they are not checked again.
+    ///
+    /// # Errors
+    /// When one of their files has changed meanwhile and cannot be read any more.
+    pub fn chosen(dirs: &[PathBuf], ids: &BTreeSet<&str>) -> Result<Vec<Variant>, CaseErrors> {
+        let stems: BTreeSet<&str> =
+            ids.iter().map(|id| id.split_once('[').map_or(*id, |(case, _)| case)).collect();
+        let mut found = files::bundled()?;
+        for dir in dirs {
+            found.extend(files::below(dir)?);
+        }
+        found.retain(|found| stems.contains(found.stem.as_str()));
         let mut library = Library::default();
-        let mut errors = Vec::new();
+        for found in found {
+            let case = read_case(found).map_err(CaseErrors)?;
+            library.cases.insert(case.id().clone(), Arc::new(case));
+        }
+        let mut variants = library.variants();
+        variants.retain(|variant| ids.contains(variant.id().as_str()));
+        Ok(variants)
+    }
+
+    fn of(found: Vec<Found>) -> (Library, Vec<CaseError>) {
         let (behaviours, cases): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|found| found.stem == BEHAVIOURS);
+        let mut library = Library::default();
+        let mut errors = Vec::new();
         for found in behaviours {
             errors.extend(library.add_behaviours(&found.source));
         }
-        for found in cases {
-            errors.extend(library.add_case(found));
+        let cases = side_by_side(cases, |found| {
+            read_case(found).map(|case| {
+                let case = Arc::new(case);
+                let errors = compile_errors(&case);
+                (case, errors)
+            })
+        });
+        for case in cases {
+            match case {
+                Ok((case, of_variants)) => errors.extend(library.add_case(case, of_variants)),
+                Err(more) => errors.extend(more),
+            }
         }
         (library, errors)
     }
@@ -106,23 +141,13 @@ impl Library {
         errors
     }
 
-    fn add_case(&mut self, found: Found) -> Vec<CaseError> {
-        let Found { stem, source } = found;
-        let Some(id) = CaseId::new(&stem) else {
-            let message =
-                format!("`{stem}` is not an id: AREA/NAME of lower-case letters, digits and -");
-            return vec![CaseError::new(&source, Place::default(), message)];
-        };
-        if let Some(other) = self.cases.get(&id) {
-            let message = format!("the id `{id}` is taken by {}", other.file());
-            return vec![CaseError::new(&source, Place::default(), message)];
+    fn add_case(&mut self, case: Arc<Case>, of_variants: Vec<CaseError>) -> Vec<CaseError> {
+        if let Some(other) = self.cases.get(case.id()) {
+            let message = format!("the id `{}` is taken by {}", case.id(), other.file());
+            return vec![CaseError::new(case.source(), Place::default(), message)];
         }
-        let case = match Case::parse(id, source) {
-            Ok(case) => Arc::new(case),
-            Err(CaseErrors(errors)) => return errors,
-        };
         let mut errors = case.errors_of_covers(&self.behaviours);
-        errors.extend(compile_errors(&case));
+        errors.extend(of_variants);
         if errors.is_empty() {
             self.cases.insert(case.id().clone(), case);
         }
@@ -190,6 +215,38 @@ impl Library {
     pub fn variants(&self) -> Vec<Variant> {
         self.cases.values().flat_map(Variant::all).collect()
     }
+}
+
+/// Does the same to many things on all processors, and gives what came of each in their order.
+///
+/// No thread lives on: one that did would take signals that its process has blocked elsewhere.
+fn side_by_side<T: Send, R: Send>(things: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let each = things.len().div_ceil(threads).max(1);
+    let mut things = things.into_iter();
+    let work = &work;
+    thread::scope(|scope| {
+        let parts: Vec<_> = (0..threads)
+            .map(|_| {
+                let part: Vec<T> = things.by_ref().take(each).collect();
+                scope.spawn(move || part.into_iter().map(work).collect::<Vec<R>>())
+            })
+            .collect();
+        parts
+            .into_iter()
+            .flat_map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+fn read_case(found: Found) -> Result<Case, Vec<CaseError>> {
+    let Found { stem, source } = found;
+    let Some(id) = CaseId::new(&stem) else {
+        let message =
+            format!("`{stem}` is not an id: AREA/NAME of lower-case letters, digits and -");
+        return Err(vec![CaseError::new(&source, Place::default(), message)]);
+    };
+    Case::parse(id, source).map_err(|CaseErrors(errors)| errors)
 }
 
 /// What shows only when variants are compiled; each error once.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use touchstone_case::{Library, Variant};
+use touchstone_case::Variant;
 use touchstone_provider::image::Image;
 use touchstone_provider::real::{self, AgentImage, Harm, Keeper, OutsideSeat, Site, SiteRequest};
 use touchstone_record::LogWriter;
@@ -283,11 +283,7 @@ pub(crate) fn run(job: &Job, target: &Target) -> Result<(), Failed> {
 
 /// The same where there is a runtime already.
 pub(crate) async fn run_on(job: &Job, target: &Target) -> Result<(), Failed> {
-    let library = Library::load(&job.case_dirs)
-        .map_err(|errors| Failed::usage(anyhow!("{}", errors.render())))?;
-    let wanted: BTreeSet<&str> = job.variants.iter().map(String::as_str).collect();
-    let variants: Vec<Variant> =
-        library.variants().into_iter().filter(|v| wanted.contains(v.id().as_str())).collect();
+    let variants = job.chosen().map_err(|errors| Failed::usage(anyhow!("{}", errors.render())))?;
     let request = SiteRequest {
         kubeconfig: target.kubeconfig.clone(),
         image: target.image.clone(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::mpsc;
-use touchstone_case::{Library, NAME_SERVER, Variant};
+use touchstone_case::{NAME_SERVER, Variant};
 use touchstone_provider::lab::{Lab, READY_LIMIT};
 use touchstone_record::LogWriter;
 use touchstone_runner::{Emitter, RunSubject, Settings, Share};
@@ -84,10 +84,7 @@ fn obey(number: i32) -> Result<u8> {
 }
 
 async fn run(job: &Job) -> Result<u8> {
-    let library = Library::load(&job.case_dirs).map_err(|e| anyhow!("{}", e.render()))?;
-    let wanted: BTreeSet<&str> = job.variants.iter().map(String::as_str).collect();
-    let variants: Vec<Variant> =
-        library.variants().into_iter().filter(|v| wanted.contains(v.id().as_str())).collect();
+    let variants = job.chosen().map_err(|errors| anyhow!("{}", errors.render()))?;
     let (emitter, live) = match &job.line {
         None => {
             let log = LogWriter::create(&log_path(&job.out)).context(

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use touchstone_apiserver::{Family, How, Lie};
-use touchstone_case::namespace_end;
+use touchstone_case::{CaseErrors, Library, Variant, namespace_end};
 use touchstone_record::{SecondKernel, SubjectRecord};
 use touchstone_spec::{ClusterShape, Level, Listing};
 use touchstone_subject::{Found, Resolved};
@@ -56,6 +56,14 @@ pub(crate) struct Job {
     pub(crate) share: (usize, usize),
     /// By which events leave, where whoever keeps the log is in another kernel.
     pub(crate) line: Option<PathBuf>,
+}
+
+impl Job {
+    /// Its cases, as whoever made it has chosen and checked them.
+    pub(crate) fn chosen(&self) -> Result<Vec<Variant>, CaseErrors> {
+        let ids = self.variants.iter().map(String::as_str).collect();
+        Library::chosen(&self.case_dirs, &ids)
+    }
 }
 
 /// What a subject and its cases want of a kernel.

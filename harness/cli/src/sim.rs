@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use tokio::sync::mpsc;
-use touchstone_case::{Library, NAME_SERVER, Variant};
+use touchstone_case::NAME_SERVER;
 use touchstone_provider::Sim;
 use touchstone_record::{LogWriter, SubjectRecord};
 use touchstone_runner::{Emitter, RunSubject, Settings, Share};
@@ -41,11 +41,7 @@ pub(crate) fn subject() -> SubjectJob {
 
 /// Runs a job on the simulation, in this process.
 pub(crate) fn run(job: &Job) -> Result<(), Failed> {
-    let library = Library::load(&job.case_dirs)
-        .map_err(|errors| Failed::usage(anyhow!("{}", errors.render())))?;
-    let wanted: BTreeSet<&str> = job.variants.iter().map(String::as_str).collect();
-    let variants: Vec<Variant> =
-        library.variants().into_iter().filter(|v| wanted.contains(v.id().as_str())).collect();
+    let variants = job.chosen().map_err(|errors| Failed::usage(anyhow!("{}", errors.render())))?;
     let features = Features::strictest();
     let subjects = [RunSubject {
         record: subject().record,
