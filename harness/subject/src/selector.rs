@@ -26,7 +26,7 @@ pub struct Selector {
 pub enum Which {
     /// A subject of the catalog.
     Named(SubjectName),
-    /// A subject's folder or file; written with a slash, or beginning with a dot.
+    /// A subject's folder or file; written with a slash or a dot, of which a name has none.
     At(PathBuf),
 }
 
@@ -75,7 +75,7 @@ impl FromStr for Selector {
             return Err(SelectorError::Order { text: text.to_owned() });
         }
         let broken = |source| SelectorError::Name { text: text.to_owned(), source };
-        let is_path = !folder.is_empty() || name.starts_with('.');
+        let is_path = !folder.is_empty() || name.contains('.');
         let which = if is_path {
             Which::At(PathBuf::from(format!("{folder}{name}")))
         } else {
@@ -157,6 +157,8 @@ mod tests {
         check("./a:b/my-proxy:ebpf@v0.2.0", "at ./a:b/my-proxy ebpf - v0.2.0");
         check("/srv/proxies/", "at /srv/proxies/ - - -");
         check(".", "at . - - -");
+        check("subject.yaml", "at subject.yaml - - -");
+        check("mine.yml:ebpf", "at mine.yml ebpf - -");
     }
 
     #[test]
