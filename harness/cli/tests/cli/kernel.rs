@@ -136,8 +136,7 @@ fn the_kernel_killed() {
     let bench = Bench::new();
     let run = long_run(&bench);
     let namespaces = bench.namespaces();
-    let kernel = |process: &common::Process| process.argv.first() == Some(&*KERNEL);
-    let kernel = bench.processes().into_iter().find(kernel).expect("the kernel is a process");
+    let kernel = bench.processes().into_iter().find(is_kernel).expect("the kernel is a process");
     kernel.signal(Signal::SIGKILL);
     let done = run.finish(GONE_LIMIT);
     done.code(HARNESS).says(&["ended before the run did", "signal: 9", "kernel.log"]);
@@ -150,12 +149,17 @@ const SEED: u64 = 0x75_6d_6c;
 /// Whether a process is the one to kill.
 type IsVictim<'a> = &'a dyn Fn(&common::Process) -> bool;
 
+/// Whether it is a kernel that runs; before that it is asked what is built into it (`--showconfig`).
+fn is_kernel(process: &common::Process) -> bool {
+    let boots = process.argv.get(1).is_some_and(|word| word.starts_with("rootfstype="));
+    process.argv.first() == Some(&*KERNEL) && boots
+}
+
 /// Latest moment of a kill in milliseconds: by then the first cases run.
 const LATEST: u64 = 12_000;
 
 #[test]
 fn killed_at_random_moments() {
-    let is_kernel = |process: &common::Process| process.argv.first() == Some(&*KERNEL);
     let victims: [(&str, IsVictim<'_>); 4] = [
         ("the person's process", &|process| process.plays(Part::Outside)),
         ("PID 1", &|process| process.plays(Part::Init)),
