@@ -24,6 +24,8 @@ use crate::worlds::Worlds;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long an attempt on a kept UDP port may take: the next one asks again.
 const UDP_PATIENCE: Duration = Duration::from_secs(1);
+/// Answers in a row that are missing where a kept flow has become silent: one may have got lost.
+const SILENCE: u32 = 3;
 /// New connections that any proxy may lose on a busy machine while rules are exchanged, and of
 /// which nothing follows (adjudication 0025).
 const STRAYS: u64 = 2;
@@ -147,15 +149,10 @@ impl Stream {
     /// Waits until every kept flow has followed the change, or until the step's limit: a proxy may
     /// look after flows some time after its rules.
     pub(crate) async fn follow(&self, worlds: &Worlds, deadline: &Deadline) {
-        while !deadline.is_over() && !self.stuck(&self.last_seen(), worlds).is_empty() {
+        let met = || met_last(&self.lock().attempts, SILENCE);
+        while !deadline.is_over() && !self.stuck(&met(), worlds).is_empty() {
             pace(POLL).await;
         }
-    }
-
-    /// What each flow met last, and when after the start.
-    fn last_seen(&self) -> BTreeMap<usize, (Observation, Duration)> {
-        let seen = self.lock();
-        seen.attempts.iter().map(|(flow, saw, at)| (*flow, (saw.clone(), *at))).collect()
     }
 
     /// Stops the traffic, waits for what is under way, and judges it.
@@ -165,8 +162,8 @@ impl Stream {
             // A task that panicked is seen by its missing attempts.
             let _ = task.await;
         }
-        let last = self.last_seen();
         let attempts = std::mem::take(&mut self.lock().attempts);
+        let last = met_last(&attempts, 1);
         self.judge(&attempts, self.stuck(&last, worlds), worlds)
     }
 
@@ -271,6 +268,24 @@ impl Stream {
         }
         stuck
     }
+}
+
+/// What each flow met last, and when after the start. So many answers in a row must be missing to
+/// count as silence; until then the answer before them counts.
+fn met_last(
+    attempts: &[(usize, Observation, Duration)],
+    silence: u32,
+) -> BTreeMap<usize, (Observation, Duration)> {
+    let mut last = BTreeMap::new();
+    let mut missing: BTreeMap<usize, u32> = BTreeMap::new();
+    for (flow, saw, at) in attempts {
+        let missing = missing.entry(*flow).or_default();
+        *missing = if *saw == Observation::Saw(Outcome::Dropped) { *missing + 1 } else { 0 };
+        if *missing == 0 || *missing >= silence || !last.contains_key(flow) {
+            last.insert(*flow, (saw.clone(), *at));
+        }
+    }
+    last
 }
 
 /// A flow from the first client of the traffic straight to an endpoint that it may reach before
@@ -388,5 +403,33 @@ fn is_loss(outcome: &Outcome) -> bool {
         | Outcome::Unreachable
         | Outcome::Reset
         | Outcome::Answered(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+
+    #[test]
+    fn one_missing_answer_is_not_yet_silence() {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
+        let answer = || Outcome::Reached { endpoint: address, source: address.ip(), resent: 0 };
+        let last = |outcomes: Vec<Outcome>| {
+            let attempts: Vec<_> = outcomes
+                .into_iter()
+                .map(|outcome| (0, Observation::Saw(outcome), Duration::ZERO))
+                .collect();
+            met_last(&attempts, 3).remove(&0).map(|(saw, _)| saw)
+        };
+        let answered = Some(Observation::Saw(answer()));
+        let silent = Some(Observation::Saw(Outcome::Dropped));
+        let dropped = || Outcome::Dropped;
+        assert_eq!(last(vec![answer(), dropped()]), answered);
+        assert_eq!(last(vec![answer(), dropped(), dropped(), answer()]), answered);
+        assert_eq!(last(vec![answer(), dropped(), dropped(), dropped()]), silent);
+        assert_eq!(last(vec![dropped()]), silent);
+        assert_eq!(last(vec![]), None);
     }
 }
