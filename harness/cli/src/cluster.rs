@@ -28,6 +28,8 @@ const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent"));
 
 /// Cases side by side, where a run says nothing else: each has pods of its own on real nodes.
 pub(crate) const JOBS: usize = 16;
+/// The same on kind, where nodes, control plane and harness share one machine (decision 0014).
+pub(crate) const KIND_JOBS: usize = 6;
 
 /// Clusters at a time: all of them are the same.
 const CLUSTERS: usize = 1;

@@ -84,7 +84,8 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
         case_dirs: absolute(&run.cases.cases)?,
         subjects,
         jobs: run.jobs.unwrap_or(match (run.provider, &kernel) {
-            (ProviderName::Cluster | ProviderName::Kind, _) => cluster::JOBS,
+            (ProviderName::Cluster, _) => cluster::JOBS,
+            (ProviderName::Kind, _) => cluster::KIND_JOBS,
             (ProviderName::Lab, Some(_)) => kernel::JOBS,
             (ProviderName::Lab | ProviderName::Sim, _) => JOBS,
         }),
