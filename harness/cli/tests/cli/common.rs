@@ -173,18 +173,7 @@ impl Bench {
 
     /// The processes of this test that live, whatever they are.
     pub(crate) fn processes(&self) -> Vec<Process> {
-        let wanted = format!("{MARK}={}", self.mark);
-        numbers("/proc")
-            .into_iter()
-            .filter_map(|pid| {
-                let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
-                let marked = environ.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes());
-                let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-                let words = line.split(|byte| *byte == 0);
-                let argv = words.map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-                marked.then_some(Process { pid, argv })
-            })
-            .collect()
+        living().filter(|process| process.mark.as_deref() == Some(&self.mark)).collect()
     }
 
     /// Waits for a process of the run that plays this part.
@@ -195,12 +184,24 @@ impl Bench {
     }
 
     /// Fails when a process of this test is left, or one that lives in `namespaces`.
+    ///
+    /// The kernel gives the number of a namespace that is gone to the next one, which may be
+    /// another test's: processes with another test's mark are not meant.
     pub(crate) fn nothing_is_left(&self, namespaces: &BTreeSet<String>) {
-        eventually("everything of the run to be gone", GONE_LIMIT, || {
-            let left = self.processes();
-            let held: Vec<String> = all_namespaces().intersection(namespaces).cloned().collect();
-            (left.is_empty() && held.is_empty()).then_some(())
-        });
+        let began = Instant::now();
+        loop {
+            let left: Vec<Process> = living()
+                .filter(|process| match &process.mark {
+                    Some(mark) => *mark == self.mark,
+                    None => !namespaces_of(process.pid).is_disjoint(namespaces),
+                })
+                .collect();
+            if left.is_empty() {
+                return;
+            }
+            assert!(began.elapsed() < GONE_LIMIT, "left after {GONE_LIMIT:?}: {left:#?}");
+            std::thread::park_timeout(LOOK);
+        }
     }
 
     /// The namespaces that processes of this test live in and this process does not.
@@ -230,6 +231,8 @@ pub(crate) enum Part {
 pub(crate) struct Process {
     pub(crate) pid: i32,
     pub(crate) argv: Vec<String>,
+    /// The mark of the test that it belongs to.
+    mark: Option<String>,
 }
 
 impl Process {
@@ -243,10 +246,29 @@ impl Process {
         }
     }
 
-    /// Sends a signal; the process may have ended just now.
     pub(crate) fn signal(&self, signal: Signal) {
-        let _ = kill(Pid::from_raw(self.pid), signal);
+        signal_to(self.pid, signal);
     }
+}
+
+/// Sends a signal; the process may have ended just now.
+fn signal_to(pid: i32, signal: Signal) {
+    let _ = kill(Pid::from_raw(pid), signal);
+}
+
+/// Every process that can be read now.
+fn living() -> impl Iterator<Item = Process> {
+    let words = |file: String| {
+        let bytes = fs::read(file).ok()?;
+        let words = bytes.split(|byte| *byte == 0);
+        Some(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect::<Vec<_>>())
+    };
+    numbers("/proc").into_iter().filter_map(move |pid| {
+        let argv = words(format!("/proc/{pid}/cmdline"))?;
+        let environment = words(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let mark = environment.iter().find_map(|one| one.strip_prefix(MARK)?.strip_prefix('='));
+        Some(Process { pid, argv, mark: mark.map(str::to_owned) })
+    })
 }
 
 fn numbers(folder: &str) -> Vec<i32> {
@@ -262,10 +284,6 @@ fn namespaces_of(pid: i32) -> BTreeSet<String> {
             .map(|kind| fs::read_link(format!("/proc/{pid}/task/{task}/ns/{kind}")))
     });
     links.flatten().map(|link| link.display().to_string()).collect()
-}
-
-fn all_namespaces() -> BTreeSet<String> {
-    numbers("/proc").into_iter().flat_map(namespaces_of).collect()
 }
 
 /// A program that was started; killed when it is dropped.
@@ -292,7 +310,7 @@ impl Running {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        Process { pid: self.pid(), argv: vec![] }.signal(signal);
+        signal_to(self.pid(), signal);
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
