@@ -93,6 +93,7 @@ impl Stream {
         let began = Instant::now();
         let flows = traffic.flows.len().max(1) as u32;
         let interval = traffic.every;
+        let one_at_a_time = Arc::new(tokio::sync::Mutex::new(()));
         let mut tasks: Vec<JoinHandle<()>> = traffic
             .flows
             .iter()
@@ -106,6 +107,7 @@ impl Stream {
                     stop: Arc::clone(&stop),
                     seen: Arc::clone(&seen),
                     began,
+                    one_at_a_time: flow.source_port.map(|_| Arc::clone(&one_at_a_time)),
                 };
                 match traffic.keep {
                     Keep::Nothing => tokio::spawn(sender.send_anew()),
@@ -123,6 +125,7 @@ impl Stream {
                 stop: Arc::clone(&stop),
                 seen: Arc::clone(&control),
                 began,
+                one_at_a_time: None,
             };
             tasks.push(tokio::spawn(sender.send_anew()));
         }
@@ -314,6 +317,10 @@ struct Sender {
     stop: Arc<AtomicBool>,
     seen: Arc<Mutex<Seen>>,
     began: Instant,
+    /// Held until a kept flow has its first answer: of two flows that begin at the same instant
+    /// from one port to one endpoint, the kernel drops a packet, whatever the proxy (adjudication
+    /// 0132).
+    one_at_a_time: Option<Arc<tokio::sync::Mutex<()>>>,
 }
 
 impl Sender {
@@ -342,18 +349,25 @@ impl Sender {
         while !self.stop.load(Ordering::Relaxed) {
             tick.tick().await;
             self.start();
+            let mut turn = None;
             let mut flow = match kept.take() {
                 Some(flow) => flow,
-                None => match self.cluster.open(&self.flow, PATIENCE).await {
-                    Ok(flow) => flow,
-                    Err(saw) => {
-                        self.record(saw);
-                        continue;
+                None => {
+                    if let Some(turns) = &self.one_at_a_time {
+                        turn = Some(turns.lock().await);
                     }
-                },
+                    match self.cluster.open(&self.flow, PATIENCE).await {
+                        Ok(flow) => flow,
+                        Err(saw) => {
+                            self.record(saw);
+                            continue;
+                        }
+                    }
+                }
             };
             let udp = self.flow.protocol == Protocol::Udp;
             let saw = flow.ask(if udp { UDP_PATIENCE } else { PATIENCE }).await;
+            drop(turn);
             let broke = !udp && !matches!(saw, Observation::Saw(Outcome::Reached { .. }));
             self.record(saw);
             if !broke {
