@@ -1,10 +1,12 @@
 //! How much of a proxy's rules a case takes.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use touchstone_spec::api::{ServiceType, SessionAffinity, TrafficPolicy};
 
 use crate::Variant;
+use crate::grammar::duration;
 use crate::text::ServiceText;
 use crate::variant::{endpoint_texts, service_texts};
 
@@ -40,6 +42,14 @@ impl Variant {
             service_texts(body).map(|text| lines_of_frontends(text, endpoints.len())).sum();
         ports * (frontends + LINES_OF_AN_ENDPOINT * (endpoints.len() + raw))
             + body.steps.len() * (LINES_OF_A_SERVICE + LINES_OF_AN_ENDPOINT)
+    }
+
+    /// How long its steps want agreement kept beyond what is usual, together: time that no faster
+    /// machine makes shorter.
+    #[must_use]
+    pub fn holds(&self) -> Duration {
+        let texts = self.case().body().steps.iter().filter_map(|step| step.value.hold.as_ref());
+        texts.filter_map(|text| duration(&text.value).ok()).sum()
     }
 }
 

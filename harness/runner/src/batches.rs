@@ -140,12 +140,14 @@ fn worth(batch: &Batch, only: bool) -> usize {
 }
 
 /// Divides the cases of a shape among clusters. The longest come first, so that none of them is
-/// started last; among equals the seed decides.
+/// started last: a step takes about a second, and so does its traffic. Among equals the seed
+/// decides.
 fn split(mut batch: Batch, clusters: usize, seed: u64) -> Vec<Batch> {
     batch.variants.sort_by_key(|variant| {
         let steps = &variant.case().body().steps;
         let traffic = steps.iter().filter(|step| step.value.traffic.is_some()).count();
-        (std::cmp::Reverse(steps.len() + traffic), mixed(seed, &variant.id()))
+        let seconds = steps.len() as u64 + traffic as u64 + variant.holds().as_secs();
+        (std::cmp::Reverse(seconds), mixed(seed, &variant.id()))
     });
     let mut parts: Vec<Batch> = (0..clusters)
         .map(|_| Batch { shape: batch.shape.clone(), alone: batch.alone, variants: Vec::new() })
