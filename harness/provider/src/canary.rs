@@ -109,8 +109,8 @@ pub(crate) fn flows(facts: &ClusterFacts, families: &[Family]) -> Vec<Flow> {
     flows
 }
 
-/// Sends flows until each was answered rightly once; `proxy` says whose fault it is when one is not
-/// within `limit`.
+/// Sends flows until each was answered rightly once; `proxy` says whose fault it is when one that
+/// could be sent is not within `limit`.
 pub(crate) async fn answered(
     cluster: &dyn Cluster,
     flows: &[Flow],
@@ -125,21 +125,23 @@ pub(crate) async fn answered(
         tick.tick().await;
         let looks = waiting.iter().map(|flow| cluster.probe(flow, LOOK_WAIT));
         let seen = futures::future::join_all(looks).await;
-        let late = seen.iter().rfind(|saw| !is_right(saw)).map(said);
-        let mut right = seen.iter().map(is_right);
-        waiting.retain(|_| !right.next().unwrap_or(false));
+        let late: Vec<(Flow, Observation)> =
+            waiting.into_iter().zip(seen).filter(|(_, saw)| !is_right(saw)).collect();
         if let Some(broken) = cluster.broken() {
             return Err(broken);
         }
-        if let (Some(first), true) = (waiting.first(), began.elapsed() > limit) {
+        if let (Some((first, saw)), true) = (late.first(), began.elapsed() > limit) {
             let why = format!(
                 "{} does not answer within {} s (last seen: {})",
                 first.text,
                 limit.as_secs(),
-                late.unwrap_or_else(|| "nothing".to_owned())
+                said(saw)
             );
-            return Err(Broken { why, proxy });
+            // What could not be asked says nothing about who did not answer.
+            let asked = !late.iter().any(|(_, saw)| matches!(saw, Observation::ProbeBroke(_)));
+            return Err(Broken { why, proxy: proxy && asked });
         }
+        waiting = late.into_iter().map(|(flow, _)| flow).collect();
     }
     Ok(())
 }

@@ -86,11 +86,22 @@ fn of_subjects(report: &Report, notes: &mut Vec<Note>) {
     }
 }
 
+/// The reason of an error that befell other cases of the subject as well: what is true of all of
+/// them is told once.
+fn shared_error<'a>(report: &Report, result: &'a CaseResult) -> Option<&'a str> {
+    let note = result.note.as_deref().filter(|_| result.verdict == Verdict::Error)?;
+    let same = |other: &&CaseResult| {
+        (other.verdict, &other.subject, &other.note)
+            == (result.verdict, &result.subject, &result.note)
+    };
+    (report.results.iter().filter(same).count() > 1).then_some(note)
+}
+
 fn of_cases(report: &Report, notes: &mut Vec<Note>) {
     let strict = report.run.as_ref().is_some_and(|run| run.strict);
     for result in &report.results {
         let tone = match result.verdict {
-            Verdict::Error => Some(Tone::Bad),
+            Verdict::Error => shared_error(report, result).is_none().then_some(Tone::Bad),
             Verdict::Inconclusive => Some(Tone::Warn),
             Verdict::UnexpectedPass if strict => Some(Tone::Bad),
             Verdict::UnexpectedPass => Some(Tone::Warn),
@@ -139,27 +150,28 @@ pub(crate) fn headline(result: &CaseResult) -> String {
     format!("[{:>8}] {what}", seconds(result.took_ms))
 }
 
-/// Cases with the same reason, counted together.
+/// Cases with the same reason, counted together; what changes how the run ends comes first.
 fn of_groups(report: &Report, notes: &mut Vec<Note>) {
     let mut groups: BTreeMap<(&str, Verdict, String), Vec<&CaseResult>> = BTreeMap::new();
     for result in &report.results {
-        let grouped = match result.verdict {
+        let shares = match result.verdict {
             Verdict::NotRun => result.note.is_none(),
             Verdict::KnownFailure | Verdict::Unsupported => true,
+            Verdict::Error => shared_error(report, result).is_some(),
             Verdict::Pass
             | Verdict::Survey
             | Verdict::UnexpectedPass
             | Verdict::Inconclusive
-            | Verdict::Fail
-            | Verdict::Error => false,
+            | Verdict::Fail => false,
         };
-        if grouped {
+        if shares {
             let excuse = result.excuse.as_ref().map(ToString::to_string);
             let reason = excuse.or_else(|| result.note.clone()).unwrap_or_default();
             let key = (result.subject.as_str(), result.verdict, reason);
             groups.entry(key).or_default().push(result);
         }
     }
+    let mut grouped = Vec::new();
     for ((subject, verdict, reason), results) in groups {
         let names = results.iter().take(NAMED).map(|result| clean::line(&result.case));
         let mut names: Vec<String> = names.collect();
@@ -172,13 +184,19 @@ fn of_groups(report: &Report, notes: &mut Vec<Note>) {
             text.push_str(": ");
             text.push_str(&clean::line(&reason));
         }
-        notes.push(Note {
+        grouped.push(Note {
             label: label(verdict),
-            tone: if verdict == Verdict::NotRun { Tone::Bad } else { Tone::Calm },
+            tone: if matches!(verdict, Verdict::NotRun | Verdict::Error) {
+                Tone::Bad
+            } else {
+                Tone::Calm
+            },
             text,
             more: vec![names.join(" ")],
         });
     }
+    grouped.sort_by_key(|note| note.tone != Tone::Bad);
+    notes.extend(grouped);
 }
 
 fn of_clusters(report: &Report, notes: &mut Vec<Note>) {

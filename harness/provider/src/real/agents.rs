@@ -133,7 +133,11 @@ impl Agents {
 
     /// The first agent that is gone, with the reason.
     pub(super) fn gone(&self) -> Option<String> {
-        lock(&self.places).values().find_map(Agent::gone)
+        let why = lock(&self.places).values().find_map(Agent::gone)?;
+        Some(format!(
+            "{why}; an agent ends when its pod is killed or evicted or its node is cut off: \
+             `kubectl get events -A` and `kubectl get nodes` tell more"
+        ))
     }
 
     /// The longest that any agent was late since a moment.

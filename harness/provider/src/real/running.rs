@@ -46,7 +46,8 @@ impl Cluster for RealCluster {
             canary::answered(self, &self.flows, canary::is_reached, READY_LIMIT, true).await;
         if let Err(broken) = answered {
             let _ = self.unready.set(broken.clone());
-            let why = format!("{}; does a proxy run on every node?", broken.why);
+            let remedy = if broken.proxy { "; does a proxy run on every node?" } else { "" };
+            let why = format!("{}{remedy}", broken.why);
             return Err(ClusterError {
                 act: "the cluster did not become ready".to_owned(),
                 why,

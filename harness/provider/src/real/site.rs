@@ -259,11 +259,8 @@ impl Site {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Replaces agents that are gone, with new pods.
+    /// Replaces agents that are gone, with new pods; also those that could not be replaced before.
     async fn mend(&self, number: usize) -> Result<(), ClusterError> {
-        if self.agents.gone().is_none() {
-            return Ok(());
-        }
         self.agents.bury();
         let mut posts = Vec::new();
         for node in self.nodes() {
@@ -281,6 +278,9 @@ impl Site {
                     true,
                 )?);
             }
+        }
+        if posts.is_empty() {
+            return Ok(());
         }
         let manned = self.agents.man(&posts).await?;
         let nodes = {

@@ -162,6 +162,20 @@ fn a_subject_that_nobody_has_run_is_named_in_every_report() {
 }
 
 #[test]
+fn what_befell_many_cases_is_told_once() {
+    let cases = ["a/one[v4,tcp]", "a/two[v4,tcp]", "a/three[v4,tcp]"];
+    let mut log = Log::new(&[NFT], &cases.map(|case| (case, Level::Must)));
+    for (case, why) in cases.into_iter().zip(["the node n1 is gone", "the node n1 is gone", "no"]) {
+        log.ends(Ended { note: Some(why.into()), ..ended(NFT, case, Verdict::Error) });
+    }
+    log.finish();
+    let text = markdown(&log.report());
+    assert_eq!(text.matches("the node n1 is gone").count(), 1, "{text}");
+    assert!(text.contains("2 cases"), "{text}");
+    assert!(text.contains("a/three"), "{text}");
+}
+
+#[test]
 fn schema() {
     snapshot!("schema", report_schema().expect("JSON"));
 }
