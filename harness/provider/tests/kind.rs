@@ -2,8 +2,8 @@
 //! scripts, which say what the real ones say.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Mutex;
 
 use tempfile::TempDir;
@@ -30,8 +30,13 @@ impl Machine {
             let path = folder.path().join(name);
             let calls = folder.path().join("calls");
             let noted = format!("#!/bin/sh\necho \"{name} $*\" >>{}\n{text}\n", calls.display());
-            fs::write(&path, noted).expect("a script");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
+            // It is never open for writing in this process: a child that another test starts at
+            // that moment would inherit it, and then it could not be executed.
+            let draft = path.with_extension("draft");
+            fs::write(&draft, noted).expect("a script");
+            let installed =
+                Command::new("install").args(["-m", "755"]).args([&draft, &path]).status();
+            assert!(installed.is_ok_and(|status| status.success()), "{}", path.display());
             path
         };
         let tools = Tools {
