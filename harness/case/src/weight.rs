@@ -1,4 +1,4 @@
-//! How much of a proxy's rules a case takes.
+//! What a case takes: of a proxy's rules, and of time that no faster machine makes shorter.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
