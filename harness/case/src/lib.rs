@@ -36,6 +36,7 @@ mod specification;
 mod state;
 pub mod text;
 mod trace;
+mod under_way;
 mod vantages;
 mod variant;
 mod weight;

@@ -11,7 +11,7 @@ use touchstone_spec::{
     OutcomeKind, Reason, World,
 };
 
-use crate::{CaseError, Names, Variant, compile, planned_book};
+use crate::{CaseError, Names, Variant, compile, planned_book, under_way};
 
 /// An expectation written by hand for one flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -317,16 +317,18 @@ impl fmt::Display for PinConflict {
     }
 }
 
-/// Compares every pin of a variant with the model, in an imaginary cluster.
+/// Compares every pin of a variant with the model, in an imaginary cluster, and looks whether its
+/// traffic may be judged as it asks.
 ///
 /// The features given and those that the variant needs are taken as declared.
 ///
 /// # Errors
-/// When the variant does not compile.
+/// When the variant does not compile, or its traffic would lose something whatever the proxy.
 pub fn check(variant: &Variant, features: &Features) -> Result<Vec<PinConflict>, CaseError> {
     let mut book = planned_book(variant);
     let script = compile(variant, &mut book)?;
     let features: Features = features.iter().cloned().chain(variant.features()).collect();
+    under_way::check(variant, &script, &features)?;
     let mut conflicts = Vec::new();
     for (index, step) in script.steps.iter().enumerate() {
         for row in &step.rows {
