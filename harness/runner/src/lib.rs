@@ -8,6 +8,7 @@ mod attempt;
 mod batches;
 mod cells;
 mod clearing;
+mod crowd;
 mod deadline;
 mod emit;
 mod evidence;

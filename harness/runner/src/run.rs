@@ -20,6 +20,7 @@ use touchstone_verdict::{CaseFacts, Listed, decide};
 use crate::attempt::Attempt;
 use crate::batches::{Batch, SHARED_RULES, batches, in_turn, weight};
 use crate::clearing::Clearing;
+use crate::crowd::Crowd;
 use crate::emit::Emitter;
 use crate::exits::Exits;
 use crate::ground::{Ground, Ready};
@@ -93,6 +94,7 @@ pub async fn run(
 ) -> Duration {
     let sampling = Sampling::of(variants);
     let machine = Machine::watch();
+    let crowd = Crowd::new(machine.clone());
     let mut spent = Duration::ZERO;
     for subject in subjects {
         let run = SubjectRun {
@@ -101,6 +103,7 @@ pub async fn run(
             emitter: emitter.clone(),
             sampling,
             machine: machine.clone(),
+            crowd: crowd.clone(),
             exits: Arc::default(),
             spent: Arc::default(),
             leftovers: Leftovers::default(),
@@ -121,6 +124,7 @@ struct SubjectRun {
     emitter: Emitter,
     sampling: Sampling,
     machine: Machine,
+    crowd: Crowd,
     /// Proxies that did not stay up.
     exits: Arc<Exits>,
     /// CPU time of the proxies of closed clusters.
@@ -274,6 +278,7 @@ impl SubjectRun {
                 queue.push_front(variant);
                 break;
             }
+            let inside = self.crowd.enter(live.ground.was_ready()).await;
             if queue.is_empty() {
                 live.clearing.nobody_waits();
             }
@@ -281,7 +286,7 @@ impl SubjectRun {
             let live = Arc::clone(live);
             let spoiled = Arc::clone(&spoiled);
             tasks.spawn(async move {
-                let _permits = permits;
+                let (_permits, _inside) = (permits, inside);
                 let ended = run.attempt(&live, &variant, 1).await;
                 if alone && ended.verdict != Verdict::Pass {
                     spoiled.store(true, Ordering::Relaxed);
@@ -361,6 +366,7 @@ impl SubjectRun {
         let name = format!("c{number}");
         self.emitter
             .emit(Event::ClusterStarting { cluster: name.clone(), subject: self.id().to_owned() });
+        let inside = self.crowd.enter(false).await;
         let request = ClusterRequest { name: name.clone(), shape: shape.clone() };
         let started = self.subject.provider.start(&request).await?;
         let cluster: Arc<dyn Cluster> = Arc::from(started.cluster);
@@ -370,7 +376,9 @@ impl SubjectRun {
             let (mut took, configuration) = (started.took, started.configuration);
             let exits = Arc::clone(&self.exits);
             async move {
-                took.extend(cluster.ready().await?);
+                let ready = cluster.ready().await;
+                drop(inside);
+                took.extend(ready?);
                 exits.cluster_is_ready();
                 emitter.emit(Event::ClusterReady {
                     cluster: name,
