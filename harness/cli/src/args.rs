@@ -93,8 +93,8 @@ pub(crate) struct Run {
     /// Where the log and the reports go [default: touchstone-out/RUN].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Cases that run side by side on one cluster [default: 64, of a real cluster 16, on kind
-    /// 6, on a second kernel 24].
+    /// The most cases side by side on one cluster, fewer when the machine does not keep up
+    /// [default: 64, of a real cluster 16, on kind 6, on a second kernel 24].
     #[arg(short, long, value_name = "N", value_parser = at_least_one())]
     pub(crate) jobs: Option<usize>,
     /// The number that repeats a run's choices [default: from the clock].

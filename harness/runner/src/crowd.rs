@@ -29,6 +29,7 @@ const LOOK: Duration = Duration::from_millis(25);
 #[derive(Clone)]
 pub(crate) struct Crowd {
     machine: Machine,
+    late: Duration,
     inside: Arc<AtomicUsize>,
     /// Whoever holds it is next; when the one before was let in.
     next: Arc<Mutex<Option<Instant>>>,
@@ -38,8 +39,9 @@ pub(crate) struct Crowd {
 pub(crate) struct Inside(Arc<AtomicUsize>);
 
 impl Crowd {
-    pub(crate) fn new(machine: Machine) -> Crowd {
-        Crowd { machine, inside: Arc::default(), next: Arc::default() }
+    /// On a machine that is so many times slower than an ordinary one.
+    pub(crate) fn new(machine: Machine, slowness: u32) -> Crowd {
+        Crowd { machine, late: LATE * slowness, inside: Arc::default(), next: Arc::default() }
     }
 
     /// Waits, in the order of those who ask, until the machine has room for one more, on a cluster
@@ -61,7 +63,7 @@ impl Crowd {
         }
         let soon = last.is_some_and(|last| last.elapsed() < LOOK);
         let recently = Instant::now().checked_sub(RECENTLY);
-        !soon && recently.is_none_or(|recently| self.machine.worst_since(recently) < LATE)
+        !soon && recently.is_none_or(|recently| self.machine.worst_since(recently) < self.late)
     }
 }
 
@@ -87,7 +89,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_late_machine_has_room_for_a_few() {
-        let crowd = Crowd::new(Machine::watch());
+        let crowd = Crowd::new(Machine::watch(), 1);
         watched().await;
         advance(LATE * 2).await;
         watched().await;
@@ -108,7 +110,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_machine_in_time_has_room_for_one_after_the_other() {
-        let crowd = Crowd::new(Machine::watch());
+        let crowd = Crowd::new(Machine::watch(), 1);
         let began = Instant::now();
         let mut inside = Vec::new();
         for _ in 0..PREPARING {

@@ -94,7 +94,7 @@ pub async fn run(
 ) -> Duration {
     let sampling = Sampling::of(variants);
     let machine = Machine::watch();
-    let crowd = Crowd::new(machine.clone());
+    let crowd = Crowd::new(machine.clone(), settings.slowness);
     let mut spent = Duration::ZERO;
     for subject in subjects {
         let run = SubjectRun {

@@ -195,9 +195,9 @@ impl Stream {
                             Some(span.map_or((*at, *at), |(first, last)| {
                                 (first.min(*at), last.max(*at))
                             }));
-                        *lost.entry(outcome.to_string()).or_default() += 1;
+                        *lost.entry(self.met(flow, outcome)).or_default() += 1;
                     } else if !self.allowed(flow, saw, worlds) {
-                        *strange.entry(outcome.to_string()).or_default() += 1;
+                        *strange.entry(self.met(flow, outcome)).or_default() += 1;
                     }
                 }
             }
@@ -224,6 +224,14 @@ impl Stream {
             moved: moves::needless(&self.traffic, attempts, worlds, &self.features),
             stuck,
             broken,
+        }
+    }
+
+    /// What a flow met, and which flow it was where there are several.
+    fn met(&self, flow: &Flow, outcome: &Outcome) -> String {
+        match self.traffic.flows.len() {
+            0 | 1 => outcome.to_string(),
+            _ => format!("{outcome}: {}", flow.text),
         }
     }
 
