@@ -20,7 +20,7 @@ use touchstone_verdict::{CaseFacts, Listed, decide};
 use crate::attempt::Attempt;
 use crate::batches::{Batch, SHARED_RULES, batches, in_turn, weight};
 use crate::clearing::Clearing;
-use crate::crowd::Crowd;
+use crate::crowd::{Crowd, Inside};
 use crate::emit::Emitter;
 use crate::exits::Exits;
 use crate::ground::{Ground, Ready};
@@ -212,8 +212,9 @@ impl SubjectRun {
             if queue.is_empty() || self.emitter.has_failed() {
                 break;
             }
+            let inside = self.crowd.enter(false).await;
             let opened = Instant::now();
-            let live = match self.open(&batch.shape, batch.alone).await {
+            let live = match self.open(&batch.shape, batch.alone, inside).await {
                 Ok(live) => Arc::new(live),
                 Err(error) => {
                     self.give_up(&batch.shape, &mut queue, error, opened);
@@ -273,12 +274,12 @@ impl SubjectRun {
                     permits.push(Arc::clone(room).acquire_many_owned(weight(&variant)).await);
                 }
             }
+            let inside = self.crowd.enter(live.ground.was_ready()).await;
             let over = live.cluster.broken().is_some() || spoiled.load(Ordering::Relaxed);
             if over || self.emitter.has_failed() {
                 queue.push_front(variant);
                 break;
             }
-            let inside = self.crowd.enter(live.ground.was_ready()).await;
             if queue.is_empty() {
                 live.clearing.nobody_waits();
             }
@@ -310,7 +311,8 @@ impl SubjectRun {
 
     /// A second attempt of a case that was in flight when the proxy ended, on its own cluster.
     async fn repeat(self: &Arc<Self>, shape: &ClusterShape, variant: Variant) {
-        match self.open(shape, true).await {
+        let inside = self.crowd.enter(false).await;
+        match self.open(shape, true, inside).await {
             // The attempt waits for the cluster to be ready.
             Ok(live) => {
                 self.attempt(&live, &variant, 2).await;
@@ -357,16 +359,17 @@ impl SubjectRun {
         ended
     }
 
+    /// Starts a cluster, which counts as one that is under way until it is ready.
     async fn open(
         self: &Arc<Self>,
         shape: &ClusterShape,
         alone: bool,
+        inside: Inside,
     ) -> Result<Live, ClusterError> {
         let number = self.settings.share.of_run(self.exits.cluster_starts());
         let name = format!("c{number}");
         self.emitter
             .emit(Event::ClusterStarting { cluster: name.clone(), subject: self.id().to_owned() });
-        let inside = self.crowd.enter(false).await;
         let request = ClusterRequest { name: name.clone(), shape: shape.clone() };
         let started = self.subject.provider.start(&request).await?;
         let cluster: Arc<dyn Cluster> = Arc::from(started.cluster);
