@@ -130,16 +130,10 @@ pub(crate) async fn answered(
         if let Some(broken) = cluster.broken() {
             return Err(broken);
         }
-        if let (Some((first, saw)), true) = (late.first(), began.elapsed() > limit) {
-            let why = format!(
-                "{} does not answer within {} s (last seen: {})",
-                first.text,
-                limit.as_secs(),
-                said(saw)
-            );
-            // What could not be asked says nothing about who did not answer.
-            let asked = !late.iter().any(|(_, saw)| matches!(saw, Observation::ProbeBroke(_)));
-            return Err(Broken { why, proxy: proxy && asked });
+        if began.elapsed() > limit
+            && let Some(broken) = given_up(&late, limit, proxy)
+        {
+            return Err(broken);
         }
         waiting = late.into_iter().map(|(flow, _)| flow).collect();
     }
@@ -149,6 +143,20 @@ pub(crate) async fn answered(
 /// Whether an endpoint answered.
 pub(crate) fn is_reached(saw: &Observation) -> bool {
     matches!(saw, Observation::Saw(Outcome::Reached { .. }))
+}
+
+/// Which of the flows is not answered rightly in time, and whose fault that is.
+fn given_up(late: &[(Flow, Observation)], limit: Duration, proxy: bool) -> Option<Broken> {
+    let (first, saw) = late.first()?;
+    let why = format!(
+        "{} does not answer within {} s (last seen: {})",
+        first.text,
+        limit.as_secs(),
+        said(saw)
+    );
+    // What could not be asked says nothing about who did not answer.
+    let asked = !late.iter().any(|(_, saw)| matches!(saw, Observation::ProbeBroke(_)));
+    Some(Broken { why, proxy: proxy && asked })
 }
 
 fn said(saw: &Observation) -> String {
@@ -198,4 +206,26 @@ pub(crate) fn direct(from: &PodFacts, to: IpAddr) -> Option<Flow> {
         http: None,
         text: format!("{} → {to}", from.place),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_asked_is_nobodys_fault() {
+        let facts = ClusterFacts::planned(&Default::default());
+        let flows = flows(&facts, &Family::BOTH);
+        let silent = || Observation::Saw(Outcome::Dropped);
+        let unasked = || Observation::ProbeBroke("the agent is gone".to_owned());
+        let of_the_proxy = |saw: [Observation; 2], proxy: bool| {
+            let late: Vec<_> = flows.iter().cloned().zip(saw).collect();
+            given_up(&late, Duration::from_secs(30), proxy).map(|broken| broken.proxy)
+        };
+        assert_eq!(of_the_proxy([silent(), silent()], true), Some(true));
+        assert_eq!(of_the_proxy([silent(), silent()], false), Some(false));
+        assert_eq!(of_the_proxy([silent(), unasked()], true), Some(false));
+        assert_eq!(of_the_proxy([unasked(), silent()], true), Some(false));
+        assert!(given_up(&[], Duration::from_secs(30), true).is_none());
+    }
 }

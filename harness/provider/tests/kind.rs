@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Mutex;
 
 use tempfile::TempDir;
@@ -12,6 +11,7 @@ use touchstone_provider::kind::{
     create, hold, leftovers,
 };
 use touchstone_spec::Family;
+use touchstone_stand_in::stand_in;
 use touchstone_subject::{Manifest, Workload};
 
 /// A machine on which `docker` and `kind` are these scripts; each notes its arguments in `calls`.
@@ -30,13 +30,7 @@ impl Machine {
             let path = folder.path().join(name);
             let calls = folder.path().join("calls");
             let noted = format!("#!/bin/sh\necho \"{name} $*\" >>{}\n{text}\n", calls.display());
-            // It is never open for writing in this process: a child that another test starts at
-            // that moment would inherit it, and then it could not be executed.
-            let draft = path.with_extension("draft");
-            fs::write(&draft, noted).expect("a script");
-            let installed =
-                Command::new("install").args(["-m", "755"]).args([&draft, &path]).status();
-            assert!(installed.is_ok_and(|status| status.success()), "{}", path.display());
+            stand_in(&path, &noted, "755").expect("a script");
             path
         };
         let tools = Tools {

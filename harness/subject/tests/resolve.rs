@@ -4,23 +4,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use touchstone_stand_in::stand_in;
 use touchstone_subject::{
     Cache, Catalog, Found, Program, Recipe, ResolveError, Resolved, Selector, obtain, resolve,
 };
 
 type Tried<T> = Result<T, Box<dyn std::error::Error>>;
-
-/// Writes a script without ever holding it open for writing in this process: a child that another
-/// test starts at that moment would inherit the handle, and the script could not be executed.
-fn script(path: &Path, text: &str, mode: &str) -> Tried<()> {
-    let draft = path.with_extension("draft");
-    fs::write(&draft, text)?;
-    let status = Command::new("install").args(["-m", mode]).arg(&draft).arg(path).status()?;
-    assert!(status.success());
-    Ok(())
-}
 
 struct Bench {
     folder: tempfile::TempDir,
@@ -72,7 +62,7 @@ const ASKED: &str = "  version-args: [--version]\n";
 #[test]
 fn a_program_beside_its_file_is_found() -> Tried<()> {
     let bench = Bench::new("")?;
-    script(&bench.program(), "#!/bin/sh\n", "755")?;
+    stand_in(&bench.program(), "#!/bin/sh\n", "755")?;
     let resolved = bench.resolve(None)??;
     assert_eq!(resolved.found, Found::Path);
     assert_eq!(resolved.version, None);
@@ -83,7 +73,7 @@ fn a_program_beside_its_file_is_found() -> Tried<()> {
 #[test]
 fn a_program_says_its_version() -> Tried<()> {
     let bench = Bench::new(ASKED)?;
-    script(&bench.program(), "#!/bin/sh\necho my-proxy 0.3.1\n", "755")?;
+    stand_in(&bench.program(), "#!/bin/sh\necho my-proxy 0.3.1\n", "755")?;
     let resolved = bench.resolve(None)??;
     assert_eq!(resolved.version.as_deref(), Some("my-proxy 0.3.1"));
     assert_eq!(resolved.release.map(|release| release.to_string()).as_deref(), Some("v0.3.1"));
@@ -97,27 +87,27 @@ fn programs_that_cannot_be_used_are_named() -> Tried<()> {
     let given = "failed to use the given binary:";
     bench.check(&at("absent"), &format!("{given} PATH does not exist"))?;
     bench.check(bench.folder.path(), &format!("{given} PATH is a directory"))?;
-    script(&at("plain"), "#!/bin/sh\n", "644")?;
+    stand_in(&at("plain"), "#!/bin/sh\n", "644")?;
     bench.check(&at("plain"), &format!("{given} PATH is not executable"))?;
-    script(&at("text"), "hello", "755")?;
+    stand_in(&at("text"), "hello", "755")?;
     bench.check(
         &at("text"),
         &format!("{given} PATH is neither an ELF program nor a script that begins with #!"),
     )?;
-    script(&at("exits"), "#!/bin/sh\necho unknown flag >&2\nexit 3\n", "755")?;
+    stand_in(&at("exits"), "#!/bin/sh\necho unknown flag >&2\nexit 3\n", "755")?;
     bench.check(
         &at("exits"),
         &format!("{given} PATH --version exits at once with status 3: unknown flag"),
     )?;
-    script(&at("silent"), "#!/bin/sh\n", "755")?;
+    stand_in(&at("silent"), "#!/bin/sh\n", "755")?;
     bench.check(&at("silent"), &format!("{given} PATH --version prints no version"))?;
-    script(&at("lost"), "#!/no/such/shell\n", "755")?;
+    stand_in(&at("lost"), "#!/no/such/shell\n", "755")?;
     bench.check(
         &at("lost"),
         &format!("{given} failed to start PATH: No such file or directory (os error 2)"),
     )?;
     let other = "\x7fELF\x02\x02\x01\0\0\0\0\0\0\0\0\0\0\x02\0\x16";
-    script(&at("other"), other, "755")?;
+    stand_in(&at("other"), other, "755")?;
     let here = std::env::consts::ARCH;
     bench.check(
         &at("other"),

@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
+use touchstone_stand_in::stand_in;
 
 /// The longest that any run of these tests may take.
 pub(crate) const RUN_LIMIT: Duration = Duration::from_secs(150);
@@ -113,13 +114,12 @@ impl Bench {
         path
     }
 
-    /// Writes a program. It is never open for writing in this process: a child that another test
-    /// starts at that moment would inherit it, and then it could not be executed.
+    /// Writes a program, with the folders that lead to it.
     pub(crate) fn script(&self, name: &str, text: &str) -> PathBuf {
-        let draft = self.write(&format!("{name}.draft"), text);
         let path = self.path(name);
-        let status = Command::new("install").args(["-m", "755"]).arg(&draft).arg(&path).status();
-        assert!(status.is_ok_and(|status| status.success()), "{} installed", path.display());
+        let parent = path.parent().expect("it is below the folder");
+        fs::create_dir_all(parent).expect("a folder can be made");
+        stand_in(&path, text, "755").expect("a program can be written");
         path
     }
 
