@@ -274,7 +274,9 @@ async fn prepare(job: &Job, wish: &Wish, held: &Held) -> Result<Target, Failed> 
 async fn end(job: &Job, wish: &Wish, held: Held, ran: bool) -> Result<(), Failed> {
     let name = name(&job.run);
     let kubeconfig = held.folder().join("kubeconfig");
+    let cluster = KindCluster::existing(&wish.tools, &name, kubeconfig.clone());
     if wish.keep && ran {
+        cluster.delete_outside().await.map_err(Failed::harness)?;
         held.keep().context("failed to note that the cluster stays").map_err(Failed::harness)?;
         note(&format!(
             "  the cluster {name} stays: kubectl --kubeconfig {} get pods --all-namespaces; to \
@@ -284,16 +286,16 @@ async fn end(job: &Job, wish: &Wish, held: Held, ran: bool) -> Result<(), Failed
         return Ok(());
     }
     note(&format!("  deleting the cluster {name}"));
-    let cluster = KindCluster::existing(&wish.tools, &name, kubeconfig);
     cluster.delete().await.context("`touchstone clean` tries again").map_err(Failed::harness)?;
     held.forget().map_err(Failed::harness)
 }
 
-/// Deletes the clusters of runs that were killed; says whether there was any.
+/// Deletes the clusters of runs that were killed, and forgets those that were kept and are gone; says whether there was any.
 pub(crate) async fn clean() -> Result<bool, Failed> {
     let mut found = false;
     for left in kind::leftovers(&home()?).map_err(Failed::harness)? {
-        if left.kept {
+        let cluster = KindCluster::existing(&Tools::default(), &left.name, left.kubeconfig.clone());
+        if left.kept && !cluster.is_gone().await.map_err(Failed::harness)? {
             say(&format!(
                 "the cluster {} was kept on purpose; to delete it: kind delete cluster --name {}",
                 left.name, left.name
@@ -302,7 +304,6 @@ pub(crate) async fn clean() -> Result<bool, Failed> {
         }
         found = true;
         note(&format!("deleting the cluster {}", left.name));
-        let cluster = KindCluster::existing(&Tools::default(), &left.name, left.kubeconfig.clone());
         cluster.delete().await.map_err(Failed::harness)?;
         left.forget().map_err(Failed::harness)?;
     }

@@ -105,6 +105,20 @@ fn a_bundled_replacement_says_where_its_manifests_come_from() {
 }
 
 #[test]
+fn a_kept_cluster_is_remembered_until_somebody_deletes_it() {
+    for (nodes, says) in [("abc", "was kept on purpose"), ("", "no cluster of kind's is left")] {
+        let docker = format!("case \"$*\" in *io.x-k8s.kind.cluster*) echo {nodes} ;; esac");
+        let bench = machine(Some(&docker), Some("exit 0"));
+        let note =
+            |file: &str| bench.write(&format!("cache/kind/clusters/touchstone-1/{file}"), "");
+        let kept = note("kept");
+        note("lock");
+        call(&bench, &["clean"]).code(0).says(&[says]);
+        assert_eq!(kept.exists(), !nodes.is_empty());
+    }
+}
+
+#[test]
 fn options_that_make_no_sense_together() {
     let bench = machine(Some("exit 0"), Some("exit 0"));
     let two = ["-s", "kube-proxy:iptables", "-s", "kube-proxy:nftables"];

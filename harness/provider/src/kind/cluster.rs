@@ -426,6 +426,22 @@ impl KindCluster {
         self.delete_clients(DELETE).await
     }
 
+    /// Whether it has no node any more: somebody has deleted it.
+    ///
+    /// # Errors
+    /// When docker refuses to tell.
+    pub async fn is_gone(&self) -> Result<bool, KindError> {
+        Ok(self.containers().await?.is_empty())
+    }
+
+    /// Deletes the outside clients of a cluster that stays: `kind delete cluster` leaves them.
+    ///
+    /// # Errors
+    /// When docker refuses it; another attempt may succeed.
+    pub async fn delete_outside(&self) -> Result<(), KindError> {
+        self.delete_clients(DELETE).await
+    }
+
     /// Ids of its outside clients.
     async fn clients(&self) -> Result<Vec<String>, KindError> {
         let filter = format!("label={LABEL}={}", self.name);
