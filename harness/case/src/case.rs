@@ -391,6 +391,18 @@ impl Checker<'_> {
                 self.wrong(step.place, "a later step needs a `change`");
             }
         }
+        for step in later.iter().filter(|step| step.value.marker == Some(false)) {
+            if step.value.change.iter().any(|change| !change.value.is_damage()) {
+                self.wrong(
+                    step.place,
+                    "`marker: false` is for damage alone: without a marker nobody knows when a \
+                     proxy has read a change of the API",
+                );
+            }
+        }
+        if first.value.marker.is_some() {
+            self.wrong(first.place, "the first step has a marker in any case");
+        }
         let says_nothing = |step: &StepText| {
             step.expect.is_empty() && step.matrix == Some(false) && step.traffic.is_none()
         };

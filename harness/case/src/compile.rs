@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use touchstone_spec::api::{EndpointSlice, Meta};
-use touchstone_spec::{Family, FrontendKind, Node, Protocol, VirtualServerAction, World};
+use touchstone_spec::{Family, FrontendKind, Node, NodeSays, Protocol, VirtualServerAction, World};
 
 use crate::deployed;
 use crate::goals::addresses;
@@ -69,8 +69,9 @@ impl<'a> Compiler<'a> {
         let case = variant.case();
         let namespace = book.namespace(variant);
         let shape = variant.shape();
-        let zones = shape.node_names().into_iter().zip(shape.zones).collect();
-        let state = State::new(&case.body().world, zones);
+        let names = shape.node_names();
+        let nodes = names.into_iter().zip(shape.zones.into_iter().map(NodeSays::zone)).collect();
+        let state = State::new(&case.body().world, nodes);
         let context = Context {
             source: case.source(),
             book,
@@ -160,6 +161,7 @@ impl<'a> Compiler<'a> {
             within: self.time(text.within.as_ref(), WITHIN)?,
             hold: self.time(text.hold.as_ref(), HOLD)?,
             traffic,
+            marked: text.marker != Some(false),
         })
     }
 
@@ -269,8 +271,8 @@ impl<'a> Compiler<'a> {
                 .iter()
                 .map(|node| Node {
                     name: node.name.clone(),
-                    zone: match self.state.zones.get(&node.name) {
-                        Some(zone) => zone.clone(),
+                    zone: match self.state.nodes.get(&node.name) {
+                        Some(says) => says.zone.clone(),
                         None => node.zone.clone(),
                     },
                     addresses: node.addresses.clone(),

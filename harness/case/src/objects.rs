@@ -388,7 +388,7 @@ impl Context<'_> {
             let nets = self.range(name).ok_or_else(|| {
                 let known = ["outside", "outside2", "pods", "node.n1", "pod.n1"];
                 self.wrong(*place, format!("there is no range `${name}`"))
-                    .suggest(name, known.into_iter().chain(state.zones.keys().map(String::as_str)))
+                    .suggest(name, known.into_iter().chain(state.nodes.keys().map(String::as_str)))
             })?;
             let families = self.family.families();
             ranges.extend(

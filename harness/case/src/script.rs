@@ -41,6 +41,8 @@ pub struct ScriptStep {
     pub hold: Duration,
     /// Traffic that runs from before the first change until the end of holding.
     pub traffic: Option<Traffic>,
+    /// Whether a marker follows the changes (decision 0002).
+    pub marked: bool,
 }
 
 /// A flow with an answer written by hand.

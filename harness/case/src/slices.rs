@@ -66,7 +66,7 @@ impl Context<'_> {
             let message = format!("endpoint {service}/{name} has no `node`");
             return Err(self.wrong(text.place, message));
         };
-        if state.zones.contains_key(node) {
+        if state.nodes.contains_key(node) {
             Ok(node.clone())
         } else {
             Err(state.no_node(self.source, *place, node))
@@ -231,7 +231,7 @@ impl Context<'_> {
         let zones = text.value.for_zones.get().cloned().unwrap_or_default();
         let mut nodes = Vec::new();
         for At { value, place } in text.value.for_nodes.get().into_iter().flatten() {
-            if !state.zones.contains_key(value) {
+            if !state.nodes.contains_key(value) {
                 return Err(state.no_node(self.source, *place, value));
             }
             nodes.push(HintFor { name: value.clone() });
@@ -249,7 +249,7 @@ impl Context<'_> {
             addresses: vec![address.to_string()],
             hostname: text.value.hostname.get().cloned(),
             node_name,
-            zone: state.zones.get(&node).cloned().flatten(),
+            zone: state.nodes.get(&node).and_then(|says| says.zone.clone()),
             conditions: Conditions {
                 ready: written(ConditionName::Ready, ready),
                 serving: written(ConditionName::Serving, serving),

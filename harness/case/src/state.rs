@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use touchstone_spec::NodeSays;
+
 use crate::error::Source;
 use crate::text::{
-    ChangeText, EndpointChange, EndpointText, EndpointsText, FirewallChange, NodeChange, Patch,
-    ProxyChange, ServiceChange, ServiceText, SliceChange, SliceText, SlicesBy, SlicesChange,
+    ChangeText, EndpointChange, EndpointText, EndpointsText, FirewallChange, NodeChange, NodeText,
+    Patch, ProxyChange, ServiceChange, ServiceText, SliceChange, SliceText, SlicesBy, SlicesChange,
     WorldText,
 };
 use crate::{At, CaseError, Change, Place, ProxyAction};
 
-/// Services, endpoints and zones of one moment.
+/// Services, endpoints and nodes of one moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct State {
     /// Services by name.
@@ -21,8 +23,8 @@ pub(crate) struct State {
     pub(crate) slices: BTreeMap<String, At<SliceText>>,
     /// Who writes the slices of `endpoints`.
     pub(crate) slices_by: SlicesBy,
-    /// Zones of nodes.
-    pub(crate) zones: BTreeMap<String, Option<String>>,
+    /// What Nodes say of themselves.
+    pub(crate) nodes: BTreeMap<String, NodeSays>,
 }
 
 /// What the compiler has to do after a change was applied.
@@ -37,7 +39,7 @@ pub(crate) enum Applied {
 }
 
 impl State {
-    pub(crate) fn new(world: &WorldText, zones: BTreeMap<String, Option<String>>) -> State {
+    pub(crate) fn new(world: &WorldText, nodes: BTreeMap<String, NodeSays>) -> State {
         State {
             services: world.services.clone(),
             endpoints: world
@@ -47,7 +49,7 @@ impl State {
                 .collect(),
             slices: world.slices.clone(),
             slices_by: world.slices_by,
-            zones,
+            nodes,
         }
     }
 
@@ -241,7 +243,7 @@ impl State {
         let At { value: node, place } = &change.node;
         let set = match (&change.set, change.firewall) {
             (Some(set), None) => set,
-            (None, Some(FirewallChange::Reload)) if self.zones.contains_key(node) => {
+            (None, Some(FirewallChange::Reload)) if self.nodes.contains_key(node) => {
                 let change = Change::ReloadFirewall { node: node.clone() };
                 return Ok(Applied::Do(Box::new(change)));
             }
@@ -250,18 +252,25 @@ impl State {
                 return Err(one_of(source, at, "`set` or `firewall`"));
             }
         };
-        let zone = match &set.zone {
-            Patch::Set(zone) => Some(zone.clone()),
-            Patch::Remove => None,
-            Patch::Keep => return Err(CaseError::new(source, *place, "`set` changes nothing")),
-        };
-        match self.zones.get_mut(node) {
-            Some(old) => {
-                old.clone_from(&zone);
-                Ok(Applied::Do(Box::new(Change::SetZone { node: node.clone(), zone })))
-            }
-            None => Err(self.no_node(source, *place, node)),
+        if *set == NodeText::default() {
+            return Err(CaseError::new(source, *place, "`set` changes nothing"));
         }
+        let Some(says) = self.nodes.get_mut(node) else {
+            return Err(self.no_node(source, *place, node));
+        };
+        let NodeText { zone, labels, unschedulable, taints, ready } = set;
+        match zone {
+            Patch::Set(zone) => says.zone = Some(zone.clone()),
+            Patch::Remove => says.zone = None,
+            Patch::Keep => {}
+        }
+        says.labels.extend(labels.clone());
+        says.unschedulable = unschedulable.unwrap_or(says.unschedulable);
+        says.unready = ready.map_or(says.unready, |ready| !ready);
+        if let Some(taints) = taints {
+            says.taints.clone_from(taints);
+        }
+        Ok(Applied::Do(Box::new(Change::SetNode { node: node.clone(), says: says.clone() })))
     }
 
     fn proxy(
@@ -271,7 +280,7 @@ impl State {
         change: &ProxyChange,
     ) -> Result<Applied, CaseError> {
         let At { value: node, place: at } = &change.proxy;
-        if !self.zones.contains_key(node) {
+        if !self.nodes.contains_key(node) {
             return Err(self.no_node(source, *at, node));
         }
         let action = match (change.restart, change.stop, change.start, &change.refuses) {
@@ -279,7 +288,7 @@ impl State {
             (None, Some(_), None, None) => ProxyAction::Stop,
             (None, None, Some(_), None) => ProxyAction::Start,
             (None, None, None, Some(wish)) => {
-                let nodes: Vec<String> = self.zones.keys().cloned().collect();
+                let nodes: Vec<String> = self.nodes.keys().cloned().collect();
                 wish.check(&nodes)
                     .map_err(|error| CaseError::new(source, place, error.to_string()))?;
                 let (node, wish) = (node.clone(), Box::new(wish.clone()));
@@ -299,7 +308,7 @@ impl State {
 
     pub(crate) fn no_node(&self, source: &Source, place: Place, node: &str) -> CaseError {
         CaseError::new(source, place, format!("there is no node `{node}`"))
-            .suggest(node, self.zones.keys().map(String::as_str))
+            .suggest(node, self.nodes.keys().map(String::as_str))
     }
 }
 

@@ -461,6 +461,10 @@ pub struct StepText {
     /// Whether the model adds its flows; true when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matrix: Option<bool>,
+    /// Whether a marker follows the changes; true when left out. A proxy that must find damage by
+    /// itself is not to be woken up by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marker: Option<bool>,
     /// Rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expect: Vec<At<RowText>>,

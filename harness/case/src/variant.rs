@@ -14,7 +14,7 @@ use touchstone_spec::{
 use crate::grammar::{Target, transport};
 use crate::refused;
 use crate::text::{
-    CaseFile, ChangeText, EndpointText, FamilyAxis, Listing, RowText, ServiceText,
+    CaseFile, ChangeText, EndpointText, FamilyAxis, Listing, NodeChange, RowText, ServiceText,
     SliceEndpointText, SlicesBy, Words,
 };
 use crate::{At, Case};
@@ -22,6 +22,8 @@ use crate::{At, Case};
 /// The need of a case that looks into answers over HTTP, or into tables of virtual servers: a model
 /// has none to look into.
 pub(crate) const PAGES: &str = "pages";
+/// What a case needs that has Nodes say more than another zone: a real cluster's are its own.
+pub(crate) const NODES: &str = "nodes";
 
 /// A case at one point of its axes: what is planned, run and judged.
 #[derive(Debug, Clone)]
@@ -89,7 +91,7 @@ impl Variant {
     }
 
     /// What not every cluster can do: what the file names, and `pages` where an HTTP answer is
-    /// looked into.
+    /// looked into, and `nodes` where a Node says more than another zone.
     #[must_use]
     pub fn lab_needs(&self) -> BTreeSet<String> {
         let mut needs = self.case.needs().lab.clone();
@@ -104,6 +106,16 @@ impl Variant {
         };
         if rows.map(|row| &row.value).any(looks) {
             needs.insert(PAGES.to_owned());
+        }
+        let changes = self.case.body().steps.iter().flat_map(|step| &step.value.change);
+        let of_a_node = |change: &At<ChangeText>| {
+            let ChangeText::Node(NodeChange { set: Some(set), .. }) = &change.value else {
+                return false;
+            };
+            !set.is_zone_alone()
+        };
+        if changes.into_iter().any(of_a_node) {
+            needs.insert(NODES.to_owned());
         }
         needs
     }

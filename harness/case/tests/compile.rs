@@ -97,7 +97,7 @@ fn changes(changes: &[Change]) -> String {
             Change::ApplySlice(object) => format!("apply {}", slice(object)),
             Change::ApplyRawSlice(object) => format!("apply as it is {}", slice(object)),
             Change::DeleteSlice { name, .. } => format!("delete slice {name}"),
-            Change::SetZone { node, zone } => format!("zone {node} {zone:?}"),
+            Change::SetNode { node, says } => format!("zone {node} {:?}", says.zone),
             Change::Proxy { node, action } => format!("proxy {node} {action:?}"),
             Change::Deploy(pods) => {
                 let ready = pods.pods.values().filter(|ready| **ready).count();

@@ -40,6 +40,24 @@ fn the_good_case_is_good() {
 }
 
 #[test]
+fn only_damage_goes_without_a_marker() {
+    let alone = GOOD.replace("level: must\n", "level: must\nneeds: { alone: true }\n");
+    let said =
+        |change: &str| messages(&format!("{alone}  - change: [{change}]\n    marker: false\n"));
+    assert_eq!(said("{ virtualServer: web clusterIP, on: n1, remove: true }"), "fine");
+    assert_eq!(
+        said("{ endpoint: web/a, remove: true }"),
+        "x/y.yaml:14:5: `marker: false` is for damage alone: without a marker nobody knows when a \
+         proxy has read a change of the API"
+    );
+    check_error(
+        "  - expect:",
+        "  - marker: false\n    expect:",
+        "x/y.yaml:11:5: the first step has a marker in any case",
+    );
+}
+
+#[test]
 fn unknown_keys_come_with_a_suggestion() {
     check_error(
         "level: must",

@@ -50,7 +50,7 @@ fn changes(script: &Script, step: usize) -> Vec<String> {
             )
         }
         Change::DeleteSlice { name, .. } => format!("no slice {name}"),
-        Change::SetZone { .. }
+        Change::SetNode { .. }
         | Change::Deploy(_)
         | Change::Proxy { .. }
         | Change::ProxyRefuses { .. }

@@ -27,7 +27,7 @@ use crate::{doctor, failed, keeper, lab};
 pub(crate) const HARNESS_ARGUMENT: &str = "__harness";
 
 /// What the lab can do beyond any cluster, by the names that cases use in `needs: lab`.
-const LAB_PROVIDES: [&str; 2] = ["restart", "pages"];
+const LAB_PROVIDES: [&str; 3] = ["restart", "pages", "nodes"];
 
 /// Clusters at a time on a second kernel, which starts programs many times more slowly.
 const SECOND_CLUSTERS: usize = 2;

@@ -11,6 +11,8 @@ use touchstone_spec::api::SessionAffinity;
 
 /// How much earlier than its answer a connection may have been made.
 const UNDER_WAY: Duration = Duration::from_secs(1);
+/// Up to this timeout a client's connections wait for no others.
+const SHORT: Duration = Duration::from_secs(30);
 
 /// The time between the answers of one cell.
 #[derive(Debug, Clone, Default)]
@@ -30,18 +32,29 @@ impl Pauses {
 
     /// Why nothing can be said about the affinity of some Service of the world, if so.
     pub(crate) fn doubt(&self, world: &World) -> Option<String> {
-        let sticky = |affinity| affinity == Some(SessionAffinity::ClientIP);
-        let services = world.services.iter().filter(|it| sticky(it.spec.session_affinity));
-        let timeouts = services.filter_map(|it| it.spec.session_affinity_config.as_ref());
-        let shortest = timeouts.map(|config| config.client_ip.timeout_seconds).min()?;
-        let timeout = Duration::from_secs(u64::from(shortest));
+        let timeout = shortest(world)?;
         (self.longest + UNDER_WAY >= timeout).then(|| {
             format!(
-                "{} ms passed between two of its connections, and the affinity lasts {shortest} s",
-                self.longest.as_millis()
+                "{} ms passed between two of its connections, and the affinity lasts {} s",
+                self.longest.as_millis(),
+                timeout.as_secs()
             )
         })
     }
+}
+
+/// Whether a client's affinity may run out while its next connection waits in line.
+pub(crate) fn runs_out_soon(world: &World) -> bool {
+    shortest(world).is_some_and(|timeout| timeout <= SHORT)
+}
+
+/// The shortest affinity of a world's Services.
+fn shortest(world: &World) -> Option<Duration> {
+    let sticky = |affinity| affinity == Some(SessionAffinity::ClientIP);
+    let services = world.services.iter().filter(|it| sticky(it.spec.session_affinity));
+    let timeouts = services.filter_map(|it| it.spec.session_affinity_config.as_ref());
+    let seconds = timeouts.map(|config| config.client_ip.timeout_seconds).min()?;
+    Some(Duration::from_secs(u64::from(seconds)))
 }
 
 #[cfg(test)]
@@ -69,5 +82,12 @@ mod tests {
         assert_eq!(pauses.doubt(&world(4)).as_deref(), Some(told));
         assert_eq!(pauses.doubt(&world(5)), None);
         assert_eq!(pauses.doubt(&World::default()), None);
+    }
+
+    #[test]
+    fn only_short_affinities_are_in_a_hurry() {
+        assert!(runs_out_soon(&world(8)));
+        assert!(!runs_out_soon(&world(10_800)));
+        assert!(!runs_out_soon(&World::default()));
     }
 }

@@ -189,8 +189,12 @@ impl Attempt<'_> {
         let script = compile(self.variant, book)?;
         let families = self.variant.family().families();
         let step_by_step = !self.ground.features.has("changes-at-once");
-        let markers = (1..=script.steps.len())
-            .map(|step| marker(&script.namespace, step, families, book, step_by_step))
+        let markers = (1..)
+            .zip(&script.steps)
+            .map(|(number, step)| match step.marked {
+                true => marker(&script.namespace, number, families, book, step_by_step),
+                false => Ok(Marker::default()),
+            })
             .collect::<Result<Vec<Marker>, _>>()?;
         let of_the_cluster: BTreeSet<IpAddr> =
             book.facts.dns.iter().flat_map(|dns| dns.service.iter().copied()).collect();

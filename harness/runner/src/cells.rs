@@ -12,7 +12,7 @@ use touchstone_spec::{
 };
 use touchstone_verdict::{CellTally, Wrong};
 
-use crate::affinity::Pauses;
+use crate::affinity::{Pauses, runs_out_soon};
 use crate::expected::expect;
 use crate::sampling::{ChoiceKey, Sampling, choice};
 use crate::shown::Shown;
@@ -50,6 +50,8 @@ pub(crate) struct Cell {
     pub(crate) changed: bool,
     /// Whether a proxy that has not heard of its node's zone yet would answer differently.
     pub(crate) needs_zone: bool,
+    /// Whether its connections wait for no others, since what they show is a matter of time.
+    pub(crate) hurried: bool,
     /// Samples that judge it.
     pub(crate) wanted: u64,
     /// What was seen since it was last wrong.
@@ -70,11 +72,12 @@ impl Cell {
         let before = expect(&worlds.before, &flow, features);
         Cell {
             node: entry(&worlds.after, &flow, features).map(|node| node.name.clone()),
-            changed: before.allowed != expectation.allowed,
+            changed: worlds.damaged || before.allowed != expectation.allowed,
             needs_zone: worlds
                 .unheard
                 .as_ref()
                 .is_some_and(|world| expect(world, &flow, features).allowed != expectation.allowed),
+            hurried: expectation.sticky && runs_out_soon(&worlds.after),
             line: None,
             pin: None,
             tally: CellTally::default(),
@@ -273,6 +276,7 @@ mod tests {
             unheard: None,
             long_before: Vec::new(),
             first: true,
+            damaged: false,
         };
         let mut cell = Cell::new(flow, Role::Matrix, &worlds, &Features::default());
         cell.expectation = Expectation { allowed: [allowed].into(), ..Expectation::default() };

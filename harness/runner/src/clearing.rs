@@ -79,7 +79,7 @@ pub(crate) fn removal(steps: &[ScriptStep], markers: &[Marker]) -> Vec<Change> {
             })),
             Change::DeleteService { .. }
             | Change::DeleteSlice { .. }
-            | Change::SetZone { .. }
+            | Change::SetNode { .. }
             | Change::Proxy { .. }
             | Change::ProxyRefuses { .. }
             | Change::VirtualServer { .. }

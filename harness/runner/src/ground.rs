@@ -66,7 +66,11 @@ impl Ground {
         self.ready.peek().is_some_and(Result::is_ok)
     }
 
+    /// Sends one attempt of a cell's flow when it is its turn.
     pub(crate) async fn probe(&self, cell: &Cell, wait: Duration) -> Observation {
+        if cell.hurried {
+            return self.cluster.probe(&cell.flow, wait).await;
+        }
         let room = if cell.patience() > Cell::glance() { &self.busy } else { &self.silent };
         // The semaphores are never closed.
         let _bulky = if cell.flow.size > 0 { Some(self.bulky.acquire().await) } else { None };

@@ -14,8 +14,9 @@ use touchstone_spec::{
     PlainService, Protocol,
 };
 
-/// A marker: the objects that make it and the flows that see it.
-#[derive(Debug, Clone)]
+/// A marker: the objects that make it and the flows that see it; none of either where a step has
+/// no marker.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Marker {
     pub(crate) changes: Vec<Change>,
     pub(crate) flows: Vec<Flow>,

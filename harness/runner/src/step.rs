@@ -249,7 +249,7 @@ impl Run<'_> {
                 watched.insert(index);
             }
         }
-        let mut unmarked = true;
+        let mut unmarked = markers_from < self.cells.len();
         loop {
             let pending: Vec<(usize, u64)> = watched
                 .iter()

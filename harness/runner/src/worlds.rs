@@ -23,6 +23,9 @@ pub(crate) struct Worlds {
     /// The worlds before `before`: what no cell of the last step looked at may still be in force.
     pub(crate) long_before: Vec<World>,
     pub(crate) first: bool,
+    /// Whether the step damages what a proxy made: what then becomes of packets until it is healed
+    /// nobody says.
+    pub(crate) damaged: bool,
 }
 
 /// Above this number of changes not every subset of them is taken as an in-between world.
@@ -56,14 +59,15 @@ impl Worlds {
                 world
             })
             .collect();
-        let moves = step.changes.iter().any(|change| matches!(change, Change::SetZone { .. }));
+        let moves = step.changes.iter().any(|change| matches!(change, Change::SetNode { .. }));
         let unheard = if first {
             Some(without_zones(&step.world))
         } else {
             moves.then(|| World { nodes: before.nodes.clone(), ..step.world.clone() })
         };
         let long_before = earlier.iter().rev().skip(1).map(|step| step.world.clone()).collect();
-        Worlds { before, after: step.world.clone(), between, unheard, long_before, first }
+        let (after, damaged) = (step.world.clone(), !step.marked);
+        Worlds { before, after, between, unheard, long_before, first, damaged }
     }
 
     /// Whether nothing of the case existed before.
@@ -95,6 +99,11 @@ impl Worlds {
             // A name server reads the API by itself; what it says meanwhile is no proxy's doing.
             Outcome::Answered(_) => true,
             Outcome::Refused(_) | Outcome::Unreachable | Outcome::Reset if self.is_first() => true,
+            Outcome::Refused(_) | Outcome::Unreachable | Outcome::Reset | Outcome::Http { .. }
+                if self.damaged =>
+            {
+                true
+            }
             Outcome::Refused(_)
             | Outcome::Unreachable
             | Outcome::Reset

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{EndpointSlice, Service};
-use crate::{Protocol, ProxyWish};
+use crate::{NodeFacts, Protocol, ProxyWish};
 
 /// A pod that a case wants for itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -65,12 +65,12 @@ pub enum Change {
         /// Name.
         name: String,
     },
-    /// Set or remove the zone label of a node.
-    SetZone {
+    /// Have a Node object say something else of its node.
+    SetNode {
         /// Node.
         node: String,
-        /// Zone; none removes the label.
-        zone: Option<String>,
+        /// All that can be changed of what it says.
+        says: NodeSays,
     },
     /// Do something to the proxy of a node.
     Proxy {
@@ -115,6 +115,37 @@ pub enum ProxyAction {
     Stop,
     /// Start it again.
     Start,
+}
+
+impl Change {
+    /// What gives a node the zone of these facts.
+    #[must_use]
+    pub fn zone_of(node: &NodeFacts) -> Change {
+        Change::SetNode { node: node.name.clone(), says: NodeSays::zone(node.zone.clone()) }
+    }
+}
+
+/// What a Node object says of its node, as far as cases change it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NodeSays {
+    /// Zone; none removes the label.
+    pub zone: Option<String>,
+    /// Other labels; none removes one.
+    pub labels: BTreeMap<String, Option<String>>,
+    /// Whether it is cordoned (`spec.unschedulable`).
+    pub unschedulable: bool,
+    /// Keys of its taints, which keep new pods away (effect `NoSchedule`).
+    pub taints: Vec<String>,
+    /// Whether its condition `Ready` is false.
+    pub unready: bool,
+}
+
+impl NodeSays {
+    /// Of a node of which nothing is to be said but its zone.
+    #[must_use]
+    pub fn zone(zone: Option<String>) -> NodeSays {
+        NodeSays { zone, ..NodeSays::default() }
+    }
 }
 
 /// What somebody else than the proxy can do about a virtual server.

@@ -198,6 +198,10 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         promise: "calls itself unhealthy when a change waits for twice its sync period",
     },
     KnownFeature {
+        name: "health-follows-node",
+        promise: "calls itself unhealthy, though alive, while its node is about to be deleted",
+    },
+    KnownFeature {
         name: "metrics-partial-sync",
         promise: "measures syncs that write only what changed apart from those that write all",
     },

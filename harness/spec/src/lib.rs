@@ -23,7 +23,7 @@ mod verdict;
 mod virtual_server;
 mod world;
 
-pub use act::{Change, Deployed, PodWish, ProxyAction, ServerWish, VirtualServerAction};
+pub use act::{Change, Deployed, NodeSays, PodWish, ProxyAction, ServerWish, VirtualServerAction};
 pub use cluster::{
     CLIENT_PORT, CaseAsks, ClientFacts, ClusterFacts, ClusterShape, FEW_REFUSALS, NodeFacts,
     PodFacts,

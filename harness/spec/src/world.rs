@@ -74,9 +74,9 @@ impl World {
             Change::DeleteSlice { namespace, name } => self
                 .slices
                 .retain(|s| s.metadata.namespace != *namespace || s.metadata.name != *name),
-            Change::SetZone { node, zone } => {
+            Change::SetNode { node, says } => {
                 if let Some(node) = self.nodes.iter_mut().find(|n| n.name == *node) {
-                    node.zone.clone_from(zone);
+                    node.zone.clone_from(&says.zone);
                 }
             }
             Change::Proxy { .. }

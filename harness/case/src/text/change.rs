@@ -1,5 +1,6 @@
 //! Changes: the first key says what is changed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -30,6 +31,13 @@ pub enum ChangeText {
     Proxy(Box<ProxyChange>),
     /// A virtual server that is somebody else's doing.
     VirtualServer(VirtualServerChange),
+}
+
+impl ChangeText {
+    /// Whether it changes what a proxy has made, and nothing that the proxy reads.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, ChangeText::VirtualServer(_))
+    }
 }
 
 /// `{ endpoint: web/a, set | add | remove }`.
@@ -102,12 +110,32 @@ pub enum FirewallChange {
 }
 
 /// What can be set on a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeText {
     /// Zone; null removes the label.
     #[serde(default, skip_serializing_if = "Patch::is_keep")]
     pub zone: Patch<String>,
+    /// Other labels; null removes one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, Option<String>>,
+    /// Whether it is cordoned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unschedulable: Option<bool>,
+    /// Keys of all its taints; their effect is `NoSchedule`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taints: Option<Vec<String>>,
+    /// Its condition `Ready`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
+}
+
+impl NodeText {
+    /// Whether nothing but the zone is set, which a real cluster's Node keeps as well.
+    pub(crate) fn is_zone_alone(&self) -> bool {
+        let NodeText { zone: _, labels, unschedulable, taints, ready } = self;
+        labels.is_empty() && unschedulable.is_none() && taints.is_none() && ready.is_none()
+    }
 }
 
 /// `{ proxy: n1, restart | stop | start: true }`, `{ proxy: n1, refuses: { scheduler: none } }`.

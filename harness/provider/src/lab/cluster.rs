@@ -180,7 +180,7 @@ impl Cluster for LabCluster {
             | Change::ApplyRawSlice(_)
             | Change::Deploy(_)
             | Change::DeleteSlice { .. }
-            | Change::SetZone { .. } => {
+            | Change::SetNode { .. } => {
                 objects::apply(&self.api, change)?;
                 if self.launcher.reads_endpoints() {
                     endpoints::follow(&self.api, change)?;

@@ -23,7 +23,7 @@ pub(super) fn follow(api: &ApiServer, change: &Change) -> Result<(), ClusterErro
         Change::DeleteService { namespace, .. } | Change::DeleteSlice { namespace, .. } => {
             mirror(api, namespace)
         }
-        Change::SetZone { .. }
+        Change::SetNode { .. }
         | Change::Deploy(_)
         | Change::Proxy { .. }
         | Change::ProxyRefuses { .. }

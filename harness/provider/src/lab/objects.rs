@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use touchstone_apiserver::{ApiServer, Reason, Status};
 use touchstone_spec::api::{EndpointSlice, Service, ZONE_LABEL};
-use touchstone_spec::{Change, Family, NodeFacts};
+use touchstone_spec::{Change, Family, NodeFacts, NodeSays};
 
 use crate::ClusterError;
 
@@ -15,12 +15,7 @@ pub(super) fn apply(api: &ApiServer, change: &Change) -> Result<(), ClusterError
         Change::ApplyRawSlice(slice) => apply_slice(api, slice, Rules::Skipped),
         Change::DeleteService { namespace, name } => delete(api, "Service", namespace, name),
         Change::DeleteSlice { namespace, name } => delete(api, "EndpointSlice", namespace, name),
-        Change::SetZone { node, zone } => {
-            let patch = json!({ "metadata": { "labels": { ZONE_LABEL: zone } } });
-            api.patch("Node", None, node, &patch)
-                .map(drop)
-                .map_err(|status| refused("set the zone of node", node, &status))
-        }
+        Change::SetNode { node, says } => set_node(api, node, says),
         Change::Deploy(wanted) => {
             let what = format!("failed to run pods of {}", wanted.service);
             Err(ClusterError::new(what, "the lab has no controllers"))
@@ -48,9 +43,38 @@ pub(super) fn node(facts: &NodeFacts, pod_cidrs: &[String]) -> Value {
         "spec": { "podCIDR": pod_cidrs.first(), "podCIDRs": pod_cidrs },
         "status": {
             "addresses": addresses,
-            "conditions": [{ "type": "Ready", "status": "True", "reason": "Lab" }],
+            "conditions": [ready(true)],
         },
     })
+}
+
+/// Has a Node say this; its other fields stay as they are.
+fn set_node(api: &ApiServer, node: &str, says: &NodeSays) -> Result<(), ClusterError> {
+    let refused = |status: Status| refused("change node", node, &status);
+    let taint = |key: &String| json!({ "key": key, "effect": "NoSchedule" });
+    let mut labels = json!(says.labels);
+    labels[ZONE_LABEL] = json!(says.zone);
+    let patch = json!({
+        "metadata": { "labels": labels },
+        "spec": {
+            "unschedulable": says.unschedulable.then_some(true),
+            "taints": says.taints.iter().map(taint).collect::<Vec<Value>>(),
+        },
+    });
+    let mut stored = api.get("Node", None, node).map_err(refused)?;
+    let ready = json!([ready(!says.unready)]);
+    // It comes first, so that whoever follows the zone has read it.
+    if stored["status"]["conditions"] != ready {
+        stored["status"]["conditions"] = ready;
+        api.replace_status(stored).map_err(refused)?;
+    }
+    api.patch("Node", None, node, &patch).map(drop).map_err(refused)
+}
+
+/// The condition `Ready` of a node.
+fn ready(is_ready: bool) -> Value {
+    let status = if is_ready { "True" } else { "False" };
+    json!({ "type": "Ready", "status": status, "reason": "Lab" })
 }
 
 /// Whether the API server's defaulting and validation are asked.

@@ -51,8 +51,7 @@ impl LabCluster {
     /// nodes of all clusters get their zones when the proxies are there to hear it.
     fn tell_zones(&self) -> Result<(), ClusterError> {
         for node in self.facts.nodes.iter().filter(|node| node.zone.is_some()) {
-            let (node, zone) = (node.name.clone(), node.zone.clone());
-            objects::apply(&self.api, &Change::SetZone { node, zone })?;
+            objects::apply(&self.api, &Change::zone_of(node))?;
         }
         Ok(())
     }

@@ -44,9 +44,10 @@ impl Objects {
                 self.delete(&services(namespace), name).await
             }
             Change::DeleteSlice { namespace, name } => self.delete(&slices(namespace), name).await,
-            Change::SetZone { node, zone } => {
+            // What else a case has a Node say, only the lab provides (`needs: { lab: … }`).
+            Change::SetNode { node, says } => {
                 let real = self.real(node);
-                let patch = json!({ "metadata": { "labels": { ZONE_LABEL: zone } } });
+                let patch = json!({ "metadata": { "labels": { ZONE_LABEL: says.zone } } });
                 let path = format!("/api/v1/nodes/{real}");
                 let done = self.access.send(Method::PATCH, &path, Some(&patch)).await;
                 done.map(drop)

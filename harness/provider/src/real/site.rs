@@ -375,9 +375,8 @@ impl Site {
 
 /// What gives nodes the zones that cases want, and what gives them back those that were found.
 pub(super) fn zones(found: &[NodeFacts], wanted: &[NodeFacts]) -> (Vec<Change>, Vec<Change>) {
-    let set =
-        |node: &NodeFacts| Change::SetZone { node: node.name.clone(), zone: node.zone.clone() };
-    (wanted.iter().map(set).collect(), found.iter().take(wanted.len()).map(set).collect())
+    let found = found.iter().take(wanted.len());
+    (wanted.iter().map(Change::zone_of).collect(), found.map(Change::zone_of).collect())
 }
 
 /// The tag of a run with that id: the value of its label.
@@ -485,7 +484,7 @@ fn rename(change: &mut Change, cluster: &str) {
         | Change::Deploy(_)
         | Change::DeleteService { .. }
         | Change::DeleteSlice { .. }
-        | Change::SetZone { .. }
+        | Change::SetNode { .. }
         | Change::Proxy { .. }
         | Change::ProxyRefuses { .. }
         | Change::VirtualServer { .. }
@@ -507,7 +506,7 @@ fn removal(change: &Change) -> Option<Change> {
         | Change::Deploy(_)
         | Change::DeleteService { .. }
         | Change::DeleteSlice { .. }
-        | Change::SetZone { .. }
+        | Change::SetNode { .. }
         | Change::Proxy { .. }
         | Change::ProxyRefuses { .. }
         | Change::VirtualServer { .. }

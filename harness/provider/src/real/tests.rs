@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use touchstone_apiserver::{ApiServer, Config, ServeHandle};
 use touchstone_spec::api::{LoadBalancerIngress, Meta, Service, ServicePort, ServiceType};
-use touchstone_spec::{Change, ClusterFacts, Family, NodeFacts};
+use touchstone_spec::{Change, ClusterFacts, Family, NodeFacts, NodeSays};
 
 use super::access::{Access, Asked, Harm, rights};
 use super::agents::{AgentImage, Agents};
@@ -237,7 +237,7 @@ async fn exercise(objects: &Objects) {
         Change::ApplyService(service),
         Change::ApplySlice(slice.clone()),
         Change::ApplySlice(slice),
-        Change::SetZone { node: "n1".to_owned(), zone },
+        Change::SetNode { node: "n1".to_owned(), says: NodeSays::zone(zone) },
         Change::DeleteService { namespace: namespace.clone(), name },
         Change::DeleteSlice { namespace, name: "web-1".to_owned() },
     ] {
@@ -307,7 +307,8 @@ async fn nodes_get_back_the_zones_that_they_had() {
         [("n1".to_owned(), "worker".to_owned()), ("n2".to_owned(), "control-plane".to_owned())]
             .into();
     let objects = Objects::new(access.clone(), names.clone(), real.clone());
-    let mine = Change::SetZone { node: "n1".to_owned(), zone: Some("mine".to_owned()) };
+    let mine =
+        Change::SetNode { node: "n1".to_owned(), says: NodeSays::zone(Some("mine".to_owned())) };
     objects.apply(&mine).await.expect("a zone of the owner's");
     let zone_of = |node: &str| {
         let node = stand.api.get("Node", None, node).expect("a node");

@@ -34,7 +34,11 @@ pub(crate) fn run_on_sim(
         features: Arc::new(features.clone()),
         provider: Arc::new(Sim { features, defect }),
         needs: BTreeSet::new(),
-        provided: ["restart", "dns"].into_iter().chain(NETWORK_NEEDS).map(str::to_owned).collect(),
+        provided: ["restart", "nodes", "dns"]
+            .into_iter()
+            .chain(NETWORK_NEEDS)
+            .map(str::to_owned)
+            .collect(),
         known: BTreeMap::new(),
     };
     let settings = Settings {
