@@ -303,7 +303,14 @@ pub(crate) async fn clean() -> Result<bool, Failed> {
             continue;
         }
         found = true;
-        note(&format!("deleting the cluster {}", left.name));
+        note(&if left.kept {
+            format!(
+                "forgetting the cluster {}, which was kept: none of its nodes is left",
+                left.name
+            )
+        } else {
+            format!("deleting the cluster {}", left.name)
+        });
         cluster.delete().await.map_err(Failed::harness)?;
         left.forget().map_err(Failed::harness)?;
     }

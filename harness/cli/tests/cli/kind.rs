@@ -106,16 +106,19 @@ fn a_bundled_replacement_says_where_its_manifests_come_from() {
 
 #[test]
 fn a_kept_cluster_is_remembered_until_somebody_deletes_it() {
-    for (nodes, says) in [("abc", "was kept on purpose"), ("", "no cluster of kind's is left")] {
-        let docker = format!("case \"$*\" in *io.x-k8s.kind.cluster*) echo {nodes} ;; esac");
-        let bench = machine(Some(&docker), Some("exit 0"));
-        let note =
-            |file: &str| bench.write(&format!("cache/kind/clusters/touchstone-1/{file}"), "");
-        let kept = note("kept");
-        note("lock");
-        call(&bench, &["clean"]).code(0).says(&[says]);
-        assert_eq!(kept.exists(), !nodes.is_empty());
-    }
+    let nodes = "case \"$*\" in *io.x-k8s.kind.cluster*) cat $(dirname \"$0\")/nodes ;; esac";
+    let bench = machine(Some(nodes), Some("exit 0"));
+    let kept = bench.write("cache/kind/clusters/touchstone-1/kept", "");
+    bench.write("cache/kind/clusters/touchstone-1/lock", "");
+    bench.write("bin/nodes", "abc");
+    call(&bench, &["clean"]).code(0).says(&["touchstone-1 was kept on purpose"]);
+    assert!(kept.exists());
+    bench.write("bin/nodes", "");
+    let forgotten =
+        "forgetting the cluster touchstone-1, which was kept: none of its nodes is left";
+    call(&bench, &["clean"]).code(0).complains(&[forgotten]);
+    assert!(!kept.exists());
+    call(&bench, &["clean"]).code(0).says(&["no cluster of kind's is left"]);
 }
 
 #[test]
@@ -157,7 +160,8 @@ fn a_cluster_of_kind_s_that_stays_keeps_no_other_from_being_cleaned() {
 
 #[test]
 fn clusters_of_killed_runs_are_found() {
-    let bench = machine(Some("exit 0"), Some("exit 0"));
+    let nodes = "case \"$*\" in *io.x-k8s.kind.cluster=touchstone-b*) echo abc ;; esac";
+    let bench = machine(Some(nodes), Some("exit 0"));
     for (name, file) in
         [("touchstone-a", "lock"), ("touchstone-b", "lock"), ("touchstone-b", "kept")]
     {
