@@ -26,7 +26,7 @@ impl Variant {
                     stays.remove(&("virtual server", &change.virtual_server.value));
                 }
                 ChangeText::Node(NodeChange { node, set: Some(_), .. }) => {
-                    stays.insert(("zone", &node.value));
+                    stays.insert(("node", &node.value));
                 }
                 ChangeText::Node(_)
                 | ChangeText::Proxy(_)

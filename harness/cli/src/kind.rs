@@ -276,8 +276,8 @@ async fn end(job: &Job, wish: &Wish, held: Held, ran: bool) -> Result<(), Failed
     let kubeconfig = held.folder().join("kubeconfig");
     let cluster = KindCluster::existing(&wish.tools, &name, kubeconfig.clone());
     if wish.keep && ran {
-        cluster.delete_outside().await.map_err(Failed::harness)?;
         held.keep().context("failed to note that the cluster stays").map_err(Failed::harness)?;
+        cluster.delete_outside().await.map_err(Failed::harness)?;
         note(&format!(
             "  the cluster {name} stays: kubectl --kubeconfig {} get pods --all-namespaces; to \
              delete it: kind delete cluster --name {name}",
