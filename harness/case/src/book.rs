@@ -69,8 +69,9 @@ pub enum BookError {
 
 /// Hands out addresses and ports of one cluster; clones share what was handed out.
 ///
-/// Invariant: addresses are handed out once in a run; ports return with [`Book::release`], and
-/// then wait until all others have had their turn.
+/// Invariant: what one book has, no other one has. Cluster IPs and ports return with
+/// [`Book::release`], and then wait until all others have had their turn; all other addresses are
+/// handed out once in a run.
 #[derive(Debug, Clone)]
 pub struct Allocator(Arc<Mutex<Pools>>);
 
@@ -88,13 +89,15 @@ struct Pools {
 struct AddressPool {
     what: &'static str,
     ranges: BTreeMap<Family, (IpNet, u128)>,
+    /// Addresses that nobody has any more, the longest unused first.
+    returned: BTreeMap<Family, VecDeque<IpAddr>>,
 }
 
 impl AddressPool {
     fn new(what: &'static str, ranges: &[IpNet], first: u128) -> AddressPool {
         let ranges =
             ranges.iter().rev().map(|net| (Family::of(net.addr()), (*net, first))).collect();
-        AddressPool { what, ranges }
+        AddressPool { what, ranges, returned: BTreeMap::new() }
     }
 
     fn take(&mut self, family: Family) -> Result<IpAddr, BookError> {
@@ -102,9 +105,16 @@ impl AddressPool {
         let Some((net, next)) = self.ranges.get_mut(&family) else {
             return Err(BookError::NoRange { what, family });
         };
-        let address = nth(net, *next).ok_or(BookError::Exhausted { what })?;
-        *next += 1;
-        Ok(address)
+        if let Some(address) = nth(net, *next) {
+            *next += 1;
+            return Ok(address);
+        }
+        let returned = self.returned.get_mut(&family).and_then(VecDeque::pop_front);
+        returned.ok_or(BookError::Exhausted { what })
+    }
+
+    fn give_back(&mut self, address: IpAddr) {
+        self.returned.entry(Family::of(address)).or_default().push_back(address);
     }
 }
 
@@ -196,11 +206,17 @@ impl Book {
         }
     }
 
-    /// Gives ports back. To be called when nothing of the variant is left in the cluster.
+    /// Gives cluster IPs and ports back. To be called when nothing of the variant is left in the cluster.
     pub fn release(self) {
         let mut pools = self.allocator.pools();
         pools.host_ports.extend(self.host_ports.values());
+        for address in self.unallocated.values() {
+            pools.cluster_ips.give_back(*address);
+        }
         for holdings in self.services.values() {
+            for address in holdings.cluster_ips.values() {
+                pools.cluster_ips.give_back(*address);
+            }
             pools.node_ports.extend(holdings.node_ports.values());
             pools.node_ports.extend(holdings.health_check_node_port);
         }

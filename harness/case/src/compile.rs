@@ -7,6 +7,7 @@ use std::time::Duration;
 use touchstone_spec::api::{EndpointSlice, Meta};
 use touchstone_spec::{Family, FrontendKind, Node, NodeSays, Protocol, VirtualServerAction, World};
 
+use crate::crowd::{keeps, sticky};
 use crate::deployed;
 use crate::goals::addresses;
 use crate::grammar::{Expected, Target, duration, rate};
@@ -37,6 +38,11 @@ pub fn compile(variant: &Variant, book: &mut Book) -> Result<Script, CaseError> 
     }
 }
 
+/// As much of a script as can be made, and everything that is wrong with the rest.
+pub(crate) fn steps_and_errors(variant: &Variant, book: &mut Book) -> (Script, Vec<CaseError>) {
+    Compiler::new(variant, book, Matrix::Add).run()
+}
+
 /// Everything that is wrong with a variant. The matrix is made of what rows are checked for too,
 /// so it is left out.
 pub(crate) fn errors(variant: &Variant, book: &mut Book) -> Vec<CaseError> {
@@ -61,6 +67,8 @@ struct Compiler<'a> {
     names: Names,
     /// Metrics that rows have read so far, by flow.
     read: BTreeSet<(String, String)>,
+    /// Flows of the step before whose clients keep to one endpoint.
+    sticky: BTreeSet<String>,
     errors: Vec<CaseError>,
 }
 
@@ -91,6 +99,7 @@ impl<'a> Compiler<'a> {
             servers: BTreeSet::new(),
             names: Names::default(),
             read: BTreeSet::new(),
+            sticky: BTreeSet::new(),
             errors: Vec::new(),
         }
     }
@@ -134,6 +143,7 @@ impl<'a> Compiler<'a> {
         for row in &text.expect {
             let grown = scene.row(row).and_then(|more| {
                 grows(&scene, row.place, &more, &self.read)?;
+                keeps(&scene, row.place, &more, &self.sticky)?;
                 Ok(more)
             });
             match grown {
@@ -142,6 +152,7 @@ impl<'a> Compiler<'a> {
             }
         }
         self.read.extend(rows.iter().flat_map(parts));
+        self.sticky = sticky(&rows);
         let flows = match (self.matrix, text.matrix) {
             (Matrix::Add, Some(true) | None) => {
                 matrix(&mut scene, &rows, &features).map_err(|error| error.at(*place))?

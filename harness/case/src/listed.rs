@@ -27,6 +27,7 @@ impl Scene<'_, '_> {
             && text.shows.is_none()
             && text.source.is_none()
             && text.sticky.is_none()
+            && text.clients.is_none()
             && text.spread.is_none()
             && text.size.is_none()
             && text.path.is_none();
@@ -77,6 +78,9 @@ impl Scene<'_, '_> {
             },
             source: PinnedSource::Any,
             sticky: None,
+            clients: None,
+            keeps: false,
+            forgets: None,
             spread: None,
             shows,
         })

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,13 @@ pub struct Pin {
     pub source: PinnedSource,
     /// Whether connections of one client keep to one endpoint, where the row says so.
     pub sticky: Option<bool>,
+    /// How many clients with addresses of their own there are, where they are many: they are
+    /// chosen for one by one, so that together they reach every endpoint.
+    pub clients: Option<u8>,
+    /// Whether each client has the endpoint that it had at the end of the step before.
+    pub keeps: bool,
+    /// The pause after which clients are chosen for anew, so that of many some move.
+    pub forgets: Option<Duration>,
     /// How connections spread over the endpoints, where the row says so.
     pub spread: Option<Spread>,
     /// What the answer of an HTTP server shows, where the row says so.
@@ -118,6 +126,7 @@ impl Pin {
                     format!("the pin says sticky: {sticky}, the model {}", expectation.sticky)
                 })
             })
+            .or_else(|| self.forgets.and_then(|pause| kept(pause, expectation)))
             .or_else(|| {
                 let uneven = self.spread == Some(Spread::Even) && expectation.sticky;
                 let why = "the pin says spread: even, the model that a client keeps its endpoint";
@@ -244,6 +253,15 @@ impl Pin {
             Some(false) => text.push_str("; not sticky"),
             None => {}
         }
+        if let Some(clients) = self.clients {
+            text.push_str(&format!("; by {clients} clients"));
+        }
+        if self.keeps {
+            text.push_str("; the endpoint of before");
+        }
+        if let Some(pause) = self.forgets {
+            text.push_str(&format!("; forgets in {} s", pause.as_secs()));
+        }
         match self.spread {
             Some(Spread::Even) => text.push_str("; spread even"),
             None => {}
@@ -252,6 +270,18 @@ impl Pin {
             text.push_str(&format!("; {}", self.shows.words()));
         }
         text
+    }
+}
+
+/// Why no client may be chosen for anew after a pause; none where each is.
+fn kept(pause: Duration, expectation: &Expectation) -> Option<String> {
+    let said = format!("the pin says forgets: {}s", pause.as_secs());
+    match expectation.keeps_for.map(u64::from) {
+        None => Some(format!("{said}, the model that nobody keeps to an endpoint")),
+        Some(seconds) if seconds >= pause.as_secs() => {
+            Some(format!("{said}, the model that clients keep to an endpoint for {seconds} s"))
+        }
+        Some(_) => None,
     }
 }
 

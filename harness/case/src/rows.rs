@@ -95,12 +95,14 @@ impl Scene<'_, '_> {
             if text.family.is_some_and(|only| only != *family) {
                 continue;
             }
-            for (mut flow, goal) in self.flows_of(text, *place, *family)? {
+            for (flow, goal) in self.flows_of(text, *place, *family)? {
                 let pin = self.pin(text, *place, &goal, *family)?;
-                self.ask(&mut flow, text, &pin.shows)?;
-                let words = format!("{}: {}", flow.text, pin.words());
-                let why = text.why.clone();
-                rows.push(Row { flow, pin, line: place.line, text: words, why });
+                for mut flow in self.by_clients(text, flow, &pin)? {
+                    self.ask(&mut flow, text, &pin.shows)?;
+                    let words = format!("{}: {}", flow.text, pin.words());
+                    let why = text.why.clone();
+                    rows.push(Row { flow, pin: pin.clone(), line: place.line, text: words, why });
+                }
             }
         }
         if rows.is_empty() { Err(self.no_flow(text.to.place())) } else { Ok(rows) }
@@ -202,7 +204,20 @@ impl Scene<'_, '_> {
             let message = "a page of a proxy is pinned by `shows` or by kinds of outcomes";
             return Err(self.context.wrong(place, message));
         }
-        Ok(Pin { outcome, source, sticky: text.sticky, spread: text.spread, shows })
+        let clients = text.clients.as_ref().map(|clients| clients.value);
+        if text.keeps && text.sticky != Some(true) {
+            return Err(self.context.wrong(place, "`keeps` belongs to `sticky: true`"));
+        }
+        Ok(Pin {
+            outcome,
+            source,
+            sticky: text.sticky,
+            clients,
+            keeps: text.keeps,
+            forgets: self.forgets(text)?,
+            spread: text.spread,
+            shows,
+        })
     }
 
     /// The pin of a row with `answers`.
@@ -218,6 +233,7 @@ impl Scene<'_, '_> {
             && text.shows.is_none()
             && text.source.is_none()
             && text.sticky.is_none()
+            && text.clients.is_none()
             && text.spread.is_none();
         let Some(question) = goal.question.as_ref().filter(|_| alone) else {
             return Err(self.context.wrong(
@@ -229,6 +245,9 @@ impl Scene<'_, '_> {
             outcome: PinnedOutcome::Answers(self.answers(words, question, place)?),
             source: PinnedSource::Any,
             sticky: None,
+            clients: None,
+            keeps: false,
+            forgets: None,
             spread: None,
             shows: Shows::default(),
         })

@@ -8,8 +8,8 @@
 use globset::{GlobBuilder, GlobMatcher};
 use touchstone_spec::{KNOWN_FEATURES, Level};
 
-use crate::Variant;
 use crate::error::nearest;
+use crate::{Library, Variant};
 
 const SETS: &[&str] =
     &["all", "none", "id", "area", "level", "family", "protocol", "covers", "profile", "feature"];
@@ -107,6 +107,20 @@ impl Selection {
         Selection(Node::And(Box::new(self.0), Box::new(other.0)))
     }
 
+    /// Variants that are in either of two selections.
+    #[must_use]
+    pub fn or(self, other: Selection) -> Selection {
+        Selection(Node::Or(Box::new(self.0), Box::new(other.0)))
+    }
+
+    /// Every id, area, behaviour and profile in it that no variant has, in a sentence each.
+    #[must_use]
+    pub fn misses(&self, library: &Library) -> Vec<String> {
+        let mut misses = Vec::new();
+        self.0.misses(library, &library.variants(), &mut misses);
+        misses
+    }
+
     /// Whether a variant is chosen.
     #[must_use]
     pub fn matches(&self, variant: &Variant) -> bool {
@@ -115,6 +129,37 @@ impl Selection {
 }
 
 impl Node {
+    fn misses(&self, library: &Library, variants: &[Variant], misses: &mut Vec<String>) {
+        let (said, like) = match self {
+            Node::Id(pattern) => (format!("`{}`", pattern.text), library.case_like(&pattern.text)),
+            Node::Area(name) => {
+                let areas = library.cases().map(|case| case.area());
+                (format!("area({name})"), nearest(name, areas))
+            }
+            Node::Covers(name) => {
+                let ids = library.behaviours().keys().map(String::as_str);
+                (format!("covers({name})"), nearest(name, ids))
+            }
+            Node::Profile(name) => (format!("profile({name})"), nearest(name, library.profiles())),
+            Node::Not(node) => return node.misses(library, variants, misses),
+            Node::And(a, b) | Node::Or(a, b) => {
+                a.misses(library, variants, misses);
+                return b.misses(library, variants, misses);
+            }
+            // These were looked up when they were read, or have few values.
+            Node::All
+            | Node::None
+            | Node::Level(_)
+            | Node::Family(_)
+            | Node::Protocol(_)
+            | Node::Feature(_) => return,
+        };
+        if !variants.iter().any(|variant| self.matches(variant)) {
+            let meant = like.map(|like| format!("; did you mean `{like}`?"));
+            misses.push(format!("{said} matches no case{}", meant.unwrap_or_default()));
+        }
+    }
+
     fn matches(&self, variant: &Variant) -> bool {
         let case = variant.case();
         match self {

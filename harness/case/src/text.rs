@@ -471,7 +471,7 @@ pub struct StepText {
 }
 
 /// A row: flows and the answer they must meet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RowText {
     /// Vantages.
@@ -494,7 +494,7 @@ pub struct RowText {
     /// Path that is asked of a health check or a page; their usual one when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<At<String>>,
-    /// Exactly these endpoints answer.
+    /// Exactly these endpoints answer; of sticky rows any of them, for each client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reaches: Option<Words>,
     /// What the answer of a health check or a page shows.
@@ -509,9 +509,18 @@ pub struct RowText {
     /// As whom the endpoint sees the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<At<String>>,
+    /// As how many clients, each with an address of its own, `outside` connects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<At<u8>>,
     /// Whether connections of one client keep to one endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<bool>,
+    /// That each client has the endpoint that it had at the end of the step before.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keeps: bool,
+    /// After which pause, `20s`, clients are chosen for anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgets: Option<At<String>>,
     /// How connections spread over the endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spread: Option<Spread>,

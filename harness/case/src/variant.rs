@@ -12,18 +12,21 @@ use touchstone_spec::{
 };
 
 use crate::grammar::{Target, transport};
+use crate::harm;
 use crate::refused;
 use crate::text::{
     CaseFile, ChangeText, EndpointText, FamilyAxis, Listing, NodeChange, RowText, ServiceText,
     SliceEndpointText, SlicesBy, Words,
 };
-use crate::{At, Case};
+use crate::{At, Case, compile, planned_book};
 
 /// The need of a case that looks into answers over HTTP, or into tables of virtual servers: a model
 /// has none to look into.
 pub(crate) const PAGES: &str = "pages";
 /// What a case needs that has Nodes say more than another zone: a real cluster's are its own.
 pub(crate) const NODES: &str = "nodes";
+/// Outside clients with many addresses.
+pub(crate) const CLIENTS: &str = "clients";
 
 /// A case at one point of its axes: what is planned, run and judged.
 #[derive(Debug, Clone)]
@@ -60,6 +63,11 @@ impl Variant {
         &self.case
     }
 
+    /// Another case at the same point of its axes.
+    pub(crate) fn of_case(&self, case: Arc<Case>) -> Variant {
+        Variant { case, family: self.family, protocol: self.protocol }
+    }
+
     /// Its point on the family axis.
     #[must_use]
     pub fn family(&self) -> FamilyAxis {
@@ -91,11 +99,11 @@ impl Variant {
     }
 
     /// What not every cluster can do: what the file names, and `pages` where an HTTP answer is
-    /// looked into, and `nodes` where a Node says more than another zone.
+    /// looked into, `nodes` where a Node says more than another zone, and `clients` where a row has many.
     #[must_use]
     pub fn lab_needs(&self) -> BTreeSet<String> {
         let mut needs = self.case.needs().lab.clone();
-        let rows = self.case.body().steps.iter().flat_map(|step| &step.value.expect);
+        let rows = || self.case.body().steps.iter().flat_map(|step| &step.value.expect);
         let looks = |row: &RowText| {
             let page =
                 |word: &At<String>| matches!(Target::parse(&word.value), Ok(Target::Page { .. }));
@@ -104,8 +112,11 @@ impl Variant {
                 || row.listed.is_some()
                 || row.to.0.iter().any(page)
         };
-        if rows.map(|row| &row.value).any(looks) {
+        if rows().map(|row| &row.value).any(looks) {
             needs.insert(PAGES.to_owned());
+        }
+        if rows().any(|row| row.value.clients.is_some()) {
+            needs.insert(CLIENTS.to_owned());
         }
         let changes = self.case.body().steps.iter().flat_map(|step| &step.value.change);
         let of_a_node = |change: &At<ChangeText>| {
@@ -124,10 +135,27 @@ impl Variant {
     #[must_use]
     pub fn host_needs(&self) -> BTreeSet<&'static str> {
         let mut needs = self.case.needs().shape.network.needs();
-        if self.features().iter().any(|feature| feature.name() == "sctp") {
+        if self.speaks_sctp() {
             needs.insert(SCTP_NEED);
         }
         needs
+    }
+
+    /// Whether any client or server of it speaks SCTP: a Service port that nobody asks for needs
+    /// nothing of the kernel.
+    fn speaks_sctp(&self) -> bool {
+        if !self.features().iter().any(|feature| feature.name() == "sctp") {
+            return false;
+        }
+        let Ok(script) = compile(self, &mut planned_book(self)) else { return true };
+        script.steps.iter().any(|step| {
+            let rows = step.rows.iter().map(|row| &row.flow).chain(&step.matrix);
+            let traffic = step.traffic.iter().flat_map(|traffic| &traffic.flows);
+            let mut clients = rows.chain(traffic).map(|flow| flow.protocol);
+            let mut servers = step.servers.iter().map(|server| server.protocol);
+            clients.any(|protocol| protocol == Protocol::Sctp)
+                || servers.any(|protocol| protocol == Protocol::Sctp)
+        })
     }
 
     /// Features that a subject must have: those that the file names, those of the axes, and those
@@ -203,6 +231,7 @@ impl Variant {
             lab: self.lab_needs(),
             zones: features.iter().any(|feature| feature.name() == "zone-hints")
                 || changes.any(|change| moves(&change.value)),
+            shadows: service_texts(body).any(harm::shadows),
             controllers: body.world.slices_by == SlicesBy::Cluster,
             refused: refused::by_real_clusters(body, self.family).map(str::to_owned),
         }

@@ -48,7 +48,10 @@ impl Variant {
     /// machine makes shorter.
     #[must_use]
     pub fn holds(&self) -> Duration {
-        let texts = self.case().body().steps.iter().filter_map(|step| step.value.hold.as_ref());
+        let steps = &self.case().body().steps;
+        let rows = steps.iter().flat_map(|step| &step.value.expect);
+        let pauses = rows.filter_map(|row| row.value.forgets.as_ref());
+        let texts = steps.iter().filter_map(|step| step.value.hold.as_ref()).chain(pauses);
         texts.filter_map(|text| duration(&text.value).ok()).sum()
     }
 }

@@ -344,6 +344,24 @@ fn books_of_one_allocator_never_share() {
             "apply t2-x-y/web NodePort 10.96.0.17 [p:80/tcp@30001]",
         ],
     );
+    // With room for one at a time, from the sixteenth address to the last but one.
+    let mut small = facts.clone();
+    small.service_cidrs = vec!["10.96.0.0/27".parse().expect("a range")];
+    let allocator = Allocator::new(&small);
+    for _ in 0..40 {
+        let mut book = Book::new(small.clone(), pods.clone(), &allocator);
+        compile(&variant, &mut book).unwrap_or_else(|error| panic!("{error}"));
+        book.release();
+    }
+    let mut held = Vec::new();
+    let error = loop {
+        let mut book = Book::new(small.clone(), pods.clone(), &allocator);
+        if let Err(error) = compile(&variant, &mut book) {
+            break error;
+        }
+        held.push(book);
+    };
+    assert_eq!((held.len(), error.to_string().ends_with("no cluster IP left")), (15, true));
     let mut narrow = facts;
     narrow.node_ports = (30_000, 29_999);
     let mut book = Book::new(narrow.clone(), pods, &Allocator::new(&narrow));

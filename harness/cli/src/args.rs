@@ -56,7 +56,8 @@ pub(crate) struct Cases {
     /// Case ids or globs: `cluster-ip/basic`, `udp/*`, an area, or one variant.
     #[arg(value_name = "CASE")]
     pub(crate) patterns: Vec<String>,
-    /// A boolean expression: `level(must) and area(udp) and not family(v6)`.
+    /// A boolean expression: `level(must) and area(udp) and not family(v6)`. Of several, any may
+    /// fit; with case ids, both must.
     #[arg(short = 'E', long = "expression", value_name = "EXPRESSION")]
     pub(crate) expressions: Vec<String>,
     /// A named set of cases, such as `smoke`.
@@ -112,7 +113,7 @@ pub(crate) struct Run {
     /// Keep the last cluster after the run until Ctrl-C; one of kind's stays beyond that.
     #[arg(long)]
     pub(crate) keep: bool,
-    /// As root: stay in the user namespace, which proxies with eBPF programs need.
+    /// As root: make no user namespace of the run's own, which proxies with eBPF programs need.
     #[arg(long)]
     pub(crate) no_userns: bool,
     /// Run the lab on another kernel: `uml`, which is built once and kept, or the path of a User
@@ -267,10 +268,11 @@ pub(crate) struct Explain {
     /// A case id, one of its variants, or the path of a case file.
     #[arg(value_name = "CASE|FILE")]
     pub(crate) case: String,
-    /// Only flows from this vantage, as a case writes it: `pod@n1`, `outside`.
+    /// Only flows from this vantage, as a case writes it: `pod@n1`, `outside`. With --to any flow
+    /// can be asked for, also one that the case does not have.
     #[arg(long, value_name = "VANTAGE")]
     pub(crate) from: Option<String>,
-    /// Only flows to this frontend: `web nodePort@n1`.
+    /// Only flows to this target: `web nodePort@n1`, `web clusterIP:81/udp`.
     #[arg(long, value_name = "TARGET")]
     pub(crate) to: Option<String>,
     /// Only this step, from 1.
@@ -279,6 +281,13 @@ pub(crate) struct Explain {
     /// A folder with more case files.
     #[arg(long, value_name = "DIR")]
     pub(crate) cases: Vec<PathBuf>,
+}
+
+impl Explain {
+    /// Whether it asks for flows from one place to another, whether the case has them or not.
+    pub(crate) fn is_question(&self) -> bool {
+        self.from.is_some() && self.to.is_some()
+    }
 }
 
 #[derive(Debug, Clone, Args)]

@@ -1,14 +1,20 @@
 //! `touchstone run --provider cluster`, and what prepares clusters for it and cleans up after it.
 
+mod dry_run;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use touchstone_case::Variant;
+use touchstone_case::{Change, Variant, compile, planned_book};
 use touchstone_provider::image::Image;
 use touchstone_provider::real::{self, AgentImage, Harm, Keeper, OutsideSeat, Site, SiteRequest};
 use touchstone_record::LogWriter;
@@ -22,6 +28,8 @@ use crate::job::{Job, SubjectJob, log_path};
 use crate::live::{Live, Person};
 use crate::say::{note, say};
 use crate::subjects::{choose, describe_in_cluster};
+
+pub(crate) use dry_run::dry_run;
 
 /// The agent's program, or nothing where `scripts/build` has not made it first.
 const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent"));
@@ -147,18 +155,24 @@ pub(crate) fn command(command: &ClusterCommand) -> Result<u8, Failed> {
 /// `touchstone clean`.
 pub(crate) fn clean(clean: &Clean) -> Result<u8, Failed> {
     runtime()?.block_on(async {
-        let of_kind = crate::kind::clean().await;
+        let whose = match &clean.run {
+            Some(tag) => format!("run {tag}"),
+            None => "any run".to_owned(),
+        };
+        let of_kind = crate::kind::clean(clean.run.as_deref()).await;
         let Some(kubeconfig) = clean.kubeconfig.as_deref() else {
             if !of_kind? {
-                say("no cluster of kind's is left of any run; to look into another cluster, name \
-                     it with --kubeconfig");
+                say(&format!(
+                    "no cluster of kind's is left of {whose}; to look into another cluster, name \
+                     it with --kubeconfig"
+                ));
             }
             return Ok(0);
         };
         // Trouble with clusters of kind's keeps nobody from cleaning another one.
         let inside = clean_inside(clean, kubeconfig).await;
         if !(inside? | of_kind?) {
-            say("nothing is left of any run");
+            say(&format!("nothing is left of {whose}"));
         }
         Ok(0)
     })
@@ -196,63 +210,6 @@ fn count(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
-/// What a run would create, as text.
-pub(crate) fn dry_run(
-    options: &ClusterOptions,
-    run: &str,
-    variants: &[Variant],
-) -> Result<u8, Failed> {
-    let kubeconfig = kubeconfig(options.kubeconfig.as_deref())?;
-    let image = match (&options.agent_image, image()) {
-        (Some(reference), _) => reference.clone(),
-        (None, image) => image?.reference,
-    };
-    let harm = harm(options);
-    let preview = runtime()?
-        .block_on(real::preview(&kubeconfig, harm, run, nodes(variants)))
-        .map_err(Failed::harness)?;
-    let mut text = format!("namespace {}\n  label {}\n", preview.home, preview.label);
-    for (node, real) in &preview.nodes {
-        let _ = write!(
-            text,
-            "  pod client-{node} on {real}: {image}\n  pod host-{node} on {real}: {image}, in the \
-             network of the node\n"
-        );
-    }
-    let _ = writeln!(
-        text,
-        "  pods pod-NODE-NUMBER as cases need endpoints, {} on each node at most\n  Service and \
-         EndpointSlices canary-…",
-        preview.pods_per_node
-    );
-    let mut kept_out = 0;
-    for variant in variants {
-        match preview.lacks(&variant.asks()) {
-            Some(_) => kept_out += 1,
-            None => {
-                let _ = writeln!(text, "namespace {}…{}", preview.of_cases, case_end(variant));
-            }
-        }
-    }
-    let _ = writeln!(
-        text,
-        "in each namespace of a case: its Services and EndpointSlices, and one of each as a marker \
-         for each step\nreserved: cluster IPs of {}, node ports {} to {}\n{} cases can run here; {} \
-         cannot, and the run would say why; nothing was created",
-        preview.blocks.join(" and "),
-        preview.node_ports.0,
-        preview.node_ports.1,
-        variants.len() - kept_out,
-        kept_out
-    );
-    say(&text);
-    Ok(0)
-}
-
-fn case_end(variant: &Variant) -> String {
-    touchstone_case::namespace_end(variant.case().id().as_str())
-}
-
 /// Families that a subject says it serves.
 pub(crate) fn served(subject: &SubjectJob) -> Result<Vec<Family>, Failed> {
     let selection = choose(&subject.selector, &subject.folders)?.selection;
@@ -263,6 +220,53 @@ pub(crate) fn served(subject: &SubjectJob) -> Result<Vec<Family>, Failed> {
 /// Nodes that the cases want at most.
 fn nodes(variants: &[Variant]) -> usize {
     variants.iter().map(|variant| variant.shape().zones.len()).max().unwrap_or(1)
+}
+
+/// Cluster IPs of one family that the cases want at most, one after the other: no two of them have
+/// the same one.
+fn addresses(variants: &[Variant]) -> usize {
+    variants.iter().map(addresses_of).sum()
+}
+
+fn addresses_of(variant: &Variant) -> usize {
+    // What cannot be compiled is told when it is to run.
+    let Ok(script) = compile(variant, &mut planned_book(variant)) else { return 0 };
+    let mut ips: BTreeSet<IpAddr> = BTreeSet::new();
+    for change in script.steps.iter().flat_map(|step| &step.changes) {
+        if let Change::ApplyService(service) = change {
+            ips.extend(Family::BOTH.into_iter().filter_map(|family| service.cluster_ip(family)));
+        }
+    }
+    let of_family = |family: Family| ips.iter().filter(|ip| Family::of(**ip) == family).count();
+    let markers = script.steps.iter().filter(|step| step.marked).count();
+    // And perhaps one that no Service has.
+    Family::BOTH.map(of_family).into_iter().max().unwrap_or(0) + markers + 1
+}
+
+/// A Ctrl-C or SIGTERM before any case runs.
+pub(crate) struct Interruption {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interruption {
+    /// From here on neither of them ends the process by itself.
+    pub(crate) fn expected() -> Result<Interruption, Failed> {
+        let of = |kind| signal(kind).map_err(Failed::harness);
+        Ok(Interruption {
+            interrupt: of(SignalKind::interrupt())?,
+            terminate: of(SignalKind::terminate())?,
+        })
+    }
+
+    /// What a run ends with that one of them has stopped.
+    pub(crate) async fn comes(&mut self) -> Failed {
+        let code = tokio::select! {
+            _ = self.interrupt.recv() => 130,
+            _ = self.terminate.recv() => 143,
+        };
+        Failed { code, why: anyhow!("interrupted before any case ran") }
+    }
 }
 
 /// Subjects as they run in a cluster, before anything is known of it.
@@ -292,13 +296,13 @@ pub(crate) async fn run_on(job: &Job, target: &Target) -> Result<(), Failed> {
         run: job.run.clone(),
         token: target.token.clone(),
         nodes: nodes(&variants),
+        addresses: addresses(&variants),
         served: job.subjects.first().map(served).transpose()?.unwrap_or_default(),
         harm: target.harm,
         outside: target.outside.clone(),
         keeper: target.keeper.clone(),
     };
-    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
-        .map_err(Failed::harness)?;
+    let mut interruption = Interruption::expected()?;
     let opening = Site::open(&request, &|line| note(&format!("  {line}")));
     let site = tokio::select! {
         site = opening => match site {
@@ -309,7 +313,8 @@ pub(crate) async fn run_on(job: &Job, target: &Target) -> Result<(), Failed> {
                 return Err(Failed::harness(error));
             }
         },
-        _ = interrupt.recv() => {
+        interrupted = interruption.comes() => {
+            let _ = std::fs::remove_dir(&job.out);
             if target.stays {
                 note("  interrupted; removing what was made");
                 let tag = real::tag(&job.run);
@@ -318,7 +323,7 @@ pub(crate) async fn run_on(job: &Job, target: &Target) -> Result<(), Failed> {
                     note(&format!("  {remark}"));
                 }
             }
-            return Err(Failed { code: 130, why: anyhow!("interrupted before any case ran") });
+            return Err(interrupted);
         }
     };
     let done = on(job, target.provider, &variants, &site).await;

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use touchstone_netlab::{NodeShape, Shape, Topology};
 use touchstone_spec::NETWORK_NEEDS;
 use touchstone_subject::{Cache, Kernel};
-use touchstone_sys::{Ended, Switch};
+use touchstone_sys::{EXIT_PROC_REFUSED, Ended, Switch};
 
 use crate::args::{Doctor, Subjects};
 use crate::failed::{self, Failed};
@@ -35,6 +35,9 @@ const PROGRAMS: [(&str, &str, &str); 6] = [
 /// Exit code of the trial when nothing is lacking but what single networks need.
 const WITHOUT_NETWORKS: u8 = 1;
 
+/// Exit code of the trial when some subject can run no case at all.
+const WITHOUT_SUBJECTS: u8 = 2;
+
 pub(crate) fn run(doctor: &Doctor) -> Result<u8, Failed> {
     let mut missing = 0;
     for (program, package, what) in PROGRAMS {
@@ -56,14 +59,31 @@ pub(crate) fn run(doctor: &Doctor) -> Result<u8, Failed> {
             missing += 1;
             lacking("coredns", &why, "every case about names (area dns)");
         }
-        Err(_) => later("coredns"),
+        // No release of it is downloaded.
+        Err(_) if which("go").is_none() => {
+            missing += 1;
+            let remedy = "not in the cache, and built with Go alone: install Go 1.21 or newer, or \
+                          name a coredns by TOUCHSTONE_COREDNS";
+            lacking("coredns", remedy, "every case about names (area dns)");
+        }
+        Err(_) => later("coredns", "builds it with Go"),
     }
     for selector in &doctor.subjects.subjects {
         let chosen = choose(selector, &doctor.subjects.folders)?;
         let binary = doctor.subjects.binary.as_deref();
         match find_in(&cache, &chosen, binary) {
             Ok(resolved) => fine(selector, &resolved.program.display().to_string()),
-            Err(_) if binary.is_none() && chosen.selection.subject.is_fetched() => later(selector),
+            Err(_) if binary.is_none() && chosen.selection.subject.is_fetched() => {
+                later(
+                    selector,
+                    match which("go") {
+                        Some(_) => "downloads it, or builds it with Go",
+                        None => {
+                            "downloads it; where that is refused it needs Go, which is not here"
+                        }
+                    },
+                );
+            }
             Err(failed) => {
                 missing += 1;
                 lacking(selector, &failed.to_string(), selector);
@@ -72,6 +92,10 @@ pub(crate) fn run(doctor: &Doctor) -> Result<u8, Failed> {
     }
     match (missing, trial) {
         (0, Trial::Whole) => say("everything is there: all cases of these subjects can run"),
+        (0, Trial::WithoutSubjects) => {
+            say("some of these subjects cannot run on this kernel, as said above");
+            return Ok(failed::HARNESS);
+        }
         (0, Trial::WithoutNetworks) => {
             say("these subjects can run, and the cases named above will be unsupported");
         }
@@ -87,6 +111,8 @@ enum Trial {
     Whole,
     /// What some cases need of the network is lacking.
     WithoutNetworks,
+    /// What some subject needs for any case is lacking.
+    WithoutSubjects,
     /// No lab is to be had.
     Failed,
 }
@@ -97,6 +123,12 @@ fn namespaces(wanting: Vec<Wanting>) -> Trial {
         Ok(Ended::Exited(0)) => Trial::Whole,
         // It has said what.
         Ok(ended) if ended.code() == WITHOUT_NETWORKS => Trial::WithoutNetworks,
+        Ok(ended) if ended.code() == WITHOUT_SUBJECTS => Trial::WithoutSubjects,
+        Ok(Ended::Exited(EXIT_PROC_REFUSED)) => {
+            let remedy = "/proc is masked here, as in many containers: see the message above";
+            lacking("a /proc of the lab's own", remedy, "every case in the lab");
+            Trial::Failed
+        }
         Ok(ended) => {
             lacking(
                 "the lab's network",
@@ -106,7 +138,9 @@ fn namespaces(wanting: Vec<Wanting>) -> Trial {
             Trial::Failed
         }
         Err(error) => {
-            lacking("user namespaces", &error.to_string(), "every case in the lab");
+            // Its first words are for those who have not asked yet.
+            let cause = error.why.root_cause().to_string();
+            lacking("user namespaces", &cause, "every case in the lab");
             for switch in Switch::found() {
                 say(&format!("           {switch}: {}", switch.remedy()));
             }
@@ -178,20 +212,22 @@ pub(crate) fn inside(wanting: &[Wanting]) -> u8 {
         code = code.max(WITHOUT_NETWORKS);
     }
     for wanting in wanting {
-        say_where(wanting, &lacks);
+        if !say_where(wanting, &lacks) {
+            code = code.max(WITHOUT_SUBJECTS);
+        }
     }
     code
 }
 
-/// Says on which kernel the cases of a subject would run, and why.
-fn say_where(wanting: &Wanting, lacks: &BTreeMap<String, String>) {
+/// Says on which kernel the cases of a subject would run, and why; gives whether any runs here.
+fn say_where(wanting: &Wanting, lacks: &BTreeMap<String, String>) -> bool {
     let Wanting { subject, needs, cases } = wanting;
     let own = host::release();
     let all = cases.len();
     if let Some((need, why)) = lacks.iter().find(|(need, _)| needs.contains(*need)) {
         say(&format!("  kernel   {subject}: none of {all} cases on {own}: it lacks {need}"));
         say(&format!("           ({why})"));
-        return;
+        return false;
     }
     let mut elsewhere = BTreeMap::new();
     for (case, needs) in cases {
@@ -204,6 +240,7 @@ fn say_where(wanting: &Wanting, lacks: &BTreeMap<String, String>) {
     for (case, need) in elsewhere {
         say(&format!("           not {case}: {own} lacks {need}"));
     }
+    true
 }
 
 /// Cases that each subject of the command line promises to be right in, with their needs.
@@ -250,10 +287,10 @@ fn fine(what: &str, how: &str) {
 }
 
 /// What is not in the cache: nothing is downloaded or built to find out whether it can be had.
-fn later(what: &str) {
+fn later(what: &str, how: &str) {
     say(&format!(
-        "  later    {what}: not in the cache; the first run that needs it downloads or builds it, \
-         or `touchstone subject fetch {what}`"
+        "  later    {what}: not in the cache; the first run that needs it, or `touchstone subject \
+         fetch {what}`, {how}"
     ));
 }
 

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use touchstone_case::{Case, CaseError, Library, Names, Script, Variant, compile, planned_book};
+use touchstone_case::{
+    Case, CaseError, Library, Names, Script, Variant, ask, compile, planned_book,
+};
 use touchstone_model::expect;
 use touchstone_spec::{Allowed, Expectation, Features, Flow, FrontendKind, World};
 
@@ -18,7 +20,13 @@ pub(crate) fn run(explain: &Explain) -> Result<u8, Failed> {
     pins_agree(&variants)?;
     let mut shown = 0;
     for variant in &variants {
-        let script = compile(variant, &mut planned_book(variant)).map_err(|e| bad(&e))?;
+        let script = match (&explain.from, &explain.to) {
+            (Some(from), Some(to)) => ask(variant, from, to)
+                .map_err(|errors| Failed::usage(anyhow!("{}", errors.render())))?,
+            (Some(_) | None, Some(_) | None) => {
+                compile(variant, &mut planned_book(variant)).map_err(|e| bad(&e))?
+            }
+        };
         say(&format!("{}  {}", variant.id(), variant.case().about()));
         say(&format!(
             "  {} · covers {}",
@@ -75,7 +83,10 @@ fn steps(explain: &Explain, variant: &Variant, script: &Script) -> usize {
         for row in &step.rows {
             if fits(explain, &row.flow) {
                 shown += 1;
-                say(&format!("    {}  (line {})", row.text, row.line));
+                match explain.is_question() {
+                    true => say(&format!("    {}", row.flow.text)),
+                    false => say(&format!("    {}  (line {})", row.text, row.line)),
+                }
                 answer(&step.world, &row.flow, &features, &script.names);
             }
         }
@@ -90,8 +101,11 @@ fn steps(explain: &Explain, variant: &Variant, script: &Script) -> usize {
     shown
 }
 
-/// Whether a flow is one that was asked for: its text begins or ends as asked, up to a word's end.
+/// Whether a flow is one of those that were asked for by one of its ends: its text begins or ends as asked, up to a word's end.
 fn fits(explain: &Explain, flow: &Flow) -> bool {
+    if explain.is_question() {
+        return true;
+    }
     let (from, to) = flow.text.split_once(" → ").unwrap_or((&flow.text, ""));
     let same = |asked: &Option<String>, word: &str| {
         asked.as_ref().is_none_or(|asked| {

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::mpsc;
 use touchstone_case::{NAME_SERVER, Variant};
@@ -21,13 +22,13 @@ use crate::job::{Job, Order, log_path};
 use crate::live::{Live, Person};
 use crate::say::complain;
 use crate::subjects::Chosen;
-use crate::{doctor, failed, keeper, lab};
+use crate::{doctor, failed, host, keeper, lab};
 
 /// First argument of a process that is the harness inside.
 pub(crate) const HARNESS_ARGUMENT: &str = "__harness";
 
 /// What the lab can do beyond any cluster, by the names that cases use in `needs: lab`.
-const LAB_PROVIDES: [&str; 3] = ["restart", "pages", "nodes"];
+const LAB_PROVIDES: [&str; 4] = ["restart", "pages", "nodes", "clients"];
 
 /// Clusters at a time on a second kernel, which starts programs many times more slowly.
 const SECOND_CLUSTERS: usize = 2;
@@ -85,6 +86,19 @@ fn obey(number: i32) -> Result<u8> {
 
 async fn run(job: &Job) -> Result<u8> {
     let variants = job.chosen().map_err(|errors| anyhow!("{}", errors.render()))?;
+    let reopened = job.subjects.iter().map(|subject| Ok((subject, subject.reopen()?)));
+    let reopened: Vec<_> = reopened.collect::<Result<_>>()?;
+    let needs = |chosen: &Chosen| chosen.selection.subject.needs(&chosen.selection.mode);
+    let all_needs = reopened.iter().flat_map(|(_, (chosen, _))| needs(chosen)).collect();
+    let provided = provided(&variants, &all_needs, job.name_server.is_some());
+    let lacking = reopened.iter().map(|(subject, (chosen, _))| {
+        let lacking = needs(chosen).into_iter().find(|need| !provided.contains(*need));
+        lacking.map(|need| format!("{} needs {need}", subject.record.id))
+    });
+    // Where one of several can run, the results of the others say what they lack.
+    if let Some(lacking) = lacking.collect::<Option<Vec<String>>>() {
+        bail!("nothing can run on {}: {}", host::release(), lacking.join(", "));
+    }
     let (emitter, live) = match &job.line {
         None => {
             let log = LogWriter::create(&log_path(&job.out)).context(
@@ -101,11 +115,6 @@ async fn run(job: &Job) -> Result<u8> {
             (Emitter::new(LogWriter::onto(line, path), None), None)
         }
     };
-    let reopened = job.subjects.iter().map(|subject| Ok((subject, subject.reopen()?)));
-    let reopened: Vec<_> = reopened.collect::<Result<_>>()?;
-    let needs = |chosen: &Chosen| chosen.selection.subject.needs(&chosen.selection.mode);
-    let all_needs = reopened.iter().flat_map(|(_, (chosen, _))| needs(chosen)).collect();
-    let provided = provided(&variants, &all_needs, job.name_server.is_some());
     let second = job.kernel.is_some();
     let mut subjects = Vec::new();
     for (subject, (chosen, resolved)) in reopened {
@@ -166,16 +175,22 @@ pub(crate) async fn drive(
     emitter.emit(crate::live::started(job, provider, variants));
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let signal = tokio::select! {
-        spent = touchstone_runner::run(variants, subjects, settings, emitter) => {
-            emitter.emit(Event::RunEnded {
-                harness_cpu_ms: crate::live::own_cpu_ms(),
-                proxy_cpu_ms: u64::try_from(spent.as_millis()).unwrap_or(u64::MAX),
-            });
-            None
+    let signal = {
+        let mut whole = pin!(touchstone_runner::run(variants, subjects, settings, emitter));
+        loop {
+            tokio::select! {
+                spent = &mut whole => {
+                    emitter.emit(Event::RunEnded {
+                        harness_cpu_ms: crate::live::own_cpu_ms(),
+                        proxy_cpu_ms: u64::try_from(spent.as_millis()).unwrap_or(u64::MAX),
+                    });
+                    break None;
+                }
+                // With `--keep` it ends the keeping, and the run comes to its own end.
+                _ = interrupt.recv() => if !settings.person.let_go() { break Some("SIGINT") },
+                _ = terminate.recv() => break Some("SIGTERM"),
+            }
         }
-        _ = interrupt.recv() => Some("SIGINT"),
-        _ = terminate.recv() => Some("SIGTERM"),
     };
     if let Some(signal) = signal {
         // A second one ends the process at once: PID 1 follows, and everything with it.

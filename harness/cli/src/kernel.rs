@@ -4,12 +4,13 @@ use anyhow::{Context, anyhow};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use touchstone_record::SecondKernel;
-use touchstone_subject::{Cache, Kernel, KernelError};
+use touchstone_spec::IPVS_NEED;
+use touchstone_subject::{Cache, KERNEL_REMEDY, Kernel, KernelError};
 
 use crate::args::{KernelName, ProviderName, Run};
 use crate::failed::Failed;
 use crate::host;
-use crate::job::{Job, KernelJob};
+use crate::job::{Job, KernelJob, SubjectJob};
 use crate::say::note;
 
 /// Cases that run side by side on one cluster on a second kernel: a sync that starts programs for
@@ -20,6 +21,8 @@ pub(crate) const JOBS: usize = 24;
 const MEMORY_MIB: u64 = 3072;
 /// With less it does not come up to the first case.
 const LEAST_MEMORY_MIB: u64 = 256;
+/// What proxies that forward with IPVS need of a kernel.
+const OF_IPVS: [&str; 3] = ["IP_VS", "IP_SET", "DUMMY"];
 /// Results that are worth a kernel more, with clusters of its own.
 const RESULTS_PER_KERNEL: usize = 20;
 
@@ -58,6 +61,29 @@ pub(crate) fn record(kernel: &Kernel) -> SecondKernel {
         digest: kernel.sha256.clone(),
         found: kernel.found.to_string(),
         copies: 1,
+    }
+}
+
+/// Looks whether some subject of a job can run on a kernel.
+pub(crate) fn serves(kernel: &Kernel, job: &Job) -> Result<(), Failed> {
+    let lacks: Vec<&str> =
+        OF_IPVS.into_iter().filter(|name| !kernel.options.contains(*name)).collect();
+    let wants = |subject: &SubjectJob| {
+        subject.reopen().is_ok_and(|(chosen, _)| {
+            chosen.selection.subject.needs(&chosen.selection.mode).contains(IPVS_NEED)
+        })
+    };
+    match job.subjects.iter().find(|subject| wants(subject)) {
+        Some(subject) if !lacks.is_empty() && job.subjects.iter().all(wants) => {
+            Err(Failed::harness(anyhow!(
+                "{} needs IPVS, and {} ({}) does not have built in: {}; {KERNEL_REMEDY}",
+                subject.record.id,
+                kernel.program.display(),
+                kernel.release,
+                lacks.join(", ")
+            )))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

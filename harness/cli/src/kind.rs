@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use touchstone_case::Variant;
 use touchstone_provider::kind::{
     self, Held, KindCluster, KindKeeper, KindRequest, NodeImage, PROXY, PodNetwork, ProxyMode,
@@ -17,7 +16,7 @@ use touchstone_spec::{BALANCER, ClusterShape, Family};
 use touchstone_subject::Cache;
 
 use crate::args::{KindOptions, ProviderName, Run};
-use crate::cluster::{self, Target, runtime};
+use crate::cluster::{self, Interruption, Target, runtime};
 use crate::failed::Failed;
 use crate::job::{Job, SubjectJob};
 use crate::replacement::Replacement;
@@ -97,6 +96,7 @@ impl Wish {
                 (ProxyMode::None, Proxy::Replacement(Box::new(replacement)))
             }
             (Some(mode), _) => (mode, Proxy::Own),
+            (None, None) if own => return Err(no_mode_of_kind_s(selector)),
             (None, None) => {
                 return Err(Failed::usage(anyhow!(
                     "the file of {selector} does not say how it is put into a cluster: name its \
@@ -159,6 +159,16 @@ impl Wish {
     }
 }
 
+/// kube-proxy has more modes than its configuration in a cluster of kind's.
+fn no_mode_of_kind_s(selector: &str) -> Failed {
+    let modes = [ProxyMode::Iptables, ProxyMode::Ipvs, ProxyMode::Nftables].map(ProxyMode::name);
+    Failed::usage(anyhow!(
+        "{selector} is not for kind, which starts kube-proxy in the modes {}: run it in the lab, \
+         without --provider kind",
+        modes.join(", ")
+    ))
+}
+
 /// Where clusters are noted.
 fn home() -> Result<PathBuf, Failed> {
     Cache::from_environment().place(CLUSTERS).ok_or_else(|| {
@@ -166,9 +176,17 @@ fn home() -> Result<PathBuf, Failed> {
     })
 }
 
+/// How the names of clusters of runs begin.
+const PREFIX: &str = "touchstone-";
+
 /// The name of a run's cluster.
 fn name(run: &str) -> String {
-    format!("touchstone-{run}")
+    format!("{PREFIX}{run}")
+}
+
+/// Whether a cluster is that of the run with this tag, which is on everything in it.
+fn is_of(cluster: &str, tag: &str) -> bool {
+    cluster.strip_prefix(PREFIX).is_some_and(|run| run == tag || real::tag(run) == tag)
 }
 
 /// Runs a job on a cluster of its own, and deletes that whatever happens.
@@ -180,9 +198,7 @@ pub(crate) fn run(job: &Job, wish: &Wish) -> Result<(), Failed> {
             .map_err(Failed::harness)?;
         let target = tokio::select! {
             target = prepare(job, wish, &held) => target,
-            code = interruption.comes() => {
-                Err(Failed { code, why: anyhow!("interrupted before any case ran") })
-            }
+            interrupted = interruption.comes() => Err(interrupted),
         };
         let done = match target {
             Ok(target) => cluster::run_on(&Job { keep: false, ..job.clone() }, &target).await,
@@ -195,30 +211,6 @@ pub(crate) fn run(job: &Job, wish: &Wish) -> Result<(), Failed> {
         let ended = end(job, wish, held, done.is_ok()).await;
         done.and(ended)
     })
-}
-
-/// A Ctrl-C or SIGTERM while the cluster comes up.
-struct Interruption {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Interruption {
-    fn expected() -> Result<Interruption, Failed> {
-        let of = |kind| signal(kind).map_err(Failed::harness);
-        Ok(Interruption {
-            interrupt: of(SignalKind::interrupt())?,
-            terminate: of(SignalKind::terminate())?,
-        })
-    }
-
-    /// The exit code of the one that comes.
-    async fn comes(&mut self) -> u8 {
-        tokio::select! {
-            _ = self.interrupt.recv() => 130,
-            _ = self.terminate.recv() => 143,
-        }
-    }
 }
 
 /// Creates the cluster with everything in it that a run needs.
@@ -243,7 +235,7 @@ async fn prepare(job: &Job, wish: &Wish, held: &Held) -> Result<Target, Failed> 
         }
     }
     let kubeconfig = created.kubeconfig().to_owned();
-    let seen = real::preview(&kubeconfig, Harm::Allowed, &job.run, wish.nodes).await;
+    let seen = real::preview(&kubeconfig, Harm::Allowed, &job.run, wish.nodes, 0).await;
     let nodes: Vec<String> = seen.map_err(Failed::harness)?.nodes.into_values().collect();
     tell("waiting for clients outside of the cluster");
     let token = crate::lab::token().map_err(Failed::harness)?;
@@ -290,10 +282,13 @@ async fn end(job: &Job, wish: &Wish, held: Held, ran: bool) -> Result<(), Failed
     held.forget().map_err(Failed::harness)
 }
 
-/// Deletes the clusters of runs that were killed, and forgets those that were kept and are gone; says whether there was any.
-pub(crate) async fn clean() -> Result<bool, Failed> {
+/// Deletes the clusters of runs that were killed, or of the run with that tag, and forgets those that
+/// were kept and are gone; says whether there was any.
+pub(crate) async fn clean(tag: Option<&str>) -> Result<bool, Failed> {
     let mut found = false;
-    for left in kind::leftovers(&home()?).map_err(Failed::harness)? {
+    let wanted = |name: &str| tag.is_none_or(|tag| is_of(name, tag));
+    let left = kind::leftovers(&home()?).map_err(Failed::harness)?;
+    for left in left.into_iter().filter(|left| wanted(&left.name)) {
         let cluster = KindCluster::existing(&Tools::default(), &left.name, left.kubeconfig.clone());
         if left.kept && !cluster.is_gone().await.map_err(Failed::harness)? {
             say(&format!(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -21,6 +21,11 @@ use crate::job::{LabJob, Order};
 use crate::outside::contained_with;
 use crate::say::{note, say};
 use crate::subjects::{name_server, prepare};
+
+/// How the file begins by which this user's tools reach the API server of an open lab.
+const KUBECONFIG_OF_A_LAB: &str = "kubeconfig-";
+/// The file by which a node's own proxy reaches the API server.
+const KUBECONFIG_OF_NODES: &str = "/run/touchstone/kubeconfig";
 
 /// Where the places of this user's open labs are found.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,7 +53,8 @@ fn up(up: &LabUp) -> Result<u8, Failed> {
     let address = listener.local_addr().map_err(Failed::harness)?;
     let token = token().map_err(Failed::harness)?;
     let folder = state_folder().map_err(Failed::harness)?;
-    let kubeconfig = folder.join(format!("kubeconfig-{}", std::process::id()));
+    sweep(&folder);
+    let kubeconfig = folder.join(format!("{KUBECONFIG_OF_A_LAB}{}", std::process::id()));
     std::fs::write(&kubeconfig, kubeconfig_text(&address.to_string(), &token))
         .with_context(|| format!("failed to write {}", kubeconfig.display()))
         .map_err(Failed::harness)?;
@@ -84,7 +90,7 @@ fn up(up: &LabUp) -> Result<u8, Failed> {
     job.defects.cases_run(&BTreeSet::new()).map_err(Failed::usage)?;
     let state = job.state.clone();
     let ended = contained_with(&Order::Lab(Box::new(job)), true, &[listener.as_fd()]);
-    // Left over only where this process is killed as well; `lab shell` then passes them by.
+    // Left over only where this process is killed as well; the next lab or shell sweeps them.
     let _ = std::fs::remove_file(state);
     let _ = std::fs::remove_file(kubeconfig);
     match ended? {
@@ -185,6 +191,11 @@ fn shell(shell: &LabShell) -> Result<u8, Failed> {
     } else {
         command.arg("--").args(&shell.command);
     }
+    // The host's loopback is not there; from a node the API server is reached as its proxy does.
+    match is_node(&shell.place) {
+        true => command.env("KUBECONFIG", KUBECONFIG_OF_NODES),
+        false => command.env_remove("KUBECONFIG"),
+    };
     let status = command
         .status()
         .context("failed to start nsenter (it comes with the package util-linux)")
@@ -192,19 +203,42 @@ fn shell(shell: &LabShell) -> Result<u8, Failed> {
     Ok(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1))
 }
 
+/// Whether a place is a node, by its name.
+fn is_node(place: &str) -> bool {
+    place.strip_prefix('n').is_some_and(|number| number.parse::<u8>().is_ok())
+}
+
+/// Removes what labs have left whose own process was killed: their places, and the tokens to
+/// API servers that ended with them.
+fn sweep(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| {
+            name.strip_suffix(".json").or_else(|| name.strip_prefix(KUBECONFIG_OF_A_LAB))
+        });
+        let dead = |pid: i32| !Path::new(&format!("/proc/{pid}")).exists();
+        if pid.and_then(|pid| pid.parse().ok()).is_some_and(dead) {
+            // Whoever else sweeps may have been faster.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// The newest lab of this user that is still there: the process outside, and its places.
 fn open_lab() -> Result<(i32, Places)> {
     let mut newest = None;
-    for entry in std::fs::read_dir(state_folder()?)? {
+    let folder = state_folder()?;
+    sweep(&folder);
+    for entry in std::fs::read_dir(&folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let Some(pid) = name.to_str().and_then(|n| n.strip_suffix(".json")?.parse::<i32>().ok())
         else {
             continue;
         };
-        let alive = std::path::Path::new(&format!("/proc/{pid}")).exists();
         let modified = entry.metadata()?.modified()?;
-        if alive && newest.as_ref().is_none_or(|(time, _, _)| *time < modified) {
+        if newest.as_ref().is_none_or(|(time, _, _)| *time < modified) {
             newest = Some((modified, pid, entry.path()));
         }
     }

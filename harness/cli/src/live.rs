@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +11,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use touchstone_case::{Variant, digest};
 use touchstone_record::{Ended, Event, FORMAT, RunEvent};
@@ -162,13 +164,21 @@ pub(crate) fn own_cpu_ms() -> u64 {
 /// The person at the terminal, who may want to look into a cluster.
 pub(crate) struct Person {
     pause: bool,
-    keep: bool,
+    /// Whether clusters are kept until the person lets go of them.
+    keep: watch::Sender<bool>,
+    /// How many are.
+    kept: AtomicUsize,
     one_at_a_time: Mutex<()>,
 }
 
 impl Person {
     pub(crate) fn new(pause: bool, keep: bool) -> Person {
-        Person { pause, keep, one_at_a_time: Mutex::new(()) }
+        Person {
+            pause,
+            keep: watch::Sender::new(keep),
+            kept: AtomicUsize::new(0),
+            one_at_a_time: Mutex::new(()),
+        }
     }
 }
 
@@ -194,11 +204,19 @@ impl touchstone_runner::Person for Person {
     }
 
     async fn before_close(&self, how_to_join: Vec<String>) {
-        if !self.keep {
+        let mut keep = self.keep.subscribe();
+        if !*keep.borrow() {
             return;
         }
         remember_places(&how_to_join);
         note("the cluster is kept: `touchstone lab shell n1` looks into it; Ctrl-C ends it");
-        std::future::pending::<()>().await;
+        self.kept.fetch_add(1, Ordering::Relaxed);
+        // An error would mean that this very person is gone.
+        let _ = keep.wait_for(|keep| !keep).await;
+        forget_places();
+    }
+
+    fn let_go(&self) -> bool {
+        self.keep.send_replace(false) && self.kept.load(Ordering::Relaxed) > 0
     }
 }

@@ -2,6 +2,7 @@
 //! the namespaces.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use touchstone_record::{Event, LogReader, LogWriter};
-use touchstone_report::UNTESTED;
+use touchstone_report::{REPORT_FILES, UNTESTED};
 use touchstone_spec::Level;
 use touchstone_sys::{EXIT_PROC_REFUSED, Ended, UserNamespace, spawn_contained};
 
@@ -58,7 +59,7 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
     let kernel = kernel::choose(run)?;
     let name = run_name(started, seed)?;
     if run.cluster.dry_run {
-        return cluster::dry_run(&run.cluster, &name, &variants);
+        return cluster::dry_run(&run.cluster, &name, &variants, &subjects);
     }
     let target = match run.provider {
         ProviderName::Cluster => Some(cluster::Target::of(&run.cluster)?),
@@ -121,6 +122,7 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
         }
         (ProviderName::Lab, None) => in_lab(&job, &Order::Run(job.clone()))?,
         (ProviderName::Lab, Some(kernel)) => {
+            kernel::serves(kernel, &job)?;
             let order = kernel::job(kernel, run.kernel_memory, &job)?;
             in_lab(&order.run, &Order::Kernel(order.clone()))?;
         }
@@ -205,7 +207,7 @@ fn extend_path(env: &mut Vec<(OsString, OsString)>) {
     }
 }
 
-/// The run's folder, empty, with `latest` pointing to it where it is one of many.
+/// The run's folder, without the log and the reports of an earlier run, and with `latest` pointing to it where it is one of many.
 fn make_folder(given: Option<&Path>, name: &str) -> Result<PathBuf, Failed> {
     let out = given.map_or_else(|| Path::new(OUT).join(name), Path::to_owned);
     std::fs::create_dir_all(&out)
@@ -219,7 +221,24 @@ fn make_folder(given: Option<&Path>, name: &str) -> Result<PathBuf, Failed> {
         let _ = std::fs::remove_file(&latest);
         let _ = std::os::unix::fs::symlink(name, &latest);
     }
+    forget_earlier(&out)?;
     std::path::absolute(&out).map_err(Failed::harness)
+}
+
+/// Removes what an earlier run has left in a folder that is used again: whatever goes wrong from
+/// now on, its results must not be taken for those of this run.
+fn forget_earlier(out: &Path) -> Result<(), Failed> {
+    for file in REPORT_FILES.iter().map(|name| out.join(name)).chain([log_path(out)]) {
+        match std::fs::remove_file(&file) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                let act = format!("failed to remove {} of an earlier run", file.display());
+                return Err(Failed::harness(anyhow::Error::new(error).context(act)));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn absolute(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failed> {

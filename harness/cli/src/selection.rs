@@ -21,8 +21,17 @@ pub(crate) fn select(library: &Library, cases: &Cases) -> Result<Vec<Variant>, F
     let usage = |error: touchstone_case::select::SelectError| Failed::usage(anyhow!("{error}"));
     let mut selection =
         Selection::patterns(cases.patterns.iter().map(String::as_str)).map_err(usage)?;
-    for expression in &cases.expressions {
-        selection = selection.and(Selection::expression(expression).map_err(usage)?);
+    let mut expressions = cases.expressions.iter().map(|text| Selection::expression(text));
+    if let Some(first) = expressions.next() {
+        let any = expressions.try_fold(first.map_err(usage)?, |any, one| Ok(any.or(one?)));
+        selection = selection.and(any.map_err(usage)?);
+    }
+    let misses = selection.misses(library);
+    if !misses.is_empty() {
+        return Err(Failed::plan(anyhow!(
+            "{}; `touchstone list` shows what there is",
+            misses.join(", ")
+        )));
     }
     let chosen: Vec<Variant> = library
         .variants()

@@ -49,7 +49,7 @@ fn handled(world: &World, flow: &Flow, features: &Features) -> Expectation {
             let neither = unclaimed(world, flow, node, features);
             either.allowed.extend(neither.allowed);
             either.reasons.extend(neither.reasons);
-            Expectation { cover: false, sticky: false, ..either }
+            Expectation { cover: false, sticky: false, keeps_for: None, ..either }
         }
         [only] => match (only.kind, only.port) {
             (ClaimKind::HealthCheck, _) | (_, None) => health_check(world, flow, only, node),
@@ -361,6 +361,7 @@ fn claimed(
         .chain(lost.then_some(Allowed::Dropped))
         .collect();
     let sticky = service.spec.session_affinity == Some(SessionAffinity::ClientIP);
+    let keeps_for = service.spec.session_affinity_config.as_ref().filter(|_| sticky);
     if sticky {
         reasons.push(reason(
             "sessionAffinity ClientIP: one client address keeps to one endpoint",
@@ -380,7 +381,14 @@ fn claimed(
             "not settled by the API",
         ));
     }
-    Expectation { allowed, cover: !sticky && !lost, sticky, open, reasons }
+    Expectation {
+        allowed,
+        cover: !sticky && !lost,
+        sticky,
+        keeps_for: keeps_for.map(|config| config.client_ip.timeout_seconds),
+        open,
+        reasons,
+    }
 }
 
 /// Why traffic to a cluster IP is masqueraded or not, where that is not as in most clusters.

@@ -11,6 +11,7 @@
 //! | outside client k | `198.51.100.(16k)/28` | `2001:db8:64:k::/64` |
 //! | its address number i | `198.51.100.(16k+i)` | `2001:db8:64:k::i` |
 //! | fabric on that link | `198.51.100.(16k+14)` | `2001:db8:64:k::ffff` |
+//! | a crowd behind outside client 1, number i | `100.64.i.0/24` | `2001:db8:65:i::/64` |
 //!
 //! Numbers start at 1.
 //! In IPv6 addresses they are written as in decimal: pod 2 of node 12 is
@@ -272,6 +273,15 @@ pub fn outside_gateway(family: Family, client: u8) -> IpAddr {
     }
 }
 
+/// Further addresses of outside client 1 from which packets to Services enter through node `node`:
+/// all of them are its own, as if many clients stood there.
+pub fn crowd_range(family: Family, node: u8) -> Prefix {
+    match family {
+        Family::V4 => v4(100, 64, node, 0, 24),
+        Family::V6 => v6([0x2001, 0xdb8, 0x65, as_written(node)], 0, 64),
+    }
+}
+
 fn sixteenth(client: u8) -> u8 {
     client.saturating_mul(16)
 }
@@ -341,6 +351,7 @@ mod tests {
             ranges.push(all_pods(family));
             for i in 1..=MAX_NODES as u8 {
                 ranges.push(Prefix::new(node_gateway(family, i), node_link_length(family)));
+                ranges.push(crowd_range(family, i));
             }
             for k in 1..=MAX_OUTSIDE as u8 {
                 ranges.push(outside_range(family, k));

@@ -89,6 +89,9 @@ const LISTENING: &[Setting] = &[("net.core.somaxconn", "4096", Wanted)];
 // client's port could be a node port.
 const CLIENT_PORTS: &[Setting] = &[("net.ipv4.ip_local_port_range", "10240 65535", Wanted)];
 
+// A client with a whole range of addresses has none of them on an interface.
+const ANY_SOURCE: &[Setting] = &[("net.ipv6.ip_nonlocal_bind", "1", Wanted)];
+
 const SILENT: &[Setting] = &[
     ("net.ipv6.conf.all.disable_ipv6", "1", Wanted),
     ("net.ipv6.conf.default.disable_ipv6", "1", Wanted),
@@ -98,7 +101,7 @@ fn settings(role: Role) -> Vec<Setting> {
     let groups: &[&[Setting]] = match role {
         Role::Node => &[EVERYWHERE, FORWARDING, CONNTRACK, LISTENING],
         Role::Fabric => &[EVERYWHERE, FORWARDING],
-        Role::Host => &[EVERYWHERE, NOT_FORWARDING, LISTENING, CLIENT_PORTS],
+        Role::Host => &[EVERYWHERE, NOT_FORWARDING, LISTENING, CLIENT_PORTS, ANY_SOURCE],
         Role::Sink => &[EVERYWHERE, NOT_FORWARDING, SILENT],
     };
     groups.concat()

@@ -71,6 +71,9 @@ pub(crate) fn way_to(node: u8, joined: Joined) -> u32 {
     }
 }
 
+/// The outside client that has the addresses of a crowd, too.
+const CROWDED: u8 = 1;
+
 fn services_table(node: u8) -> u8 {
     100 + node
 }
@@ -248,13 +251,19 @@ pub(crate) fn add_outside(changes: &mut Vec<Change>, namespace: &Namespace, k: u
             let (via, source, table) = (None, None, MAIN_TABLE);
             changes.push(Change::Route { to: host, via, index, source, table });
             // Only from the client's own link: from a node the same packet was not handled.
-            changes.push(Change::Rule {
+            let enter_by_node = |from| Change::Rule {
                 priority: RULE_SERVICES,
                 interface: interface.clone(),
-                from: Some(host),
+                from: Some(from),
                 to: None,
                 table: services_table(i),
-            });
+            };
+            changes.push(enter_by_node(host));
+            if k == CROWDED {
+                let (to, via) = (plan::crowd_range(family, i), Some(address));
+                changes.push(Change::Route { to, via, index, source, table });
+                changes.push(enter_by_node(to));
+            }
         }
     }
 }
@@ -295,6 +304,9 @@ pub(crate) fn outside_changes(k: u8, nodes: u8) -> Vec<Change> {
         for i in 1..=nodes {
             let prefix = Prefix::new(plan::outside_address(family, k, i), length);
             changes.push(Change::Address { index: UPLINK, prefix });
+            if k == CROWDED {
+                changes.push(Change::LocalRoute { to: plan::crowd_range(family, i) });
+            }
         }
         let mac = outside_fabric_mac(k);
         changes.push(Change::Neighbour { index: UPLINK, address: gateway, mac });

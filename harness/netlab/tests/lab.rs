@@ -208,19 +208,21 @@ fn outside_enters() -> Result<(), Failed> {
     let start = Instant::now();
     for range in plan::service_ranges() {
         let target = SocketAddr::new(inside(range), 53);
-        for (node, tap) in topology.nodes().zip(&taps) {
-            let source = outside.address_through(range.family(), node);
-            let socket = outside.namespace().udp_socket(SocketAddr::new(source, 0))?;
-            socket.send_to(b"x", target)?;
-            let filter = Filter { source: Some(source), ..Filter::to(target.ip(), 53) };
-            check(tap.settle(&filter, start, SOON) == 1, || {
-                format!("{source} -> {target} did not come through {}", node.name())
-            })?;
-            // The node has no proxy, so its packet goes to the sink, once.
-            let in_sink = topology.sink().settle(&filter, start, SOON);
-            check(in_sink == 1, || format!("{source} -> {target}: {in_sink} in the sink"))?;
-            let elsewhere: usize = taps.iter().map(|tap| tap.count(&filter, start)).sum();
-            check(elsewhere == 1, || format!("{source} -> {target} came through both nodes"))?;
+        for ((number, node), tap) in (1..).zip(topology.nodes()).zip(&taps) {
+            let one_of_crowd = inside(plan::crowd_range(range.family(), number));
+            for source in [outside.address_through(range.family(), node), one_of_crowd] {
+                let socket = outside.namespace().udp_socket(SocketAddr::new(source, 0))?;
+                socket.send_to(b"x", target)?;
+                let filter = Filter { source: Some(source), ..Filter::to(target.ip(), 53) };
+                check(tap.settle(&filter, start, SOON) == 1, || {
+                    format!("{source} -> {target} did not come through {}", node.name())
+                })?;
+                // The node has no proxy, so its packet goes to the sink, once.
+                let in_sink = topology.sink().settle(&filter, start, SOON);
+                check(in_sink == 1, || format!("{source} -> {target}: {in_sink} in the sink"))?;
+                let elsewhere: usize = taps.iter().map(|tap| tap.count(&filter, start)).sum();
+                check(elsewhere == 1, || format!("{source} -> {target} came through both nodes"))?;
+            }
         }
     }
     Ok(())

@@ -97,6 +97,12 @@ pub trait Provider: Send + Sync {
         None
     }
 
+    /// What is missing where cases cannot have what they need, in the words of an excuse; `need` is
+    /// one of `NETWORK_NEEDS`, or a name of `needs: lab`.
+    fn why_lacking(&self, need: &str) -> String {
+        need.to_owned()
+    }
+
     /// Whether it notices when a proxy ends; where not, nothing is said of that.
     fn notices_exits(&self) -> bool {
         true

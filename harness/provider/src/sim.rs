@@ -4,16 +4,17 @@
 //! The one place below the runner that may see the model.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use touchstone_spec::{
-    Allowed, Change, ClusterFacts, Features, Flow, Node, Observation, Outcome, PodFacts, PodWish,
-    Protocol, Refusal, ServerWish, World,
+    Allowed, Change, ClusterFacts, Expectation, Features, Flow, Node, Observation, Outcome,
+    PodFacts, PodWish, Protocol, Refusal, ServerWish, World,
 };
 
 use crate::{Broken, Cluster, ClusterError, ClusterRequest, Kept, Provider, Servers, Started};
@@ -25,6 +26,10 @@ pub enum Defect {
     NoMasquerade,
     /// Connections of one client are spread in spite of affinity.
     NoAffinity,
+    /// All clients keep to the same endpoint.
+    OneForAll,
+    /// Clients keep to their endpoints for good.
+    NeverForgets,
     /// The first endpoint of every set is never chosen.
     MissingEndpoint,
     /// The node n2 has no proxy at all.
@@ -39,9 +44,11 @@ pub enum Defect {
 
 impl Defect {
     /// Every defect.
-    pub const ALL: [Defect; 7] = [
+    pub const ALL: [Defect; 9] = [
         Defect::NoMasquerade,
         Defect::NoAffinity,
+        Defect::OneForAll,
+        Defect::NeverForgets,
         Defect::MissingEndpoint,
         Defect::NodeWithoutProxy,
         Defect::DropsOnePercent,
@@ -91,6 +98,7 @@ impl Provider for Sim {
                 features: self.features.clone(),
                 defect: self.defect,
                 turn: AtomicU64::new(0),
+                kept: Mutex::default(),
             }),
             pods: Mutex::new(BTreeMap::new()),
         };
@@ -110,14 +118,48 @@ struct SimCluster {
     pods: Mutex<BTreeMap<String, u16>>,
 }
 
+/// A client's address, and what it connects to.
+type SimClient = (IpAddr, SocketAddr, Protocol);
+
 struct State {
     world: Mutex<World>,
     features: Features,
     defect: Option<Defect>,
     turn: AtomicU64,
+    /// Where clients that keep to an endpoint are, and since when.
+    kept: Mutex<BTreeMap<SimClient, (SocketAddr, Instant)>>,
 }
 
 impl State {
+    /// The endpoint to which a client keeps, if it still may: else the one that a number chooses.
+    fn keep<'a>(
+        &self,
+        flow: &Flow,
+        expectation: &Expectation,
+        choices: &[&'a Allowed],
+        turn: u64,
+    ) -> Option<&'a Allowed> {
+        if self.defect == Some(Defect::OneForAll) {
+            return choices.first().copied();
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = (flow.client.address, flow.to, flow.protocol);
+        let timeout = expectation.keeps_for.map(|seconds| Duration::from_secs(seconds.into()));
+        let forgets = self.defect != Some(Defect::NeverForgets);
+        if let Some((at, since)) = kept.get_mut(&client)
+            && !(forgets && timeout.is_some_and(|timeout| since.elapsed() > timeout))
+            && let Some(choice) = choices.iter().find(|choice| is_at(choice, *at))
+        {
+            *since = Instant::now();
+            return Some(choice);
+        }
+        let choice = chosen(choices, scattered(turn))?;
+        if let Allowed::Reached { endpoint, .. } = choice {
+            kept.insert(client, (*endpoint, Instant::now()));
+        }
+        Some(choice)
+    }
+
     fn answer(&self, flow: &Flow, turn: u64) -> Outcome {
         let world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = touchstone_model::entry(&world, flow, &self.features);
@@ -142,11 +184,11 @@ impl State {
             choices.remove(0);
         }
         let sticky = expectation.sticky && self.defect != Some(Defect::NoAffinity);
-        let index = if sticky { client_number(flow) } else { scattered(turn) };
-        let count = choices.len().max(1) as u64;
-        let Some(choice) = choices.get((index % count) as usize) else {
-            return Outcome::Unhandled;
+        let choice = match sticky {
+            true => self.keep(flow, &expectation, &choices, turn),
+            false => chosen(&choices, scattered(turn)),
         };
+        let Some(choice) = choice else { return Outcome::Unhandled };
         match choice {
             Allowed::Reached { endpoint, sources } => {
                 let source = if through && self.defect == Some(Defect::NoMasquerade) {
@@ -294,9 +336,10 @@ fn scattered(turn: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-fn client_number(flow: &Flow) -> u64 {
-    match flow.client.address {
-        IpAddr::V4(ip) => u64::from(u32::from(ip)),
-        IpAddr::V6(ip) => u128::from(ip) as u64,
-    }
+fn chosen<'a>(choices: &[&'a Allowed], number: u64) -> Option<&'a Allowed> {
+    choices.get((number % choices.len().max(1) as u64) as usize).copied()
+}
+
+fn is_at(choice: &Allowed, at: SocketAddr) -> bool {
+    matches!(choice, Allowed::Reached { endpoint, .. } if *endpoint == at)
 }

@@ -227,6 +227,7 @@ async fn a_cluster_that_does_not_become_ready_is_deleted() {
     let (error, text) = fails(created);
     assert!(matches!(error, KindError::NotReady { .. }), "{error:?}");
     assert!(text.contains("deployment/coredns is not ready"), "{text}");
+    assert!(text.contains("fewer --nodes") && text.contains("fs.inotify"), "{text}");
     let calls = machine.calls();
     assert!(calls.contains("kind delete cluster --name touchstone-test"), "{calls}");
 }

@@ -5,12 +5,18 @@ use crate::clean;
 use crate::wrap::{columns, prefix};
 
 /// Options of a run without which a case of it is another one, and whether a value follows.
-const KEPT: [(&str, bool); 8] = [
+const KEPT: [(&str, bool); 14] = [
     ("--cases", true),
     ("--subjects", true),
     ("--binary", true),
     ("--no-userns", false),
     ("--kernel", true),
+    ("--kernel-memory", true),
+    ("--kubeconfig", true),
+    ("--agent-image", true),
+    ("--harmful", false),
+    ("--nodes", true),
+    ("--image", true),
     ("--lie", true),
     ("--without-proxy", true),
     ("--sabotage", true),
@@ -182,6 +188,22 @@ mod tests {
         command.truncate(3);
         assert_eq!(of(&command, &KEPT), ["--cases=mine"]);
         assert_eq!(planted(&command), None);
+    }
+
+    #[test]
+    fn the_cluster_is_said_again() {
+        let check = |words: &str, kept: &str| {
+            let command: Vec<String> = words.split(' ').map(str::to_owned).collect();
+            assert_eq!(of(&command, &KEPT).join(" "), kept);
+        };
+        check(
+            "touchstone run --provider kind --nodes 3 --image=a/node:1 -j 2 --keep a/b",
+            "--nodes 3 --image=a/node:1",
+        );
+        let cluster = "--kubeconfig mine --agent-image r.test/agent:1 --harmful";
+        check(&format!("touchstone run --provider cluster {cluster} --strict a/b"), cluster);
+        let kernel = "--kernel uml --kernel-memory 2048";
+        check(&format!("touchstone run {kernel} --seed 7"), kernel);
     }
 
     #[test]

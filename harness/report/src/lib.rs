@@ -43,4 +43,4 @@ pub use table::legend_of as verdict_legend;
 pub use terminal::{Colour, TerminalOptions, side_by_side, terminal};
 pub use words::cell as counts_cell;
 pub use wrap::wrap;
-pub use write::{ReportError, write_all};
+pub use write::{REPORT_FILES, ReportError, write_all};

@@ -33,6 +33,10 @@ pub enum ReportError {
     },
 }
 
+/// Names of the files that [`write_all`] writes.
+pub const REPORT_FILES: [&str; 4] =
+    ["report.json", "report.schema.json", "junit.xml", "summary.md"];
+
 /// Writes `report.json`, `report.schema.json`, `junit.xml` and `summary.md` into a folder, which
 /// is made where it is missing, and gives back their paths.
 ///
@@ -41,16 +45,11 @@ pub enum ReportError {
 /// # Errors
 /// When a report cannot be encoded, or a file cannot be written; files written before stay.
 pub fn write_all(dir: &Path, report: &Report) -> Result<Vec<PathBuf>, ReportError> {
-    let files = [
-        ("report.json", report_json(report)?),
-        ("report.schema.json", report_schema()?),
-        ("junit.xml", junit(report)?),
-        ("summary.md", markdown(report)),
-    ];
+    let texts = [report_json(report)?, report_schema()?, junit(report)?, markdown(report)];
     fs::create_dir_all(dir)
         .map_err(|source| ReportError::Write { path: dir.to_owned(), source })?;
     let mut written = Vec::new();
-    for (name, text) in files {
+    for (name, text) in REPORT_FILES.into_iter().zip(texts) {
         let path = dir.join(name);
         let draft = dir.join(format!(".{name}.{}", std::process::id()));
         let outcome = replace(&draft, &path, text.as_bytes());

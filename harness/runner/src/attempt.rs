@@ -237,14 +237,15 @@ impl Attempt<'_> {
         let mut shown = Shown::default();
         for (made, (step, marker)) in script.steps.iter().zip(markers).enumerate() {
             let earlier = &script.steps[..made];
+            let outcome = run_step(self.ground, earlier, step, marker, &shown, &waiting).await?;
             let whose = Whose {
                 subject: self.subject,
                 case: &self.variant.id(),
                 attempt: self.number,
                 step: made + 1,
-                began: millis(began),
+                // Its clock began when its changes were made, and the cluster was ready.
+                began: millis(began).saturating_sub(outcome.times.ended),
             };
-            let outcome = run_step(self.ground, earlier, step, marker, &shown, &waiting).await?;
             shown.remember(&outcome.cells);
             self.tell(&whose, &outcome);
             gathered.take(&outcome);

@@ -23,6 +23,9 @@ const SILENCE: Duration = Duration::from_millis(300);
 /// How long an answer may take before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Samples of one of many clients: what one of them misses, another shows.
+const SAMPLES_IN_A_CROWD: u64 = 3;
+
 /// Why a flow is probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -95,8 +98,30 @@ impl Cell {
 
     /// The choice whose endpoints it helps to see.
     pub(crate) fn choice(&self) -> Option<ChoiceKey> {
+        if let Some(crowd) = self.crowd() {
+            return Some(crowd);
+        }
         let judged = self.is_judged();
         if judged { choice(self.node.as_deref(), &self.flow, &self.expectation) } else { None }
+    }
+
+    /// The choices that are made for many clients, where it is one of them: together they see every
+    /// endpoint, although each keeps to its own.
+    pub(crate) fn crowd(&self) -> Option<ChoiceKey> {
+        let many = self.pin.as_ref().is_some_and(|pin| pin.clients.is_some());
+        let (flow, endpoints) = (&self.flow, self.expectation.endpoints());
+        many.then(|| (self.node.clone(), flow.to, flow.protocol, endpoints))
+    }
+
+    /// The endpoint that it has reached, where it was the only one.
+    pub(crate) fn only_endpoint(&self) -> Option<SocketAddr> {
+        let mut endpoints = self.tally.endpoints().into_keys();
+        endpoints.next().filter(|_| endpoints.next().is_none())
+    }
+
+    /// After which pause it is chosen for anew.
+    pub(crate) fn forgets(&self) -> Option<Duration> {
+        self.pin.as_ref()?.forgets
     }
 
     /// How long a probe that judges waits: long where an answer must come, short where none may.
@@ -150,6 +175,8 @@ pub(crate) fn cells(
         let mut cell = Cell::new(row.flow.clone(), Role::Pinned, worlds, features);
         cell.line = Some(row.line);
         shown.expect(&row.flow, &row.pin, &mut cell.expectation);
+        // Whether it keeps to an endpoint is a matter of the pause.
+        cell.expectation.sticky &= row.pin.forgets.is_none();
         cell.pin = Some(row.pin.clone());
         cells.push(cell);
     }
@@ -165,8 +192,13 @@ pub(crate) fn cells(
     }
     for cell in cells.iter_mut().filter(|cell| cell.is_judged()) {
         let sharing = cell.choice().and_then(|choice| sharing.get(&choice).copied());
-        cell.wanted =
-            sampling.wanted(&cell.expectation, sharing.unwrap_or(1), cell.role == Role::Pinned);
+        cell.wanted = match (cell.crowd(), cell.forgets()) {
+            (None, _) => {
+                sampling.wanted(&cell.expectation, sharing.unwrap_or(1), cell.role == Role::Pinned)
+            }
+            (Some(_), None) => SAMPLES_IN_A_CROWD,
+            (Some(_), Some(_)) => 1,
+        };
     }
     cells
 }

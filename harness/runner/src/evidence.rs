@@ -97,6 +97,9 @@ fn failure(whose: &Whose<'_>, cell: &Cell, outcome: &StepOutcome, names: &Names)
             endpoints.len(),
             list(endpoints.iter().map(|e| named(names, *e)))
         )),
+        Some(Wrong::Kept(seconds)) => evidence.push(format!(
+            "after a pause of {seconds} s every client reached the same endpoint as before"
+        )),
         Some(Wrong::Uneven(shares)) => evidence.push(format!(
             "uneven shares: {}",
             list(shares.iter().map(|(e, share)| {

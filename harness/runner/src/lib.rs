@@ -14,6 +14,7 @@ mod emit;
 mod evidence;
 mod exits;
 mod expected;
+mod forgetting;
 mod ground;
 mod leftovers;
 mod losses;

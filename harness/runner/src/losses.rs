@@ -142,7 +142,13 @@ pub(crate) fn is_lossy(cell: &Cell) -> bool {
             )
             | Wrong::Resent(_),
         ) => endpoint,
-        Some(Wrong::Outcome(_) | Wrong::NeverSeen(_) | Wrong::Moved(_) | Wrong::Uneven(_))
+        Some(
+            Wrong::Outcome(_)
+            | Wrong::NeverSeen(_)
+            | Wrong::Moved(_)
+            | Wrong::Kept(_)
+            | Wrong::Uneven(_),
+        )
         | None => false,
     }
 }

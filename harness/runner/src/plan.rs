@@ -75,5 +75,6 @@ pub(crate) fn excuse(
     }
     let of_host = variant.host_needs().into_iter().map(str::to_owned);
     let mut needs = variant.lab_needs().into_iter().chain(of_host);
-    needs.find(|need| !provided.contains(need)).map(Excuse::HostLacks)
+    let lacking = needs.find(|need| !provided.contains(need))?;
+    Some(Excuse::HostLacks(provider.why_lacking(&lacking)))
 }

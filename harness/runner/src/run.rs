@@ -62,6 +62,11 @@ pub trait Person: Send + Sync {
 
     /// Called before a shared cluster is closed.
     async fn before_close(&self, how_to_join: Vec<String>);
+
+    /// Lets go of the clusters that are kept; false where none is.
+    fn let_go(&self) -> bool {
+        false
+    }
 }
 
 /// How to run.

@@ -1,6 +1,8 @@
-//! What pages and health checks must show, and what they showed in earlier steps.
+//! What was seen in earlier steps and binds later ones: figures of pages that grow, endpoints that
+//! clients keep.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use touchstone_case::{Growth, Pin, PinnedOutcome};
 use touchstone_spec::{
@@ -9,9 +11,14 @@ use touchstone_spec::{
 
 use crate::cells::Cell;
 
-/// The last values of an attempt, by flow and part.
+/// What an attempt has seen last.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Shown(BTreeMap<(String, String), String>);
+pub(crate) struct Shown {
+    /// Values, by flow and part.
+    values: BTreeMap<(String, String), String>,
+    /// Where clients that keep to one endpoint were in the step before, by flow.
+    endpoints: BTreeMap<String, SocketAddr>,
+}
 
 impl Shown {
     /// Keeps what the cells of a step saw last.
@@ -21,14 +28,21 @@ impl Shown {
                 cell.tally.seen().last()
             {
                 for (part, value) in shown {
-                    self.0.insert((cell.flow.text.clone(), part.clone()), value.clone());
+                    self.values.insert((cell.flow.text.clone(), part.clone()), value.clone());
                 }
             }
         }
+        let sticky = cells.iter().filter(|cell| cell.expectation.sticky);
+        let at = |cell: &Cell| Some((cell.flow.text.clone(), cell.only_endpoint()?));
+        self.endpoints = sticky.filter_map(at).collect();
     }
 
-    /// Tightens an expectation by what a row says about an HTTP answer.
+    /// Tightens an expectation by what a row says about an HTTP answer, or about the endpoint that
+    /// its client had before.
     pub(crate) fn expect(&self, flow: &Flow, pin: &Pin, expectation: &mut Expectation) {
+        if let (true, Some(had)) = (pin.keeps, self.endpoints.get(&flow.text)) {
+            keep(*had, expectation);
+        }
         let conditions = self.conditions(flow, pin);
         if flow.frontend.is_told() {
             *expectation = alone(pin, conditions);
@@ -56,7 +70,7 @@ impl Shown {
     fn conditions(&self, flow: &Flow, pin: &Pin) -> BTreeMap<String, Condition> {
         let mut conditions = pin.shows.conditions.clone();
         for (part, growth) in &pin.shows.growth {
-            let before = self.0.get(&(flow.text.clone(), part.clone()));
+            let before = self.values.get(&(flow.text.clone(), part.clone()));
             let Some(before) = before.and_then(|value| value.parse::<f64>().ok()) else {
                 continue;
             };
@@ -67,6 +81,19 @@ impl Shown {
             conditions.insert(part.clone(), condition);
         }
         conditions
+    }
+}
+
+/// Leaves nothing allowed but the endpoint that a client had, where that may still answer.
+fn keep(had: SocketAddr, expectation: &mut Expectation) {
+    if expectation.endpoints().contains(&had) {
+        expectation.allowed.retain(
+            |allowed| !matches!(allowed, Allowed::Reached { endpoint, .. } if *endpoint != had),
+        );
+        expectation.reasons.push(Reason {
+            text: format!("the row says so: the client was at {had} before, and keeps to it"),
+            source: "v1.Service sessionAffinity".to_owned(),
+        });
     }
 }
 
@@ -145,6 +172,9 @@ mod tests {
             },
             source: PinnedSource::Any,
             sticky: None,
+            clients: None,
+            keeps: false,
+            forgets: None,
             spread: None,
             shows: Shows {
                 status: Some(200),
@@ -172,7 +202,7 @@ mod tests {
         let first = expectation(&shown, Growth::Somehow);
         assert!(first.admits(&http(Some("1"))) && !first.admits(&http(None)));
         assert!(!first.admits(&Outcome::Dropped));
-        shown.0.insert((flow.text.clone(), "metric x".into()), "3".into());
+        shown.values.insert((flow.text.clone(), "metric x".into()), "3".into());
         let later = expectation(&shown, Growth::Somehow);
         assert!(later.admits(&http(Some("3.5"))) && !later.admits(&http(Some("3"))));
         let by = expectation(&shown, Growth::By(2));

@@ -376,6 +376,7 @@ impl Run<'_> {
         for (index, saw) in self.round(&round, Cell::patience).await {
             self.strict(index, saw);
         }
+        self.pause_and_look_again().await;
         self.judge_all();
     }
 

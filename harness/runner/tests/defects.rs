@@ -10,6 +10,8 @@ use touchstone_spec::Verdict;
 fn catcher(defect: Defect) -> (&'static str, &'static str) {
     match defect {
         Defect::NoMasquerade => ("node-port/every-node", "seeing"),
+        Defect::OneForAll => ("session-affinity/each-client", "never seen"),
+        Defect::NeverForgets => ("session-affinity/timeout", "after a pause"),
         Defect::NoAffinity => ("session-affinity/", "one client address"),
         Defect::MissingEndpoint => ("cluster-ip/basic", "never seen"),
         Defect::NodeWithoutProxy => ("cluster-ip/basic", "unhandled"),

@@ -141,6 +141,9 @@ pub struct CaseAsks {
     pub lab: BTreeSet<String>,
     /// Whether the zones of its nodes make a difference.
     pub zones: bool,
+    /// Whether a Service of it claims an address that others rely on: of a node, or of the name
+    /// server.
+    pub shadows: bool,
     /// Whether the cluster's own controllers must run its pods and write its slices.
     pub controllers: bool,
     /// What of its slices no real cluster keeps as the case writes it; none where all are kept.
@@ -204,6 +207,10 @@ pub struct ClientFacts {
     pub addresses: Vec<Vec<IpAddr>>,
     /// Ranges that hold its addresses, one per family.
     pub cidrs: Vec<IpNet>,
+    /// For each node in order, ranges (one per family) of which it has every address too, and from
+    /// which packets enter by that node: a crowd of clients. None where it is one client only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crowds: Vec<Vec<IpNet>>,
 }
 
 impl ClientFacts {
@@ -211,5 +218,16 @@ impl ClientFacts {
     #[must_use]
     pub fn address(&self, index: usize, family: Family) -> Option<IpAddr> {
         self.addresses.get(index)?.iter().copied().find(|ip| Family::of(*ip) == family)
+    }
+
+    /// Client `number`, from 1, of the crowd that enters by the node at `index`.
+    #[must_use]
+    pub fn one_of_crowd(&self, index: usize, family: Family, number: u8) -> Option<IpAddr> {
+        let mut ranges = self.crowds.get(index)?.iter();
+        let range = ranges.find(|range| Family::of(range.addr()) == family)?;
+        Some(match range.network() {
+            IpAddr::V4(first) => IpAddr::V4((u32::from(first) + u32::from(number)).into()),
+            IpAddr::V6(first) => IpAddr::V6((u128::from(first) + u128::from(number)).into()),
+        })
     }
 }

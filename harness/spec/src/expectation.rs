@@ -119,6 +119,9 @@ pub struct Expectation {
     pub cover: bool,
     /// Whether connections of one client address must keep to one endpoint.
     pub sticky: bool,
+    /// For how many seconds after its last connection a client keeps to its endpoint, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeps_for: Option<u32>,
     /// Whether the answer is recorded and not judged, because implementations legitimately differ.
     pub open: bool,
     /// Why.

@@ -8,20 +8,22 @@ use ipnet::IpNet;
 use crate::plan::{outside_addresses, v4, v6};
 use crate::{
     ClientFacts, ClusterFacts, Family, Firewall, IptablesBackend, LoadBalancers, LocalDetector,
-    NetworkWish, NodesJoined, PodFacts, PodsToNodes,
+    NetworkWish, NodeFacts, NodesJoined, PodFacts, PodsToNodes,
 };
 
 /// Place of the load balancer that has addresses of its own.
 pub const BALANCER: &str = "balancer";
 
 /// Name of the need of cases that use SCTP, one of [`NETWORK_NEEDS`].
-pub const SCTP_NEED: &str = "SCTP in the kernel; `--kernel uml` runs the lab on one that has it";
+pub const SCTP_NEED: &str = "SCTP in the kernel: `modprobe sctp` loads it where it is a module, and `--kernel uml` runs the \
+    lab on one that has it";
 
 /// Place of the host that is a neighbour of the nodes.
 pub const NEIGHBOUR: &str = "neighbour";
 
 /// Name of the need of proxies that forward with the kernel's IPVS, one of [`NETWORK_NEEDS`].
-pub const IPVS_NEED: &str = "IPVS in the kernel; `--kernel uml` runs the lab on one that has it";
+pub const IPVS_NEED: &str = "IPVS in the kernel: `modprobe ip_vs` loads it where it is a module, and `--kernel uml` runs the \
+    lab on one that has it";
 
 /// Everything that some network or proxy asks of the machine, by the words of excuses.
 pub const NETWORK_NEEDS: [&str; 8] = [
@@ -87,19 +89,25 @@ impl NetworkWish {
     }
 }
 
-impl ClusterFacts {
-    /// The facts with what their network adds to the plan and takes away from it.
-    ///
-    /// Further address *k* of node *i* is 172.18.*i*.(100+*k*) and fd00:172:18:*i*::(100+*k*).
-    /// A load balancer with addresses of its own is one more outside client.
-    pub(crate) fn in_its_network(mut self) -> ClusterFacts {
-        for (i, node) in (1..).zip(&mut self.nodes) {
-            for family in Family::BOTH {
-                for k in 1..=self.network.more_node_addresses.unwrap_or(0) {
-                    node.addresses.push(further_address(family, i, k));
-                }
+/// Gives nodes the further addresses that a network has.
+///
+/// Address *k* of node *i* is 172.18.*i*.(100+*k*) and fd00:172:18:*i*::(100+*k*).
+pub(crate) fn add_further_addresses(nodes: &mut [NodeFacts], network: &NetworkWish) {
+    for (i, node) in (1..).zip(nodes) {
+        for family in Family::BOTH {
+            for k in 1..=network.more_node_addresses.unwrap_or(0) {
+                node.addresses.push(further_address(family, i, k));
             }
         }
+    }
+}
+
+impl ClusterFacts {
+    /// The facts with what their network adds to the plan and takes away from it, but for further
+    /// addresses of nodes.
+    ///
+    /// A load balancer with addresses of its own is one more outside client.
+    pub(crate) fn in_its_network(mut self) -> ClusterFacts {
         if self.network.load_balancers == Some(LoadBalancers::NodePort) {
             let k = self.outside.len() as u16 + 1;
             self.balancer = Some(ClientFacts {
@@ -109,6 +117,7 @@ impl ClusterFacts {
                     v4(198, 51, 100, (16 * k) as u8, 28),
                     v6([0x2001, 0xdb8, 0x64, k, 0, 0, 0, 0], 64),
                 ],
+                crowds: Vec::new(),
             });
         }
         if self.network.nodes_joined == Some(NodesJoined::OneSegment) {
@@ -122,6 +131,7 @@ impl ClusterFacts {
                     v4(172, 18, 254, 0, 24),
                     v6([0xfd00, 0x172, 0x18, 0x254, 0, 0, 0, 0], 64),
                 ],
+                crowds: Vec::new(),
             });
         }
         let Some(only) = self.network.only else { return self };
@@ -139,6 +149,7 @@ impl ClusterFacts {
         for client in self.outside.iter_mut().chain(further) {
             client.addresses.iter_mut().for_each(|addresses| addresses.retain(has));
             client.cidrs.retain(net);
+            client.crowds.iter_mut().for_each(|ranges| ranges.retain(net));
         }
         if let LocalDetector::ClusterCidr(ranges) = &mut self.proxy.detector {
             ranges.retain(net);

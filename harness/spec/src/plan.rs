@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::network::add_further_addresses;
 use crate::{
     ClientFacts, ClusterFacts, ClusterShape, DnsFacts, NodeFacts, Page, PodFacts, ProxySettings,
 };
@@ -21,7 +22,8 @@ impl ClusterFacts {
     ///
     /// Node *i* is 172.18.*i*.2 and fd00:172:18:*i*::2; its pods are 10.244.*i*.*p* and
     /// fd00:10:244:*i*::*p*; outside client *k* enters by node *i* from 198.51.100.(16*k*+*i*)
-    /// and 2001:db8:64:*k*::*i*; cluster IPs are of 10.96.0.0/16 and fd00:10:96::/112,
+    /// and 2001:db8:64:*k*::*i*, the first of them with a crowd from all of 100.64.*i*.0/24 and
+    /// 2001:db8:65:*i*::/64 as well; cluster IPs are of 10.96.0.0/16 and fd00:10:96::/112,
     /// load-balancer addresses of 198.18.0.0/16 and 2001:db8:18::/64, external IPs of
     /// 198.19.0.0/16 and 2001:db8:19::/64, node ports 30000 to 32767.
     #[must_use]
@@ -53,8 +55,14 @@ impl ClusterFacts {
                 v4(198, 51, 100, (16 * k) as u8, 28),
                 v6([0x2001, 0xdb8, 0x64, k, 0, 0, 0, 0], 64),
             ],
+            crowds: match k {
+                1 => (1..=names.len() as u16).map(crowd).collect(),
+                _ => Vec::new(),
+            },
         });
-        let nodes: Vec<NodeFacts> = nodes.collect();
+        let mut nodes: Vec<NodeFacts> = nodes.collect();
+        // Settings of proxies may name them.
+        add_further_addresses(&mut nodes, &shape.network);
         let pods = pod_cidrs();
         let facts = ClusterFacts {
             proxy: ProxySettings::of(&shape.proxy, &nodes, &pods, &service_cidrs),
@@ -135,6 +143,10 @@ pub(crate) fn outside_addresses(k: u16, i: u16) -> Vec<IpAddr> {
     ]
 }
 
+fn crowd(i: u16) -> Vec<IpNet> {
+    vec![v4(100, 64, i as u8, 0, 24), v6([0x2001, 0xdb8, 0x65, i, 0, 0, 0, 0], 64)]
+}
+
 pub(crate) fn v4(a: u8, b: u8, c: u8, d: u8, length: u8) -> IpNet {
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length))
 }
@@ -147,6 +159,7 @@ pub(crate) fn v6(words: [u16; 8], length: u8) -> IpNet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Family, NodePortAddresses};
 
     #[test]
     fn the_default_shape() {
@@ -155,6 +168,18 @@ mod tests {
         assert_eq!(text(&facts.nodes[2].addresses), ["172.18.3.2", "fd00:172:18:3::2"]);
         assert_eq!(text(&facts.nodes[0].client.addresses), ["10.244.1.10", "fd00:10:244:1::10"]);
         assert_eq!(text(&facts.outside[1].addresses[0]), ["198.51.100.33", "2001:db8:64:2::1"]);
+        let crowd = Family::BOTH.map(|family| facts.outside[0].one_of_crowd(1, family, 250));
+        assert_eq!(text(&crowd.map(Option::unwrap)), ["100.64.2.250", "2001:db8:65:2::fa"]);
+        assert_eq!(facts.outside[1].one_of_crowd(1, Family::V4, 1), None);
+        let mut shape = ClusterShape::default();
+        shape.network.more_node_addresses = Some(1);
+        shape.proxy.node_port_addresses = Some(vec!["$more".to_owned()]);
+        let NodePortAddresses::Ranges(more) =
+            ClusterFacts::planned(&shape).proxy.node_port_addresses
+        else {
+            panic!("ranges were asked for");
+        };
+        assert_eq!(more.first().map(ToString::to_string).as_deref(), Some("172.18.1.101/32"));
         let pod = PodFacts::planned("n2", 2, 123);
         assert_eq!(text(&pod.addresses), ["10.244.2.123", "fd00:10:244:2::123"]);
     }

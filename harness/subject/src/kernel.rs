@@ -106,7 +106,8 @@ pub enum KernelError {
     },
 }
 
-const KERNEL_REMEDY: &str = "`--kernel uml` builds one that fits";
+/// What to do where a kernel does not fit.
+pub const KERNEL_REMEDY: &str = "`--kernel uml` builds one that fits";
 
 fn options(names: &[String]) -> String {
     names.iter().map(|name| format!("CONFIG_{name}")).collect::<Vec<_>>().join(", ")

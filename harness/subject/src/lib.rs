@@ -38,7 +38,7 @@ pub use format::{
     subject_schema,
 };
 pub use golang::{GoBuildError, GoProgram};
-pub use kernel::{Kernel, KernelError};
+pub use kernel::{KERNEL_REMEDY, Kernel, KernelError};
 pub use known::{KnownFailure, KnownFailures, known_failures_schema};
 pub use launch::{Launch, LaunchError, LaunchFile, LaunchLog, NodeFacts, ProxyFacts};
 pub use manifest::{Installation, InstalledImage, Manifest, ManifestError, Surroundings, Workload};

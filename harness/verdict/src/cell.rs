@@ -23,6 +23,8 @@ pub enum Wrong {
     NeverSeen(BTreeSet<SocketAddr>),
     /// One client address was served by several endpoints although it must keep to one.
     Moved(BTreeSet<SocketAddr>),
+    /// None of many clients was chosen for anew after a pause of so many seconds.
+    Kept(u64),
     /// Endpoints whose share of the connections is too far from even, in thousandths.
     Uneven(BTreeMap<SocketAddr, u64>),
 }

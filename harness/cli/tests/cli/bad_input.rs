@@ -167,7 +167,7 @@ fn a_proxy_that_does_nothing_is_given_up() {
 /// Runs `touchstone run --out out CELL` after shell text in namespaces of its own.
 fn in_namespaces(bench: &Bench, before: &str, after: &str) -> Running {
     let text = format!(
-        "mkdir out && {before} && {{ {} run --out out '{ONE_CELL}'; code=$?; {after} exit $code; }}",
+        "mkdir -p out && {before} && {{ {} run --out out '{ONE_CELL}'; code=$?; {after} exit $code; }}",
         env!("CARGO_BIN_EXE_touchstone")
     );
     Running::start(bench.command("unshare", &["-Urm", "sh", "-c", &text]))
@@ -195,6 +195,55 @@ fn a_masked_proc_comes_with_the_option() {
         .finish(RUN_LIMIT)
         .code(HARNESS)
         .complains(&["failed to mount a fresh /proc", "--security-opt systempaths=unconfined"]);
+}
+
+#[test]
+fn results_of_an_earlier_run_are_not_taken_for_those_of_this_one() {
+    let bench = Bench::new();
+    bench.run(&["--provider", "sim", ONE_CELL]).code(0);
+    assert!(bench.out().join("report.json").exists());
+    let done = in_namespaces(&bench, "mount --bind /dev/null /proc/interrupts", "");
+    let done = done.finish(RUN_LIMIT);
+    done.code(HARNESS).complains(&["failed to mount a fresh /proc"]);
+    assert!(!done.stdout.contains("exit code 0"), "{done}");
+    let left: Vec<_> = std::fs::read_dir(bench.out()).expect("a folder").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_subject_that_this_kernel_cannot_carry_is_refused() {
+    if std::path::Path::new("/proc/net/ip_vs").exists() {
+        return;
+    }
+    let _turn = LabTurn::take();
+    let bench = Bench::new();
+    bench.run(&["--subject", "kube-proxy:ipvs", ONE_CELL]).code(HARNESS).complains(&[
+        "nothing can run on",
+        "kube-proxy:ipvs needs IPVS",
+        "--kernel uml",
+    ]);
+}
+
+#[test]
+fn a_kept_cluster_ends_with_ctrl_c_and_the_run_as_it_would_have() {
+    let _turn = LabTurn::take();
+    let bench = Bench::new();
+    // A place for the state of labs that is this test's alone.
+    std::fs::create_dir(bench.path("state")).expect("a folder can be made");
+    let start = |args: &[&str]| {
+        let mut command = bench.touchstone(args);
+        command.env("TMPDIR", bench.path("state"));
+        Running::start(command)
+    };
+    let run = start(&["run", "--out", "out", "--keep", ONE_CELL]);
+    bench.event("case-ended");
+    eventually("its places to be known", RUN_LIMIT, || {
+        let shell = start(&["lab", "shell", "n1", "--", "true"]).finish(RUN_LIMIT);
+        (shell.status.code() == Some(0)).then_some(())
+    });
+    run.signal(Signal::SIGINT);
+    run.finish(RUN_LIMIT).code(0).complains(&["the cluster is kept"]);
+    bench.report().expect("lifecycle/proxy-stays-up", "pass");
 }
 
 #[test]
@@ -299,7 +348,17 @@ fn check_line(args: &[&str], code: i32, complaints: &[&str]) {
 
 #[test]
 fn selections() {
-    check_line(&["cluster-ip/bsic"], PLAN, &["matches no case (cluster-ip/bsic)", "list"]);
+    check_line(
+        &["cluster-ip/bsic"],
+        PLAN,
+        &["`cluster-ip/bsic` matches no case; did you mean `cluster-ip/basic`?", "list"],
+    );
+    let beside_a_good_one = ["cluster-ip/basic", "-E", "area(upd) or covers(nope)"];
+    check_line(
+        &beside_a_good_one,
+        PLAN,
+        &["area(upd) matches no case; did you mean `udp`?", "nope"],
+    );
     check_line(&["--profile", "smok"], PLAN, &["matches no case (--profile smok)"]);
     check_line(&["-E", "lvl(must)"], USAGE, &["no set `lvl`", "did you mean `level`?"]);
     check_line(&["--cases", "nowhere", ONE_CELL], USAGE, &["nowhere"]);

@@ -3,7 +3,12 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
-use crate::common::{Bench, RUN_LIMIT, Running};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tokio::runtime::Runtime;
+use touchstone_apiserver::{ApiServer, Config, ServeHandle};
+
+use crate::common::{Bench, RUN_LIMIT, Running, eventually};
 
 const USAGE: i32 = 64;
 const HARNESS: i32 = 3;
@@ -23,6 +28,56 @@ fn nobody(bench: &Bench) -> String {
     let address = listener.local_addr().expect("an address");
     let text = KUBECONFIG.replace("ADDRESS", &address.to_string());
     bench.write("kubeconfig", &text).display().to_string()
+}
+
+/// A cluster of two nodes without kubelets, and its kubeconfig as `touchstone lab up` writes it.
+struct Somebody {
+    api: ApiServer,
+    kubeconfig: String,
+    _serving: ServeHandle,
+    _runtime: Runtime,
+}
+
+fn somebody(bench: &Bench) -> Somebody {
+    let runtime = Runtime::new().expect("a runtime");
+    let inside = runtime.enter();
+    let api = ApiServer::new(Config::default());
+    for (name, ip) in [("one", "192.0.2.1"), ("two", "192.0.2.2")] {
+        let status = json!({
+            "addresses": [{ "type": "InternalIP", "address": ip }],
+            "conditions": [{ "type": "Ready", "status": "True" }],
+        });
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": { "name": name }, "status": status,
+        });
+        api.create(node).expect("a node");
+    }
+    let of_names = |name: &str| json!({ "namespace": "kube-system", "name": name });
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": of_names("kube-dns"),
+        "spec": { "clusterIP": "10.96.0.10", "ports": [{ "port": 53, "protocol": "UDP" }] },
+    });
+    api.create(service).expect("a Service");
+    let mut slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": of_names("kube-dns-1"),
+        "endpoints": [{ "addresses": ["10.244.0.2"], "targetRef": { "name": "coredns-1" } }],
+    });
+    slice["metadata"]["labels"] = json!({ "kubernetes.io/service-name": "kube-dns" });
+    api.create(slice).expect("a slice");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let serving = api.serve(listener, "test", Some("hunter2".to_owned())).expect("a server");
+    let address = format!("person:hunter2@{}", serving.address());
+    let path = bench.write("kubeconfig", &KUBECONFIG.replace("ADDRESS", &address));
+    let kubeconfig = path.display().to_string();
+    drop(inside);
+    Somebody { api, kubeconfig, _serving: serving, _runtime: runtime }
+}
+
+fn namespaces(api: &ApiServer) -> Vec<String> {
+    let list = api.list("Namespace", None, "").expect("namespaces");
+    let names = list.iter().filter_map(|object| object["metadata"]["name"].as_str());
+    names.filter(|name| name.starts_with("touchstone")).map(str::to_owned).collect()
 }
 
 /// Runs one case on a cluster, with an image that need not be ours.
@@ -99,4 +154,47 @@ fn options_that_make_no_sense_together() {
     check(&bench, &with(&["--kernel", "uml"]), USAGE, &["--kernel is for the lab"]);
     bench.run(&["--dry-run"]).code(USAGE).complains(&["--provider cluster"]);
     bench.run(&["--harmful"]).code(USAGE).complains(&["--provider cluster"]);
+}
+
+#[test]
+fn a_run_that_is_stopped_while_agents_start_leaves_nothing() {
+    for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+        let bench = Bench::new();
+        let Somebody { api, kubeconfig, .. } = &somebody(&bench);
+        let image = ["--agent-image", "registry.test/agent:1"];
+        let case = ["--kubeconfig", kubeconfig, "cluster-ip/without-selector[v4,tcp]"];
+        let args = [&["--provider", "cluster"], image.as_slice(), case.as_slice()].concat();
+        let running = bench.start_run(&args);
+        eventually("a namespace", RUN_LIMIT, || (!namespaces(api).is_empty()).then_some(()));
+        running.signal(signal);
+        let done = running.finish(RUN_LIMIT);
+        done.code(code).complains(&["removing what was made", "interrupted before any case ran"]);
+        assert_eq!(namespaces(api), Vec::<String>::new());
+        assert!(!bench.out().exists(), "nothing was recorded");
+    }
+}
+
+#[test]
+fn a_dry_run_lists_each_thing_once_and_says_what_cannot_run() {
+    let bench = Bench::new();
+    let Somebody { api, kubeconfig, .. } = &somebody(&bench);
+    let cases = ["cluster-ip/without-selector", "controllers/*", "sctp/*"];
+    let args = ["--provider", "cluster", "--agent-image", "r.test/agent:1", "--dry-run"];
+    let done = bench.run(&[&args, ["--kubeconfig", kubeconfig].as_slice(), &cases].concat());
+    done.code(0).says(&[
+        "-cluster-ip-without-selector, one for each of",
+        "variants",
+        "Deployment web-n1 of 1 pod at most on one",
+        "cannot run here:",
+        ": the cluster has no IPv6 addresses for pods and Services",
+        ": a client outside of the cluster, which this provider does not have",
+        "nothing was created",
+    ]);
+    let mut lines: Vec<&str> =
+        done.stdout.lines().filter(|line| line.starts_with("namespace ")).collect();
+    let all = lines.len();
+    lines.dedup();
+    assert!(all > 2 && lines.len() == all, "{}", done.stdout);
+    assert!(!done.stdout.contains("hunter2"), "{}", done.stdout);
+    assert_eq!(namespaces(api), Vec::<String>::new());
 }

@@ -206,6 +206,17 @@ fn a_panic_is_an_error_that_keeps_the_log() {
     assert!(console.expect("a console").contains("Kernel panic"));
 }
 
+#[test]
+fn a_kernel_without_ipvs_carries_no_proxy_that_needs_it() {
+    let bench = Bench::new();
+    let kernel = bench.script("kernel", &format!("{BELIEVED}exit 1 ;;\nesac\n"));
+    let kernel = kernel.to_str().expect("text");
+    bench.run(&["--kernel", kernel, "--subject", "kube-proxy:ipvs", CASE]).code(HARNESS).complains(
+        &["kube-proxy:ipvs needs IPVS", "IP_VS, IP_SET, DUMMY", "`--kernel uml` builds"],
+    );
+    bench.nothing_is_left(&[].into());
+}
+
 /// A program that claims to be a kernel, and what is said of it.
 fn check(text: &str, code: i32, complaints: &[&str]) {
     let bench = Bench::new();

@@ -122,6 +122,13 @@ fn a_kept_cluster_is_remembered_until_somebody_deletes_it() {
 }
 
 #[test]
+fn a_mode_that_kind_does_not_know_is_said() {
+    let bench = machine(Some("exit 0"), Some("exit 0"));
+    let remedies = ["is not for kind", "iptables, ipvs, nftables", "without --provider kind"];
+    check(&bench, &["--subject", "kube-proxy:userspace@v1.25.0"], USAGE, &remedies);
+}
+
+#[test]
 fn options_that_make_no_sense_together() {
     let bench = machine(Some("exit 0"), Some("exit 0"));
     let two = ["-s", "kube-proxy:iptables", "-s", "kube-proxy:nftables"];
@@ -176,4 +183,21 @@ fn clusters_of_killed_runs_are_found() {
     assert!(!calls.contains("delete cluster --name touchstone-b"), "{calls}");
     assert!(!bench.path("cache/kind/clusters/touchstone-a").exists());
     assert!(bench.path("cache/kind/clusters/touchstone-b").exists());
+}
+
+#[test]
+fn only_the_cluster_of_the_run_that_is_named_is_deleted() {
+    let bench = machine(Some("exit 0"), Some("exit 0"));
+    let [mine, other] = ["touchstone-20261126-120000-cafe", "touchstone-20261127-120000-beef"];
+    for name in [mine, other] {
+        bench.write(&format!("cache/kind/clusters/{name}/lock"), "");
+    }
+    let clean = |tag: &str| call(&bench, &["clean", "--run", tag]);
+    clean("26120000face").code(0).says(&["no cluster of kind's is left of run 26120000face"]);
+    clean("26120000cafe").code(0).complains(&[&format!("deleting the cluster {mine}")]);
+    let calls = std::fs::read_to_string(bench.path("calls")).expect("calls");
+    assert!(calls.contains(&format!("kind delete cluster --name {mine}")), "{calls}");
+    assert!(!calls.contains(other), "{calls}");
+    assert!(!bench.path(&format!("cache/kind/clusters/{mine}")).exists());
+    assert!(bench.path(&format!("cache/kind/clusters/{other}")).exists());
 }

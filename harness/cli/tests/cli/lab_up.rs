@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::common::{Bench, Done, RUN_LIMIT, Running, eventually};
+use crate::common::{Bench, Done, Part, RUN_LIMIT, Running, eventually};
 use nix::sys::signal::Signal;
 use touchstone_spec::CLIENT_PORT;
 
@@ -125,6 +125,10 @@ fn a_person_looks_around() {
         .says(&["default/web:p cluster IP", &format!("-d {CLUSTER_IP}/32")]);
     lab.shell(&["n1", "--", "conntrack", "-L"]).code(0).says(&[&format!("dst={CLUSTER_IP}")]);
     lab.shell(&["n1", "--", "sh", "-c", "exit 7"]).code(7);
+    // From there it reaches the API server as the node's proxy does.
+    let kubectl = kubectl();
+    let there = ["n1", "--", kubectl.to_str().expect("text"), "get", "svc", "web"];
+    lab.shell(&there).code(0).says(&[CLUSTER_IP]);
     lab.shell(&["n2", "--", "hostname"]).code(0).says(&["n2"]);
     // A client's network, without a proxy.
     lab.shell(&["outside", "--", "iptables-save", "-t", "nat"]).code(0);
@@ -146,6 +150,21 @@ fn a_person_looks_around() {
         Running::start(command).finish(RUN_LIMIT)
     };
     shell.code(3).complains(&["no lab is open", "touchstone lab up"]);
+}
+
+#[test]
+fn what_a_killed_lab_has_left_goes_with_the_next_look() {
+    let lab = Lab::up();
+    let namespaces = lab.bench.namespaces();
+    lab.bench.process(Part::Outside).signal(Signal::SIGKILL);
+    let Lab { bench, up, kubeconfig } = lab;
+    let done = up.finish(Duration::from_secs(20));
+    assert_eq!(done.signal(), Some(Signal::SIGKILL as i32), "{done}");
+    bench.nothing_is_left(&namespaces);
+    let mut command = bench.touchstone(&["lab", "shell", "n1", "--", "true"]);
+    command.env("TMPDIR", bench.path("state"));
+    Running::start(command).finish(RUN_LIMIT).code(3).complains(&["no lab is open"]);
+    assert!(!kubeconfig.exists(), "{} is left", kubeconfig.display());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod bad_input;
 mod cluster;
 mod common;
+mod doctor;
 mod example;
 mod kernel;
 mod kind;

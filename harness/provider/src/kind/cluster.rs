@@ -269,7 +269,7 @@ impl KindCluster {
         mode: ProxyMode,
         tell: &(dyn Fn(&str) + Sync),
     ) -> Result<(), KindError> {
-        self.wait_for_nodes(tell).await?;
+        self.wait_for_nodes("its nodes are not ready", tell).await?;
         // Without a proxy nothing reaches the API server by its Service, so no name server is ready.
         if mode != ProxyMode::None {
             self.wait_for_rollout("daemonset/kube-proxy", tell).await?;
@@ -294,13 +294,14 @@ impl KindCluster {
         self.kubectl(ASKING, "restart the name server", &args).await.map(drop)
     }
 
-    /// Waits for nodes, which are ready once they have a pod network.
+    /// Waits for nodes, which are ready once they have a pod network; `not` says that they are not.
     pub(super) async fn wait_for_nodes(
         &self,
+        not: &str,
         tell: &(dyn Fn(&str) + Sync),
     ) -> Result<(), KindError> {
         let args = ["wait", "--for=condition=Ready", "nodes", "--all"];
-        self.wait_for("its nodes are not ready", "its nodes to be ready", tell, &args).await
+        self.wait_for(not, "its nodes to be ready", tell, &args).await
     }
 
     async fn wait_for_rollout(

@@ -11,7 +11,7 @@ use touchstone_subject::{Manifest, Surroundings, Workload};
 use super::cluster::{KindCluster, LOAD, READY_SECONDS};
 use super::config::PodNetwork;
 use super::tools::{ASKING, argument};
-use super::trouble::KindError;
+use super::trouble::{KindError, wants_credentials};
 
 /// Where every control plane of kind's answers.
 const API_PORT: u16 = 6443;
@@ -81,7 +81,9 @@ impl KindCluster {
             self.wait_for_workload(workload, tell).await?;
         }
         if network == PodNetwork::Subject {
-            self.wait_for_nodes(tell).await?;
+            let not = "its nodes are not ready, which need the pod network that the subject's \
+                       manifests are to bring,";
+            self.wait_for_nodes(not, tell).await?;
         }
         tell("waiting for deployment/coredns to be ready, which needs Services");
         let args = ["--namespace=kube-system", "rollout", "status", "deployment/coredns", NAMES];
@@ -250,10 +252,13 @@ impl Late {
             words.push_str(&format!(", started {} times", restarts + 1));
         }
         if reason.contains("Image") {
-            words.push_str(
+            words.push_str(if wants_credentials(message) {
+                "; the registry asks for credentials, which nodes do not have: write the image to a \
+                 file with `docker save`, and name that under `cluster.images` of the subject's file"
+            } else {
                 "; an image that no registry has is named under `cluster.images` of the subject's \
-                 file",
-            );
+                 file"
+            });
         }
         words
     }
@@ -338,7 +343,11 @@ mod tests {
         assert!(words.ends_with("CrashLoopBackOff: why, started 5 times"), "{words}");
         check("ImagePullBackOff", 0, 10, false);
         let words = check("ErrImageNeverPull", 0, 0, true);
-        assert!(words.contains("`cluster.images`"), "{words}");
+        assert!(words.contains("that no registry has is named under `cluster.images`"), "{words}");
+        let closed = "failed to authorize: failed to fetch anonymous token: 401 Unauthorized";
+        let state = json!({ "waiting": { "reason": "ErrImagePull", "message": closed } });
+        let words = late(&pod(&state, 0)).expect("it is not ready").words();
+        assert!(words.contains("asks for credentials") && words.contains("docker save"), "{words}");
     }
 
     #[test]

@@ -141,6 +141,7 @@ fn plan(name: &str, own: &[IpAddr], nodes: &[Vec<IpAddr>], networks: &[IpNet]) -
         name: name.to_owned(),
         addresses: vec![Vec::new(); nodes.len()],
         cidrs: vec![],
+        crowds: vec![],
     };
     let mut words = Vec::new();
     for own in own {

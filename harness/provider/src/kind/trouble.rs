@@ -74,7 +74,12 @@ pub enum KindError {
         why: String,
     },
     /// The cluster came up, but something in it did not.
-    #[error("the cluster {cluster} is not ready: {what} within {seconds} s ({said})")]
+    #[error(
+        "the cluster {cluster} is not ready: {what} within {seconds} s ({said}); does this machine \
+         have memory, disk and CPUs left for it (`docker stats`, `df`, `kind get clusters`), and \
+         inotify instances (`sysctl fs.inotify.max_user_instances=512 \
+         fs.inotify.max_user_watches=524288`)? fewer --nodes need less"
+    )]
     NotReady {
         /// The cluster.
         cluster: String,
@@ -150,18 +155,28 @@ pub(super) fn lack_of_docker(said: &str) -> Option<KindError> {
         .then(|| KindError::NotRunning { said: said.to_owned() })
 }
 
+/// Whether a registry has asked for credentials, by the words of docker and containerd.
+pub(super) fn wants_credentials(said: &str) -> bool {
+    let text = said.to_lowercase();
+    [
+        "unauthorized",
+        "failed to authorize",
+        "no basic auth",
+        "authentication required",
+        "access denied",
+        "401",
+        "403",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
+}
+
 /// Why an image cannot be pulled.
 pub(super) fn lack_of_image(image: &str, said: &str) -> KindError {
-    let text = said.to_lowercase();
-    let closed =
-        ["unauthorized", "no basic auth", "authentication required", "access denied", "401", "403"];
+    let closed = wants_credentials(said);
     let image = image.to_owned();
     let said = said.to_owned();
-    if closed.iter().any(|words| text.contains(words)) {
-        KindError::Credentials { image, said }
-    } else {
-        KindError::NoImage { image, said }
-    }
+    if closed { KindError::Credentials { image, said } } else { KindError::NoImage { image, said } }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tower::filter::FilterLayer;
 
 use super::trouble;
+use super::userinfo::{log_in, redacted};
 use crate::ClusterError;
 
 /// How long a connection to the API server may take.
@@ -230,7 +231,7 @@ impl Access {
         let unread = |why: &dyn std::fmt::Display| {
             ClusterError::new(
                 format!("failed to read the kubeconfig {}", kubeconfig.display()),
-                why,
+                redacted(&why.to_string()),
             )
         };
         let text = std::fs::read_to_string(kubeconfig).map_err(|error| unread(&error))?;
@@ -239,6 +240,7 @@ impl Access {
         let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
             .await
             .map_err(|error| unread(&error))?;
+        log_in(&mut config);
         config.connect_timeout = Some(CONNECT_LIMIT);
         let server = config.cluster_url.to_string();
         let used = Used::default();
@@ -326,7 +328,7 @@ impl Access {
         }
         Err(ClusterError::new(
             format!("the kubeconfig's user may not do at {} what a run needs", self.server),
-            format!("{}; `touchstone cluster rbac` prints what to grant", missing.join(", ")),
+            format!("{}; {}", missing.join(", "), trouble::what_to_grant(self.harm)),
         ))
     }
 
@@ -412,7 +414,8 @@ impl Access {
 
     /// What went wrong when this was tried, in words.
     pub(crate) fn failed(&self, act: &str, error: &kube::Error) -> ClusterError {
-        ClusterError::new(format!("failed to {act}"), trouble::words(error, &self.server))
+        let why = trouble::words(error, &self.server, self.harm);
+        ClusterError::new(format!("failed to {act}"), why)
     }
 }
 

@@ -261,7 +261,9 @@ impl Agents {
                     },
                     None => failed(&"the port is not forwarded"),
                 },
-                Err(error) => failed(&trouble::words(&error, self.access.server())),
+                Err(error) => {
+                    failed(&trouble::words(&error, self.access.server(), self.access.harm()))
+                }
             };
             // It may not listen yet, though its container runs.
             if began.elapsed() > START_LIMIT / 10 {

@@ -11,10 +11,13 @@ mod keeper;
 mod names;
 mod objects;
 mod preview;
+mod room;
 mod running;
+mod seen;
 mod site;
 mod survey;
 mod trouble;
+mod userinfo;
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use super::agents::PODS_PER_NODE;
 use super::keeper::Keeper;
 use super::names::{Names, RUN_LABEL};
 use super::site::real_names;
-use super::survey::survey;
+use super::survey::{NameServer, survey};
 use crate::ClusterError;
 
 /// What a run would make of a cluster.
@@ -30,8 +30,11 @@ pub struct Preview {
     pub node_ports: (u16, u16),
     /// Pods of cases on a node at most.
     pub pods_per_node: usize,
+    /// What may come to be missing, with the remedy.
+    pub remarks: Vec<String>,
     families: Vec<Family>,
     harm: Harm,
+    name_server: Option<NameServer>,
 }
 
 impl Preview {
@@ -39,11 +42,16 @@ impl Preview {
     #[must_use]
     pub fn lacks(&self, asks: &CaseAsks) -> Option<String> {
         let (nodes, families) = (self.nodes.len(), self.families.as_slice());
-        lacks(asks, &Has { nodes, outside: 0, families, harm: self.harm, keeper: None })
+        let name_server = self.name_server.as_ref();
+        lacks(
+            asks,
+            &Has { nodes, outside: 0, families, harm: self.harm, keeper: None, name_server },
+        )
     }
 }
 
-/// Looks at a cluster and says what a run would make of it; nothing is made.
+/// Looks at a cluster and says what a run would make of it whose cases want that many nodes, and
+/// that many cluster IPs of one family; nothing is made.
 ///
 /// # Errors
 /// When the cluster cannot be used, with the remedy.
@@ -52,11 +60,13 @@ pub async fn preview(
     harm: Harm,
     run: &str,
     nodes: usize,
+    addresses: usize,
 ) -> Result<Preview, ClusterError> {
     let access = Access::open(kubeconfig, harm).await?;
     let found = survey(&access).await?;
     let names = Names::of(run);
-    let blocks = found.blocks(run, 0)?;
+    let families = found.families();
+    let blocks = found.blocks(&families, run, 0, addresses)?;
     Ok(Preview {
         home: names.home(),
         label: format!("{}={}", RUN_LABEL, names.tag),
@@ -65,8 +75,10 @@ pub async fn preview(
         blocks: blocks.iter().map(ToString::to_string).collect(),
         node_ports: found.node_ports(run)?,
         pods_per_node: PODS_PER_NODE,
-        families: found.families(),
+        remarks: found.short_of_room(&families, addresses),
+        families,
         harm,
+        name_server: found.name_server,
     })
 }
 
@@ -77,6 +89,7 @@ pub(super) struct Has<'a> {
     pub(super) families: &'a [Family],
     pub(super) harm: Harm,
     pub(super) keeper: Option<&'a dyn Keeper>,
+    pub(super) name_server: Option<&'a NameServer>,
 }
 
 /// Why a cluster that has this cannot have such a case.
@@ -85,7 +98,7 @@ pub(super) fn lacks(asks: &CaseAsks, has: &Has<'_>) -> Option<String> {
     let provided = has.keeper.map(Keeper::provides).unwrap_or_default();
     let has_it = |need: &String| need == "dns" || provided.contains(need);
     if let Some(need) = asks.lab.iter().find(|need| !has_it(need)) {
-        return Some(format!("only the lab provides `{need}`"));
+        return Some(only_the_lab(need));
     }
     if let Some(family) = asks.families.iter().find(|family| !has.families.contains(family)) {
         let family = family.api_name();
@@ -126,7 +139,35 @@ pub(super) fn lacks(asks: &CaseAsks, has: &Has<'_>) -> Option<String> {
     if asks.zones && has.harm == Harm::Spared {
         return Some("it changes the zones of nodes; --harmful allows that".to_owned());
     }
-    None
+    if asks.shadows && has.harm == Harm::Spared {
+        let what = "it claims an address of a node or of the name server";
+        return Some(format!("{what}; --harmful allows that"));
+    }
+    if asks.shape.dns { lacks_names(asks, has.name_server) } else { None }
+}
+
+/// Why no cluster provides what the lab does, by the names that cases use in `needs: lab`.
+fn only_the_lab(need: &str) -> String {
+    let why = match need {
+        "pages" => {
+            ": what a proxy tells of itself, and which virtual servers its node's kernel has"
+        }
+        "nodes" => ": Node objects that say something else; those of a cluster are its own",
+        "restart" => ": proxies that are stopped and started; here somebody else runs them",
+        _ => "",
+    };
+    format!("only the lab provides `{need}`{why}")
+}
+
+/// Why nobody can ask the cluster's name server, if so.
+fn lacks_names(asks: &CaseAsks, server: Option<&NameServer>) -> Option<String> {
+    // Without one that can be asked past the proxy there is no control.
+    let Some(server) = server.filter(|server| !server.pods.is_empty()) else {
+        return Some("a name server: no pod behind a Service kube-dns is ready".to_owned());
+    };
+    let has = |family: Family| server.service.iter().any(|ip| Family::of(*ip) == family);
+    let family = asks.families.iter().find(|family| !has(**family))?.api_name();
+    Some(format!("the cluster's name server has no {family} address"))
 }
 
 #[cfg(test)]
@@ -142,7 +183,8 @@ mod tests {
     }
 
     fn has(harm: Harm) -> Has<'static> {
-        Has { nodes: 2, outside: 0, families: &[Family::V4], harm, keeper: None }
+        let families = &[Family::V4];
+        Has { nodes: 2, outside: 0, families, harm, keeper: None, name_server: None }
     }
 
     fn said(asks: &CaseAsks) -> Option<String> {
@@ -159,11 +201,32 @@ mod tests {
         check(CaseAsks { outside: 1, ..asks(inside(1)) }, "outside");
         check(CaseAsks { families: vec![Family::V6], ..asks(inside(1)) }, "IPv6");
         check(CaseAsks { lab: ["restart".to_owned()].into(), ..asks(inside(1)) }, "`restart`");
+        check(CaseAsks { lab: ["pages".to_owned()].into(), ..asks(inside(1)) }, "virtual servers");
         check(CaseAsks { zones: true, ..asks(inside(1)) }, "--harmful");
+        check(CaseAsks { shadows: true, ..asks(inside(1)) }, "--harmful");
         check(CaseAsks { pods_per_node: 51, ..asks(inside(1)) }, "51 pods");
         let refused = Some("an endpoint without an address".to_owned());
         check(CaseAsks { refused, ..asks(inside(1)) }, "without an address");
         let zones = CaseAsks { zones: true, ..asks(inside(1)) };
         assert_eq!(lacks(&zones, &has(Harm::Allowed)), None);
+    }
+
+    #[test]
+    fn a_name_server_that_nobody_can_ask_is_named() {
+        let names = CaseAsks {
+            shape: ClusterShape { dns: true, ..inside(1) },
+            families: Family::BOTH.to_vec(),
+            ..CaseAsks::default()
+        };
+        let said = |server: &NameServer| {
+            let (families, name_server) = (&Family::BOTH, Some(server));
+            lacks(&names, &Has { families, name_server, ..has(Harm::Spared) })
+        };
+        let mut server = NameServer { service: vec![[10, 96, 0, 10].into()], pods: vec![] };
+        assert!(said(&server).is_some_and(|said| said.contains("no pod behind")));
+        server.pods.push(("coredns-1".to_owned(), vec![[10, 244, 0, 2].into()]));
+        assert!(said(&server).is_some_and(|said| said.contains("no IPv6 address")));
+        server.service.push("fd00:10:96::a".parse().expect("an address"));
+        assert_eq!(said(&server), None);
     }
 }

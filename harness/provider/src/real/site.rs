@@ -14,11 +14,11 @@ use touchstone_agent::RemoteServers;
 use touchstone_spec::{
     BALANCER, CaseAsks, Change, ClientFacts, ClusterFacts, DnsFacts, FEW_REFUSALS, Family,
     LoadBalancers, NetworkWish, NodeFacts, Observation, Outcome, PodFacts, PodsToNodes,
-    ProxySettings, ServerWish,
+    ProxySettings, SCTP_NEED, ServerWish,
 };
 
 use super::access::{Access, Harm};
-use super::agents::{AgentImage, Agents, Manned, Shared};
+use super::agents::{AgentImage, Agents, Shared};
 use super::clean;
 use super::deployments::Deployments;
 use super::keeper::Keeper;
@@ -26,9 +26,13 @@ use super::names::Names;
 use super::objects::Objects;
 use super::preview::{Has, lacks};
 use super::running::RealCluster;
+use super::seen::{node_facts, serve, whole, without_sctp};
 use super::survey::{Found, FoundNode, look_at, survey};
 use crate::balancer::Balancer;
 use crate::{ClusterError, ClusterRequest, Provider, Started, canary};
+
+/// What may help where a kernel speaks no SCTP.
+const LOAD: &str = "`modprobe sctp` on it loads it where its system has that";
 
 /// How long the first look at the network may take.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(3);
@@ -56,6 +60,8 @@ pub struct SiteRequest {
     pub token: String,
     /// Nodes that cases want at most.
     pub nodes: usize,
+    /// Cluster IPs of one family that all cases together want at most.
+    pub addresses: usize,
     /// Families that the proxy says it serves.
     pub served: Vec<Family>,
     /// Whether it may do what harms a shared cluster.
@@ -80,6 +86,10 @@ pub struct Site {
     network: NetworkWish,
     /// Families that the proxy says it serves.
     served: Vec<Family>,
+    /// Cluster IPs of one family that all cases together want at most.
+    addresses: usize,
+    /// Which node's kernel speaks no SCTP, if there is one.
+    without_sctp: Option<String>,
     /// Whether nodes limit how many refusals they send.
     refusals_are_few: bool,
     agents: Shared,
@@ -157,6 +167,7 @@ impl Site {
         let manned = agents.man(&posts).await?;
         let (nodes, refusals_are_few) = node_facts(&used, &manned).await?;
         let answering = serve(&manned, &nodes).await?;
+        let without_sctp = without_sctp(&manned).await;
         let deployments = Deployments::new(access.clone(), names.clone(), Arc::clone(&agents));
         let clients = request.outside.iter().map(|seat| seat.client.clone());
         let (balancer, outside): (Vec<_>, Vec<_>) =
@@ -172,6 +183,8 @@ impl Site {
             real,
             network: NetworkWish::default(),
             served: request.served.clone(),
+            addresses: request.addresses,
+            without_sctp,
             refusals_are_few,
             agents,
             outside,
@@ -181,6 +194,9 @@ impl Site {
             answering: Mutex::new(answering),
         };
         site.network.pods_to_nodes = site.look_at_sources().await?;
+        for remark in site.found.short_of_room(&site.families(), site.addresses) {
+            tell(&remark);
+        }
         Ok(site)
     }
 
@@ -228,13 +244,22 @@ impl Site {
         if self.network.pods_to_nodes.is_some() {
             remarks.push("pods reach other nodes under the address of their own".to_owned());
         }
+        if let Some(why) = &self.without_sctp {
+            remarks
+                .push(format!("no case of SCTP runs, for not every node has it ({why}); {LOAD}"));
+        }
+        remarks.extend(self.found.short_of_room(&self.families(), self.addresses));
         remarks
     }
 
-    /// What whoever owns its nodes can do that not every cluster can.
+    /// What not every cluster can: what whoever owns its nodes can do, and what their kernels have.
     #[must_use]
     pub fn provides(&self) -> BTreeSet<String> {
-        self.keeper.as_ref().map(|keeper| keeper.provides()).unwrap_or_default()
+        let mut provides = self.keeper.as_ref().map(|keeper| keeper.provides()).unwrap_or_default();
+        if self.without_sctp.is_none() {
+            provides.insert(SCTP_NEED.to_owned());
+        }
+        provides
     }
 
     /// Release of the cluster: `v1.37.2`.
@@ -337,8 +362,7 @@ impl Site {
         let own = request.shape.network.load_balancers == Some(LoadBalancers::NodePort);
         facts.balancer = self.balancer.clone().filter(|_| own);
         facts.pod_cidrs = whole(&facts.nodes);
-        facts.service_cidrs = self.found.blocks(&self.run, number)?;
-        facts.service_cidrs.retain(of_family);
+        facts.service_cidrs = self.found.blocks(&families, &self.run, number, self.addresses)?;
         facts.load_balancer_cidrs.retain(of_family);
         facts.external_ip_cidrs.retain(of_family);
         facts.node_ports = self.found.node_ports(&self.run)?;
@@ -408,19 +432,18 @@ impl Provider for Site {
             families: &self.families(),
             harm: self.access.harm(),
             keeper: self.keeper.as_deref(),
+            name_server: self.found.name_server.as_ref(),
         };
-        lacks(asks, &has).or_else(|| {
-            let server = self.found.name_server.as_ref().filter(|_| asks.shape.dns);
-            // Without one that can be asked past the proxy there is no control.
-            if asks.shape.dns && server.is_none_or(|server| server.pods.is_empty()) {
-                return Some("a name server: no pod behind a Service kube-dns is ready".to_owned());
+        lacks(asks, &has)
+    }
+
+    fn why_lacking(&self, need: &str) -> String {
+        match &self.without_sctp {
+            Some(why) if need == SCTP_NEED => {
+                format!("SCTP in every node's kernel ({why}); {LOAD}")
             }
-            let has = |family: Family| {
-                server.is_none_or(|found| found.service.iter().any(|ip| Family::of(*ip) == family))
-            };
-            let family = asks.families.iter().find(|family| !has(**family))?.api_name();
-            Some(format!("the cluster's name server has no {family} address"))
-        })
+            Some(_) | None => need.to_owned(),
+        }
     }
 
     async fn start(&self, request: &ClusterRequest) -> Result<Started, ClusterError> {
@@ -511,88 +534,5 @@ fn removal(change: &Change) -> Option<Change> {
         | Change::ProxyRefuses { .. }
         | Change::VirtualServer { .. }
         | Change::ReloadFirewall { .. } => None,
-    }
-}
-
-/// The nodes, as soon as a pod stands on each: some networks give nodes an address with the first.
-///
-/// Also whether the kernel of any of them limits how many refusals it sends.
-async fn node_facts(
-    used: &[FoundNode],
-    manned: &[Manned],
-) -> Result<(Vec<NodeFacts>, bool), ClusterError> {
-    let mut nodes = Vec::new();
-    let mut few = false;
-    for (number, node) in (1..).zip(used) {
-        let name = format!("n{number}");
-        let on = |host: bool| {
-            let fits = |m: &&Manned| m.facts.node == name && (m.facts.place == name) == host;
-            manned.iter().find(fits)
-        };
-        let mut addresses = node.internal.clone();
-        if let Some(host) = on(true) {
-            let (seen, limited) = look_at(node, &host.agent).await?;
-            addresses = seen;
-            few |= limited;
-        }
-        nodes.push(NodeFacts {
-            name: name.clone(),
-            zone: node.zone.clone(),
-            addresses,
-            pod_cidrs: node.pod_cidrs.clone(),
-            client: on(false).map(|manned| manned.facts.clone()).unwrap_or_default(),
-            pages: BTreeMap::new(),
-        });
-    }
-    Ok((nodes, few))
-}
-
-/// Every client pod answers.
-async fn serve(manned: &[Manned], nodes: &[NodeFacts]) -> Result<Vec<RemoteServers>, ClusterError> {
-    let facts = ClusterFacts { nodes: nodes.to_vec(), ..ClusterFacts::default() };
-    let wishes = canary::servers(&facts);
-    let mut serving = Vec::new();
-    for Manned { facts, agent } in manned {
-        let own: Vec<_> = wishes.iter().filter(|w| w.place == facts.place).cloned().collect();
-        if !own.is_empty() {
-            let servers = agent.serve(own).await;
-            serving.push(servers.map_err(|why| {
-                ClusterError::new(format!("failed to serve in {}", facts.place), why)
-            })?);
-        }
-    }
-    Ok(serving)
-}
-
-/// The smallest range of each family that holds the pods of all nodes, IPv4 first.
-fn whole(nodes: &[NodeFacts]) -> Vec<IpNet> {
-    let ranges = |family: Family| {
-        let all = nodes.iter().flat_map(|node| &node.pod_cidrs);
-        all.filter(move |range| Family::of(range.addr()) == family).copied()
-    };
-    Family::BOTH
-        .into_iter()
-        .filter_map(|family| {
-            let mut whole = ranges(family).next()?;
-            while !ranges(family).all(|range| whole.contains(&range)) {
-                whole = whole.supernet()?;
-            }
-            Some(whole)
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_range_of_all_pods() {
-        let node = |cidr: &str| NodeFacts {
-            pod_cidrs: vec![cidr.parse().expect("a range")],
-            ..NodeFacts::default()
-        };
-        let whole = whole(&[node("10.244.0.0/24"), node("10.244.1.0/24"), node("10.244.3.0/24")]);
-        assert_eq!(whole, ["10.244.0.0/22".parse::<IpNet>().expect("a range")]);
     }
 }

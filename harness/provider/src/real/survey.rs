@@ -17,10 +17,6 @@ use crate::ClusterError;
 
 /// Interfaces whose addresses are no node's own: Services' and name caches'.
 const NOT_THE_NODES: [&str; 2] = ["kube-ipvs0", "nodelocaldns"];
-/// Addresses of a block of cluster IPs, as a power of two: what one cluster of a run hands out.
-const BLOCK_BITS: u8 = 12;
-/// Blocks that are looked at, of ranges that have more.
-const BLOCKS: usize = 4096;
 /// Node ports that one run hands out at most.
 const PORTS: u16 = 600;
 /// Node ports of a cluster whose API server was told nothing else.
@@ -267,32 +263,6 @@ impl Found {
             .collect()
     }
 
-    /// The `number`th block of cluster IPs of a run in each family: without an address in use, and
-    /// another one for each run as far as chance can do that.
-    pub(super) fn blocks(&self, run: &str, number: usize) -> Result<Vec<IpNet>, ClusterError> {
-        let block = |range: &IpNet| {
-            let prefix = range.prefix_len().max(range.max_prefix_len() - BLOCK_BITS);
-            let free: Vec<IpNet> = range
-                .subnets(prefix)
-                .into_iter()
-                .flatten()
-                .take(BLOCKS)
-                .filter(|block| !self.addresses_in_use.iter().any(|ip| block.contains(ip)))
-                .collect();
-            let at = chance(run).wrapping_add(number) % free.len().max(1);
-            free.get(at).copied().ok_or_else(|| {
-                ClusterError::new(
-                    format!("no part of the Service range {range} is free"),
-                    format!(
-                        "each block of {} addresses has some that are in use",
-                        1_u32 << BLOCK_BITS
-                    ),
-                )
-            })
-        };
-        self.service_cidrs.iter().map(block).collect()
-    }
-
     /// First and last of the node ports that a run hands out.
     pub(super) fn node_ports(&self, run: &str) -> Result<(u16, u16), ClusterError> {
         let (first, last) = (NODE_PORTS.0 + CHOSEN_BY_HAND, NODE_PORTS.1);
@@ -325,53 +295,26 @@ pub(super) fn chance(run: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn found(ranges: &[&str], addresses: &[&str], ports: &[u16]) -> Found {
+    fn found(ports: &[u16]) -> Found {
         Found {
             version: "v1.37.2".to_owned(),
             nodes: vec![],
             unfit: vec![],
-            service_cidrs: ranges.iter().map(|r| r.parse().expect("a range")).collect(),
-            addresses_in_use: addresses.iter().map(|ip| ip.parse().expect("an IP")).collect(),
+            service_cidrs: vec![],
+            addresses_in_use: BTreeSet::new(),
             ports_in_use: ports.iter().copied().collect(),
             name_server: None,
         }
     }
 
     #[test]
-    fn blocks_have_no_address_in_use() {
-        let found = found(
-            &["10.96.0.0/16", "fd00:10:96::/112"],
-            &["10.96.0.1", "10.96.0.10", "fd00:10:96::1"],
-            &[],
-        );
-        let mut seen = BTreeSet::new();
-        for number in 0..15 {
-            let blocks = found.blocks("run", number).expect("blocks");
-            assert_eq!(blocks.len(), 2);
-            for (block, prefix) in blocks.iter().zip([20, 116]) {
-                assert_eq!(block.prefix_len(), prefix);
-                assert!(found.addresses_in_use.iter().all(|ip| !block.contains(ip)), "{block}");
-            }
-            seen.insert(blocks[0]);
-        }
-        assert_eq!(seen.len(), 15, "each is another one");
-    }
-
-    #[test]
-    fn ranges_without_room() {
-        let full = found(&["10.96.0.0/24"], &["10.96.0.1"], &[]);
-        let error = full.blocks("run", 0).expect_err("none is free").to_string();
-        assert!(error.contains("10.96.0.0/24"), "{error}");
-    }
-
-    #[test]
     fn node_ports_are_free() {
-        let ports = |taken: &[u16]| found(&[], &[], taken).node_ports("run").expect("ports");
+        let ports = |taken: &[u16]| found(taken).node_ports("run").expect("ports");
         let (first, last) = ports(&[]);
         assert!(first >= 30_086 && last <= 32_767 && last - first == 599, "{first} to {last}");
         assert_eq!(ports(&[30_500, 31_000, 31_400, 31_800, 32_200]), (32_201, 32_767));
         let all: Vec<u16> = (30_000..=32_767).collect();
-        assert!(found(&[], &[], &all).node_ports("run").is_err());
+        assert!(found(&all).node_ports("run").is_err());
     }
 
     #[test]

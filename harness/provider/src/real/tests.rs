@@ -30,7 +30,7 @@ const RUN: &str = "20261126-120000-cafe";
 struct Stand {
     api: ApiServer,
     kubeconfig: PathBuf,
-    _serving: ServeHandle,
+    serving: ServeHandle,
     _folder: tempfile::TempDir,
 }
 
@@ -54,7 +54,7 @@ fn stand(token: Option<&str>) -> Stand {
         });
         api.create(node).expect("a node");
     }
-    Stand { api, kubeconfig, _serving: serving, _folder: folder }
+    Stand { api, kubeconfig, serving, _folder: folder }
 }
 
 fn write(path: &std::path::Path, server: &str) {
@@ -74,6 +74,7 @@ fn request(stand: &Stand) -> SiteRequest {
         token: "secret".to_owned(),
         served: Family::BOTH.to_vec(),
         nodes: 2,
+        addresses: 100,
         harm: Harm::Spared,
         outside: Vec::new(),
         keeper: None,
@@ -121,7 +122,7 @@ async fn what_is_found() {
     let names: Vec<&str> = found.nodes.iter().map(|node| node.name.as_str()).collect();
     assert_eq!(names, ["worker", "control-plane"], "those with taints come last");
     assert!(!found.service_cidrs.is_empty());
-    let preview = preview(&stand.kubeconfig, Harm::Spared, RUN, 2).await.expect("a preview");
+    let preview = preview(&stand.kubeconfig, Harm::Spared, RUN, 2, 100).await.expect("a preview");
     assert_eq!(preview.nodes["n1"], "worker");
     assert_eq!(namespaces(&stand.api), Vec::<String>::new(), "a preview makes nothing");
 }
@@ -297,6 +298,30 @@ async fn clusters_that_cannot_be_used() {
     assert!(nobody.contains("cannot be reached"), "{nobody}");
 }
 
+/// As `touchstone lab up` writes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_in_the_address_logs_in_and_is_never_shown() {
+    let stand = stand(Some("secret"));
+    let address = stand.serving.address();
+    let open = |server: String| {
+        write(&stand.kubeconfig, &server);
+        Access::open(&stand.kubeconfig, Harm::Spared)
+    };
+    let access = open(format!("http://person:secret@{address}")).await.expect("the right password");
+    assert_eq!(access.server(), format!("http://{address}/"));
+
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr());
+    let nobody = port.expect("a port");
+    for (server, what) in [
+        (format!("http://person:hunter2@{address}"), "does not accept"),
+        (format!("http://person:hunter2@{nobody}"), "cannot be reached"),
+        (format!("http://person:hunter2@{nobody}:1:2"), "failed to read"),
+    ] {
+        let error = open(server).await.err().map(|error| error.to_string()).expect("an error");
+        assert!(error.contains(what) && !error.contains("hunter2"), "{error}");
+    }
+}
+
 /// Zones that a run sets are gone when its cluster is closed, and those of others are back.
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_get_back_the_zones_that_they_had() {
@@ -394,6 +419,10 @@ async fn rights_that_are_missing_are_named_before_anything_is_made() {
     let opened = Access::open(&kubeconfig, Harm::Spared).await;
     let error = opened.err().map(|error| error.to_string()).expect("an error");
     assert!(error.contains("create pods; `touchstone cluster rbac` prints"), "{error}");
+    // Patching nodes is no right that is printed without it.
+    let opened = Access::open(&kubeconfig, Harm::Allowed).await;
+    let error = opened.err().map(|error| error.to_string()).expect("an error");
+    assert!(error.contains("`touchstone cluster rbac --harmful` prints"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -405,7 +434,7 @@ async fn nodes_that_are_not_ready_are_named() {
             json!([{ "type": "Ready", "status": "False", "message": "kubelet stopped" }]);
         stand.api.replace_status(node).expect("a status");
     }
-    let error = preview(&stand.kubeconfig, Harm::Spared, RUN, 2).await.expect_err("no node");
+    let error = preview(&stand.kubeconfig, Harm::Spared, RUN, 2, 100).await.expect_err("no node");
     let error = error.to_string();
     for word in ["worker: it is not ready: kubelet stopped", "kubectl get nodes"] {
         assert!(error.contains(word), "{error}");

@@ -4,13 +4,28 @@ use std::error::Error as _;
 
 use serde_json::Value;
 
+use super::access::Harm;
+use super::userinfo::redacted;
+
 /// The HTTP status of a refusal.
 pub(super) fn code(error: &kube::Error) -> Option<u16> {
     if let kube::Error::Api(status) = error { Some(status.code) } else { None }
 }
 
+/// What prints the rights of a run; those of one that may do harm are more.
+pub(super) fn what_to_grant(harm: Harm) -> &'static str {
+    match harm {
+        Harm::Spared => "`touchstone cluster rbac` prints what to grant",
+        Harm::Allowed => "`touchstone cluster rbac --harmful` prints what to grant",
+    }
+}
+
 /// What an error of a request means.
-pub(super) fn words(error: &kube::Error, server: &str) -> String {
+pub(super) fn words(error: &kube::Error, server: &str, harm: Harm) -> String {
+    redacted(&in_full(error, server, harm))
+}
+
+fn in_full(error: &kube::Error, server: &str, harm: Harm) -> String {
     if let kube::Error::Api(status) = error {
         return match status.code {
             401 => format!(
@@ -18,9 +33,7 @@ pub(super) fn words(error: &kube::Error, server: &str) -> String {
                  get nodes` with the same kubeconfig must work",
                 status.message
             ),
-            403 => {
-                format!("{}; `touchstone cluster rbac` prints what to grant", status.message)
-            }
+            403 => format!("{}; {}", status.message, what_to_grant(harm)),
             _ => status.message.clone(),
         };
     }
