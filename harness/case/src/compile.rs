@@ -7,7 +7,7 @@ use std::time::Duration;
 use touchstone_spec::api::{EndpointSlice, Meta};
 use touchstone_spec::{Family, FrontendKind, Node, NodeSays, Protocol, VirtualServerAction, World};
 
-use crate::crowd::{keeps, sticky};
+use crate::clients::{keeps, sticky};
 use crate::deployed;
 use crate::goals::addresses;
 use crate::grammar::{Expected, Target, duration, rate};

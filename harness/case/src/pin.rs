@@ -49,6 +49,39 @@ pub struct Shows {
     pub growth: BTreeMap<String, Growth>,
 }
 
+/// Where health checks tell how many endpoints their node has.
+fn counts() -> [String; 2] {
+    [
+        Look::Json("localEndpoints".to_owned()).to_string(),
+        Look::Header("X-Load-Balancing-Endpoint-Weight".to_owned()).to_string(),
+    ]
+}
+
+impl Shows {
+    /// Why the number of endpoints that a health check tells is not the model's.
+    fn miscounts(&self, expectation: &Expectation) -> Option<String> {
+        let counted: BTreeSet<String> = expectation
+            .allowed
+            .iter()
+            .filter_map(|allowed| match allowed {
+                Allowed::Http { local_endpoints, .. } => Some(local_endpoints.to_string()),
+                Allowed::Reached { .. }
+                | Allowed::Refused
+                | Allowed::Closed
+                | Allowed::Dropped
+                | Allowed::Unhandled
+                | Allowed::Answered(_) => None,
+            })
+            .collect();
+        let pinned = |part: &String| match self.conditions.get(part) {
+            Some(Condition::Is(number)) => Some(number),
+            Some(_) | None => None,
+        };
+        let wrong = counts().iter().filter_map(pinned).any(|number| !counted.contains(number));
+        wrong.then(|| "the numbers of local endpoints differ".to_owned())
+    }
+}
+
 /// By how much a number must have grown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Growth {
@@ -168,6 +201,7 @@ impl Pin {
                     .collect();
                 (expectation.kinds() != *kinds || told != *http)
                     .then(|| "the outcomes differ".to_owned())
+                    .or_else(|| self.shows.miscounts(expectation))
             }
         }
     }

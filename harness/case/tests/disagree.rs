@@ -147,6 +147,8 @@ fn a_changed_answer_is_contradicted_at_its_line() {
         ("cluster-ip/unallocated", "is: [dropped, unhandled]", "is: any"),
         // Health checks.
         ("health-check-node-port/status", "is: http 503", "is: http 200"),
+        ("health-check-node-port/body", "localEndpoints: 0", "localEndpoints: 7"),
+        ("health-check-node-port/weight-header", "Weight: '2'", "Weight: '9'"),
         // Sources.
         ("node-port/first-endpoint", "source: node@n1", "source: node@n2"),
         ("load-balancer/every-vantage", "source: node", "source: client"),
@@ -154,6 +156,7 @@ fn a_changed_answer_is_contradicted_at_its_line() {
         // Affinity.
         ("session-affinity/switched", "sticky: false", "sticky: true"),
         ("session-affinity/cluster-ip", "sticky: true", "spread: even"),
+        ("session-affinity/timeout-expires", "forgets: 35s", "forgets: 10s"),
     ] {
         // What follows `spread` is no contradiction where clients do not keep to endpoints.
         let to = if to == "spread: even" { "sticky: true, spread: even" } else { to };

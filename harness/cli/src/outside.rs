@@ -78,6 +78,11 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
         note(&format!("  {}: {UNTESTED}", subject.record.id));
     }
     let out = make_folder(run.out.as_deref(), &name)?;
+    let mut command: Vec<String> = std::env::args().collect();
+    if let (Some(target), None) = (&target, &run.cluster.kubeconfig) {
+        // It came from the environment, which whoever repeats the run may not have.
+        command.extend(["--kubeconfig".to_owned(), target.kubeconfig.display().to_string()]);
+    }
     let job = Job {
         run: name,
         out: out.clone(),
@@ -91,7 +96,7 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failed> {
             (ProviderName::Lab | ProviderName::Sim, _) => JOBS,
         }),
         seed,
-        command: std::env::args().collect(),
+        command,
         strict: run.strict,
         fail_on: match run.fail_on {
             FailOn::Must => Level::Must,
