@@ -40,6 +40,14 @@ impl Scene<'_, '_> {
                  leaves none of them out"
             )));
         }
+        // By turns, as some proxies go, everybody would get the same endpoint again.
+        if pin.forgets.is_some() && usize::from(clients).is_multiple_of(endpoints.len()) {
+            let many = endpoints.len();
+            return Err(wrong(format!(
+                "{clients} clients that are to be forgotten: write a number that is no multiple \
+                 of the {many} endpoints, since some proxies go by turns"
+            )));
+        }
         let facts = &self.context.book.facts;
         let first = facts.outside.first().filter(|client| {
             flow.client.kind == ClientKind::Outside && client.name == flow.client.place

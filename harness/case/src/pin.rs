@@ -49,6 +49,19 @@ pub struct Shows {
     pub growth: BTreeMap<String, Growth>,
 }
 
+/// Status and number of local endpoints of every HTTP answer that is allowed.
+fn http_answers(expectation: &Expectation) -> impl Iterator<Item = (u16, u64)> {
+    expectation.allowed.iter().filter_map(|allowed| match allowed {
+        Allowed::Http { status, local_endpoints, shows: _ } => Some((*status, *local_endpoints)),
+        Allowed::Reached { .. }
+        | Allowed::Refused
+        | Allowed::Closed
+        | Allowed::Dropped
+        | Allowed::Unhandled
+        | Allowed::Answered(_) => None,
+    })
+}
+
 /// Where health checks tell how many endpoints their node has.
 fn counts() -> [String; 2] {
     [
@@ -60,19 +73,8 @@ fn counts() -> [String; 2] {
 impl Shows {
     /// Why the number of endpoints that a health check tells is not the model's.
     fn miscounts(&self, expectation: &Expectation) -> Option<String> {
-        let counted: BTreeSet<String> = expectation
-            .allowed
-            .iter()
-            .filter_map(|allowed| match allowed {
-                Allowed::Http { local_endpoints, .. } => Some(local_endpoints.to_string()),
-                Allowed::Reached { .. }
-                | Allowed::Refused
-                | Allowed::Closed
-                | Allowed::Dropped
-                | Allowed::Unhandled
-                | Allowed::Answered(_) => None,
-            })
-            .collect();
+        let counted: BTreeSet<String> =
+            http_answers(expectation).map(|(_, count)| count.to_string()).collect();
         let pinned = |part: &String| match self.conditions.get(part) {
             Some(Condition::Is(number)) => Some(number),
             Some(_) | None => None,
@@ -186,19 +188,8 @@ impl Pin {
                 (expectation.allowed != pinned).then(|| "the answers differ".to_owned())
             }
             PinnedOutcome::Kinds { kinds, http } => {
-                let told: BTreeSet<u16> = expectation
-                    .allowed
-                    .iter()
-                    .filter_map(|allowed| match allowed {
-                        Allowed::Http { status, .. } => Some(*status),
-                        Allowed::Reached { .. }
-                        | Allowed::Refused
-                        | Allowed::Closed
-                        | Allowed::Dropped
-                        | Allowed::Unhandled
-                        | Allowed::Answered(_) => None,
-                    })
-                    .collect();
+                let told: BTreeSet<u16> =
+                    http_answers(expectation).map(|(status, _)| status).collect();
                 (expectation.kinds() != *kinds || told != *http)
                     .then(|| "the outcomes differ".to_owned())
                     .or_else(|| self.shows.miscounts(expectation))
