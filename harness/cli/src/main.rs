@@ -101,7 +101,10 @@ fn dispatch(command: Command) -> Result<u8, Failed> {
         }
         Command::Completions { shell } => {
             let mut command = Cli::command();
-            clap_complete::generate(shell, &mut command, "touchstone", &mut std::io::stdout());
+            // Straight to the terminal it would panic where nobody reads on.
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut command, "touchstone", &mut text);
+            say(&String::from_utf8_lossy(&text));
             Ok(0)
         }
     }

@@ -1,6 +1,7 @@
 //! Steady traffic that runs through a change, and what it lost.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use touchstone_case::{Keep, Traffic};
 use touchstone_provider::Cluster;
-use touchstone_spec::{Features, Flow, FrontendKind, Observation, Outcome, Protocol};
+use touchstone_spec::{Features, Flow, FrontendKind, Observation, Outcome, Protocol, World};
 
 use crate::deadline::Deadline;
 use crate::expected::expect;
@@ -299,14 +300,19 @@ fn met_last(
     last
 }
 
-/// A flow from the first client of the traffic straight to an endpoint that it may reach before
-/// and after the change, if there is one.
+/// A flow from the first client of the traffic straight to an endpoint that is there before and
+/// after the change, if there is one; one that may be used all the while comes first.
 fn past_the_proxy(traffic: &Traffic, worlds: &Worlds, features: &Features) -> Option<Flow> {
     let flow = traffic.flows.first()?;
     let before = expect(&worlds.before, flow, features).endpoints();
     let after = expect(&worlds.after, flow, features).endpoints();
-    let mut stable = before.intersection(&after).filter(|it| it.ip() != flow.client.address);
-    let to = *stable.next()?;
+    let is_there = |at: &&SocketAddr| {
+        [&worlds.before, &worlds.after].into_iter().all(|world| lists(world, at.ip()))
+    };
+    let to = *before
+        .intersection(&after)
+        .chain(before.union(&after).filter(is_there))
+        .find(|at| at.ip() != flow.client.address)?;
     Some(Flow {
         via: None,
         to,
@@ -315,6 +321,14 @@ fn past_the_proxy(traffic: &Traffic, worlds: &Worlds, features: &Features) -> Op
         text: format!("control: {} → {to}", flow.client.place),
         ..flow.clone()
     })
+}
+
+/// Whether a slice has the address, whatever its conditions.
+fn lists(world: &World, address: IpAddr) -> bool {
+    let endpoints = world.slices.iter().flat_map(|slice| &slice.endpoints);
+    endpoints
+        .filter_map(|endpoint| endpoint.addresses.first())
+        .any(|listed| listed.parse() == Ok(address))
 }
 
 struct Sender {
@@ -430,9 +444,22 @@ fn is_loss(outcome: &Outcome) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr};
+    use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::worlds::tests::steps_of;
+
+    #[test]
+    fn an_endpoint_that_leaves_but_is_still_there_is_asked_past_the_proxy() {
+        let steps = steps_of("node-port/endpoint-moves[v4,udp]");
+        let traffic = steps[1].traffic.as_ref().expect("its second step has traffic");
+        let worlds = Worlds::around(&steps[..1], &steps[1]);
+        let features = Features::default();
+        let only = expect(&worlds.before, &traffic.flows[0], &features).endpoints();
+        assert!(expect(&worlds.after, &traffic.flows[0], &features).endpoints().is_disjoint(&only));
+        let asked = past_the_proxy(traffic, &worlds, &features).map(|flow| flow.to);
+        assert_eq!(asked.as_ref(), only.first());
+    }
 
     #[test]
     fn one_missing_answer_is_not_yet_silence() {

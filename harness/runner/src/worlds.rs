@@ -233,7 +233,7 @@ fn without_zones(world: &World) -> World {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use touchstone_case::{Library, compile, planned_book};
     use touchstone_spec::Feature;
     use touchstone_spec::api::{EndpointSlice, Service};
@@ -246,7 +246,8 @@ mod tests {
         steps_of("lifecycle/load-balancer-to-cluster-ip[v4,tcp]")
     }
 
-    fn steps_of(id: &str) -> Vec<ScriptStep> {
+    /// The steps of a bundled case.
+    pub(crate) fn steps_of(id: &str) -> Vec<ScriptStep> {
         let library = Library::bundled().expect("the bundled cases are right");
         let mut variants = library.variants().into_iter();
         let variant = variants.find(|variant| variant.id() == id).expect("the case exists");

@@ -225,28 +225,6 @@ fn a_subject_that_this_kernel_cannot_carry_is_refused() {
 }
 
 #[test]
-fn a_kept_cluster_ends_with_ctrl_c_and_the_run_as_it_would_have() {
-    let _turn = LabTurn::take();
-    let bench = Bench::new();
-    // A place for the state of labs that is this test's alone.
-    std::fs::create_dir(bench.path("state")).expect("a folder can be made");
-    let start = |args: &[&str]| {
-        let mut command = bench.touchstone(args);
-        command.env("TMPDIR", bench.path("state"));
-        Running::start(command)
-    };
-    let run = start(&["run", "--out", "out", "--keep", ONE_CELL]);
-    bench.event("case-ended");
-    eventually("its places to be known", RUN_LIMIT, || {
-        let shell = start(&["lab", "shell", "n1", "--", "true"]).finish(RUN_LIMIT);
-        (shell.status.code() == Some(0)).then_some(())
-    });
-    run.signal(Signal::SIGINT);
-    run.finish(RUN_LIMIT).code(0).complains(&["the cluster is kept"]);
-    bench.report().expect("lifecycle/proxy-stays-up", "pass");
-}
-
-#[test]
 fn a_full_disk_keeps_what_was_recorded() {
     let _turn = LabTurn::take();
     let bench = Bench::new();
@@ -261,6 +239,28 @@ fn a_full_disk_keeps_what_was_recorded() {
     done.says(&["CUT SHORT", "NOT RUN kube-proxy:iptables", ONE_CELL]);
     assert!([HARNESS, PLAN].map(Some).contains(&done.status.code()), "{done}");
     bench.nothing_is_left(&[].into());
+}
+
+#[test]
+fn output_that_nobody_takes_is_no_panic() {
+    let bench = Bench::new();
+    let calls: [&[&str]; 4] = [&["completions", "bash"], &["list"], &["spec"], &["schema", "case"]];
+    for call in calls {
+        let text = "program=$1; shift; exec \"$program\" \"$@\" > /dev/full";
+        let mut all = vec!["-c", text, "sh", env!("CARGO_BIN_EXE_touchstone")];
+        all.extend(call);
+        let done = Running::start(bench.command("sh", &all)).finish(RUN_LIMIT);
+        assert!(!done.code(0).stderr.contains("panicked"), "{done}");
+    }
+}
+
+#[test]
+fn completions_know_the_commands() {
+    let bench = Bench::new();
+    for shell in ["bash", "zsh", "fish"] {
+        bench.call(&["completions", shell]).code(0).says(&["pause-on-failure", "doctor"]);
+    }
+    bench.call(&["completions", "cmd"]).code(USAGE).complains(&["bash", "zsh", "fish"]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod kind;
 mod lab_up;
 mod leftovers;
 mod lies;
+mod person;
 mod proof;
 mod releases;
 mod spec;
