@@ -188,8 +188,9 @@ async fn clean_inside(clean: &Clean, kubeconfig: &Path) -> Result<bool, Failed> 
         let what = format!("{} of run {}", count(left.namespaces.len(), "namespace"), left.tag);
         if left.alive && clean.run.is_none() {
             note(&format!(
-                "{what}: its agents still run, so it may be under way; once it was killed they \
-                 end within a minute; `touchstone clean --run {}` removes it anyway",
+                "{what}: its clients still run, so it may be under way; once it was killed they \
+                 end within a minute, or within ten where it had not reached them; \
+                 `touchstone clean --run {}` removes it anyway",
                 left.tag
             ));
             kept = true;

@@ -242,10 +242,12 @@ async fn prepare(job: &Job, wish: &Wish, held: &Held) -> Result<Target, Failed> 
     let beside = created.load_beside(&archive).await.map_err(Failed::harness)?;
     let mut outside = Vec::new();
     let balancer = wish.balancer.then(|| BALANCER.to_owned());
-    for name in ClusterShape::default().outside_names().into_iter().chain(balancer) {
+    for (number, name) in
+        ClusterShape::default().outside_names().into_iter().chain(balancer).enumerate()
+    {
         let args = agent_arguments((Ipv4Addr::UNSPECIFIED, PORT).into(), &token);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let client = created.outside_client(&name, &beside, &args, &nodes).await;
+        let client = created.outside_client(&name, &beside, &args, &nodes, number == 0).await;
         let client = client.map_err(Failed::harness)?;
         let listens = SocketAddr::new(client.address, PORT);
         outside.push(OutsideSeat { listens, client: client.client });

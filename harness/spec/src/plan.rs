@@ -56,7 +56,7 @@ impl ClusterFacts {
                 v6([0x2001, 0xdb8, 0x64, k, 0, 0, 0, 0], 64),
             ],
             crowds: match k {
-                1 => (1..=names.len() as u16).map(crowd).collect(),
+                1 => ClientFacts::planned_crowds(names.len()),
                 _ => Vec::new(),
             },
         });
@@ -143,8 +143,16 @@ pub(crate) fn outside_addresses(k: u16, i: u16) -> Vec<IpAddr> {
     ]
 }
 
-fn crowd(i: u16) -> Vec<IpNet> {
-    vec![v4(100, 64, i as u8, 0, 24), v6([0x2001, 0xdb8, 0x65, i, 0, 0, 0, 0], 64)]
+impl ClientFacts {
+    /// Ranges of both families for the crowd of each of so many nodes, in order: 100.64.*i*.0/24
+    /// and 2001:db8:65:*i*::/64 for the node with the number *i*, from 1.
+    #[must_use]
+    pub fn planned_crowds(nodes: usize) -> Vec<Vec<IpNet>> {
+        let ranges = |i: u16| {
+            vec![v4(100, 64, i as u8, 0, 24), v6([0x2001, 0xdb8, 0x65, i, 0, 0, 0, 0], 64)]
+        };
+        (1..).take(nodes).map(ranges).collect()
+    }
 }
 
 pub(crate) fn v4(a: u8, b: u8, c: u8, d: u8, length: u8) -> IpNet {

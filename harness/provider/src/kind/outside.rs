@@ -1,6 +1,7 @@
 //! Clients on a cluster's network that are no nodes: containers whose source address chooses the
 //! node by which their packets come in, as in the lab.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -27,7 +28,7 @@ pub struct OutsideClient {
 
 impl KindCluster {
     /// Starts a client by this name with these arguments, and gives it an address for each of these
-    /// nodes by which its packets enter there.
+    /// nodes by which its packets enter there; of a crowd, a whole range of them for each.
     ///
     /// # Errors
     /// When docker refuses it, or its network is too small.
@@ -37,6 +38,7 @@ impl KindCluster {
         image: &str,
         args: &[&str],
         nodes: &[String],
+        crowd: bool,
     ) -> Result<OutsideClient, KindError> {
         let container = format!("{}-{name}", self.name());
         let label = format!("{LABEL}={}", self.name());
@@ -52,11 +54,12 @@ impl KindCluster {
         }
         let networks = ["network", "inspect", "--format", "{{json .IPAM.Config}}", NETWORK];
         let networks = subnets(&self.docker("ask for the network", &networks).await?);
-        let plan = plan(name, &own, &places, &networks).ok_or_else(|| KindError::Refused {
-            program: "docker",
-            what: format!("give {container} addresses"),
-            said: format!("its network {networks:?} has no room for them beside {own:?}"),
-        })?;
+        let plan =
+            plan(name, &own, &places, &networks, crowd).ok_or_else(|| KindError::Refused {
+                program: "docker",
+                what: format!("give {container} addresses"),
+                said: format!("its network {networks:?} has no room for them beside {own:?}"),
+            })?;
         // A node's image has `ip`, the client's need not; and nobody keeps these rights.
         let first = nodes.first().map_or("", String::as_str);
         let inspect = ["inspect", "--format", "{{.Config.Image}}", first];
@@ -67,6 +70,13 @@ impl KindCluster {
         set.extend(["--entrypoint", "bash", image.trim(), "-c", ENTER_BY_NODE, "bash", &ranges]);
         set.extend(plan.words.iter().map(String::as_str));
         self.docker(&format!("give {container} addresses"), &set).await?;
+        if crowd {
+            let back = plan.ways_back();
+            for node in nodes {
+                let args = ["exec", node, "bash", "-ec", &back];
+                self.docker(&format!("lead {node} to {container}"), &args).await?;
+            }
+        }
         let address = own.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         Ok(OutsideClient { address, client: plan.client })
     }
@@ -127,21 +137,48 @@ const ENTER_BY_NODE: &str = include_str!("enter-by-node");
 #[derive(Debug, PartialEq, Eq)]
 struct Plan {
     client: ClientFacts,
-    /// Number of a node, its address, the client's address, the network; again and again.
+    /// Number of a node, its address, the client's address, the network, the crowd's range or a
+    /// hyphen; again and again.
     words: Vec<String>,
+}
+
+impl Plan {
+    /// A script that leads a node to every crowd, by the address that enters by the same node.
+    fn ways_back(&self) -> String {
+        let mut text = String::new();
+        for (ranges, addresses) in self.client.crowds.iter().zip(&self.client.addresses) {
+            for range in ranges {
+                let family = if range.addr().is_ipv4() { "-4" } else { "-6" };
+                let of_family = |ip: &&IpAddr| ip.is_ipv4() == range.addr().is_ipv4();
+                let Some(address) = addresses.iter().find(of_family) else { continue };
+                // Writing to a string does not fail.
+                let _ = writeln!(text, "ip {family} route replace {range} via {address} dev eth0");
+            }
+        }
+        text
+    }
 }
 
 /// Chooses addresses at the far end of docker's networks, where docker comes last, by the address
 /// that docker has given to the container: so no two clients get the same.
-fn plan(name: &str, own: &[IpAddr], nodes: &[Vec<IpAddr>], networks: &[IpNet]) -> Option<Plan> {
+fn plan(
+    name: &str,
+    own: &[IpAddr],
+    nodes: &[Vec<IpAddr>],
+    networks: &[IpNet],
+    crowd: bool,
+) -> Option<Plan> {
     if nodes.len() > NODES {
         return None;
     }
+    let has = |range: &IpNet| own.iter().any(|own| own.is_ipv4() == range.addr().is_ipv4());
+    let mut crowds = ClientFacts::planned_crowds(if crowd { nodes.len() } else { 0 });
+    crowds.iter_mut().for_each(|ranges| ranges.retain(has));
     let mut client = ClientFacts {
         name: name.to_owned(),
         addresses: vec![Vec::new(); nodes.len()],
         cidrs: vec![],
-        crowds: vec![],
+        crowds,
     };
     let mut words = Vec::new();
     for own in own {
@@ -151,12 +188,16 @@ fn plan(name: &str, own: &[IpAddr], nodes: &[Vec<IpAddr>], networks: &[IpNet]) -
         for (number, node) in (1_u8..).zip(nodes) {
             let node = node.iter().find(|node| node.is_ipv4() == own.is_ipv4())?;
             let address = nth(block.addr(), number);
-            client.addresses.get_mut(usize::from(number) - 1)?.push(address);
+            let place = usize::from(number) - 1;
+            client.addresses.get_mut(place)?.push(address);
+            let mut ranges = client.crowds.get(place).into_iter().flatten();
+            let range = ranges.find(|range| range.addr().is_ipv4() == own.is_ipv4());
             words.extend([
                 number.to_string(),
                 node.to_string(),
                 address.to_string(),
                 network.trunc().to_string(),
+                range.map_or("-".to_owned(), ToString::to_string),
             ]);
         }
     }
@@ -230,15 +271,15 @@ mod tests {
         assert_eq!(own, parsed(&["172.18.0.4", "fc00:f853:ccd:e793::4"]));
         let nodes = ["2", "3"]
             .map(|n| parsed(&[&format!("172.18.0.{n}"), &format!("fc00:f853:ccd:e793::{n}")]));
-        let plan = plan("outside", &own, &nodes, &subnets(RANGES)).expect("there is room");
+        let plan = plan("outside", &own, &nodes, &subnets(RANGES), false).expect("there is room");
         let cidrs: Vec<String> = plan.client.cidrs.iter().map(ToString::to_string).collect();
         assert_eq!(cidrs, ["172.18.255.176/28", "fc00:f853:ccd:e793:ffff:ffff:ffff:ffb0/124"]);
         assert_eq!(
             plan.client.addresses[1],
             parsed(&["172.18.255.178", "fc00:f853:ccd:e793:ffff:ffff:ffff:ffb2"])
         );
-        assert_eq!(plan.words[..4], ["1", "172.18.0.2", "172.18.255.177", "172.18.0.0/16"]);
-        assert_eq!(plan.words.len(), 16);
+        assert_eq!(plan.words[..5], ["1", "172.18.0.2", "172.18.255.177", "172.18.0.0/16", "-"]);
+        assert_eq!(plan.words.len(), 20);
     }
 
     #[test]
@@ -255,7 +296,26 @@ mod tests {
     fn a_network_of_one_family_gives_a_client_of_one() {
         let own = parsed(&["172.18.0.4"]);
         let nodes = [parsed(&["172.18.0.2"])];
-        let plan = plan("outside", &own, &nodes, &subnets(RANGES)).expect("there is room");
+        let plan = plan("outside", &own, &nodes, &subnets(RANGES), true).expect("there is room");
         assert_eq!(plan.client.cidrs.len(), 1);
+        assert_eq!(plan.words[4..], ["100.64.1.0/24"]);
+    }
+
+    #[test]
+    fn answers_to_a_crowd_go_where_its_packets_came_from() {
+        let own = addresses(CONTAINER);
+        let nodes = ["2", "3"]
+            .map(|n| parsed(&[&format!("172.18.0.{n}"), &format!("fc00:f853:ccd:e793::{n}")]));
+        let plan = plan("outside", &own, &nodes, &subnets(RANGES), true).expect("there is room");
+        assert_eq!(plan.words[9], "100.64.2.0/24");
+        assert_eq!(
+            plan.ways_back().lines().collect::<Vec<_>>(),
+            [
+                "ip -4 route replace 100.64.1.0/24 via 172.18.255.177 dev eth0",
+                "ip -6 route replace 2001:db8:65:1::/64 via fc00:f853:ccd:e793:ffff:ffff:ffff:ffb1 dev eth0",
+                "ip -4 route replace 100.64.2.0/24 via 172.18.255.178 dev eth0",
+                "ip -6 route replace 2001:db8:65:2::/64 via fc00:f853:ccd:e793:ffff:ffff:ffff:ffb2 dev eth0",
+            ]
+        );
     }
 }

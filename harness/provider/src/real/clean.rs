@@ -14,6 +14,8 @@ use crate::ClusterError;
 const GONE_LIMIT: Duration = Duration::from_secs(120);
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// How names of clients begin, in pods' networks and in nodes' own.
+const CLIENTS: [&str; 2] = ["client-", "host-"];
 
 /// What a run has left in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +24,8 @@ pub struct Leftover {
     pub tag: String,
     /// Its namespaces.
     pub namespaces: Vec<String>,
-    /// Whether an agent of it still runs: it is under way, or was killed less than a minute ago.
+    /// Whether a client of it still runs: it is under way, or was killed less than a minute ago, or
+    /// less than ten where it had not reached them.
     pub alive: bool,
 }
 
@@ -49,8 +52,11 @@ pub async fn leftovers(kubeconfig: &Path) -> Result<Vec<Leftover>, ClusterError>
     }
     for pod in pods {
         let phase = pod["status"]["phase"].as_str().unwrap_or_default();
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        // A run is connected to its clients all the while; endpoints that it never met wait longer.
+        let is_client = CLIENTS.iter().any(|client| name.starts_with(client));
         if let (true, Some(left)) =
-            (matches!(phase, "Running" | "Pending"), found.get_mut(&tag(&pod)))
+            (is_client && matches!(phase, "Running" | "Pending"), found.get_mut(&tag(&pod)))
         {
             left.alive = true;
         }

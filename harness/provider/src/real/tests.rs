@@ -257,6 +257,29 @@ async fn a_request_that_is_not_printed_never_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_lives_as_long_as_its_clients() {
+    let stand = stand(None);
+    let names = Names::of(RUN);
+    stand.api.create(names.namespace(&names.home())).expect("a namespace");
+    let create = |name: &str| {
+        let mut pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "status": { "phase": "Running" },
+            "metadata": { "name": name, "namespace": names.home() },
+        });
+        names.mark(&mut pod);
+        stand.api.create(pod).expect("a pod");
+    };
+    let alive = async || {
+        let found = leftovers(&stand.kubeconfig).await.expect("leftovers");
+        found.first().expect("a leftover").alive
+    };
+    create("pod-n1-1");
+    assert!(!alive().await, "an endpoint that no run has met waits for ten minutes");
+    create("host-n1");
+    assert!(alive().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn leftovers_are_found_by_label() {
     let stand = stand(None);
     let names = Names::of(RUN);
