@@ -98,7 +98,7 @@ pub(super) fn lacks(asks: &CaseAsks, has: &Has<'_>) -> Option<String> {
     let provided = has.keeper.map(Keeper::provides).unwrap_or_default();
     let has_it = |need: &String| need == "dns" || provided.contains(need);
     if let Some(need) = asks.lab.iter().find(|need| !has_it(need)) {
-        return Some(only_the_lab(need));
+        return Some(does_not_provide(need));
     }
     if let Some(family) = asks.families.iter().find(|family| !has.families.contains(family)) {
         let family = family.api_name();
@@ -146,17 +146,18 @@ pub(super) fn lacks(asks: &CaseAsks, has: &Has<'_>) -> Option<String> {
     if asks.shape.dns { lacks_names(asks, has.name_server) } else { None }
 }
 
-/// Why no cluster provides what the lab does, by the names that cases use in `needs: lab`.
-fn only_the_lab(need: &str) -> String {
+/// What this cluster does not provide, by the names that cases use in `needs: lab`, and why.
+fn does_not_provide(need: &str) -> String {
     let why = match need {
         "pages" => {
             ": what a proxy tells of itself, and which virtual servers its node's kernel has"
         }
         "nodes" => ": Node objects that say something else; those of a cluster are its own",
         "restart" => ": proxies that are stopped and started; here somebody else runs them",
+        "clients" => ": a client outside with many addresses; one is in clusters that kind starts",
         _ => "",
     };
-    format!("only the lab provides `{need}`{why}")
+    format!("the cluster does not provide `{need}`{why}")
 }
 
 /// Why nobody can ask the cluster's name server, if so.
