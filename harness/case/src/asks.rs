@@ -59,7 +59,7 @@ impl Asked {
             }
             return match Target::parse(what)? {
                 target @ (Target::Frontend { port: None, .. }
-                | Target::Direct { port: None, .. }
+                | Target::Direct { port: None, loopback: false, .. }
                 | Target::Unallocated { port: None, .. }) => {
                     Ok(Asked { what: What::Address(target), types })
                 }

@@ -13,7 +13,7 @@ use crate::Variant;
 const FIRST_CLUSTER_IP: u128 = 16;
 /// Number of the first planned pod of a node that belongs to a case.
 const FIRST_POD: u16 = 11;
-/// Ports of endpoints on the host's network: beside node ports and ephemeral ports.
+/// Ports of endpoints that are no pods: beside node ports and ephemeral ports.
 const HOST_PORTS: std::ops::Range<u16> = 20_000..30_000;
 
 /// Why the book has no answer.
@@ -256,6 +256,14 @@ impl Book {
             .ok_or(BookError::NoAddress { place, family })
     }
 
+    /// The first address of an outside client in a family.
+    pub(crate) fn outside_address(&self, name: &str, family: Family) -> Result<IpAddr, BookError> {
+        let client = self.facts.outside.iter().find(|client| client.name == name);
+        client
+            .and_then(|client| client.address(0, family))
+            .ok_or_else(|| BookError::NoAddress { place: name.to_owned(), family })
+    }
+
     pub(crate) fn pod(&self, key: &str) -> Result<&PodFacts, BookError> {
         self.pods.get(key).ok_or_else(|| BookError::NoPod { key: key.to_owned() })
     }
@@ -314,7 +322,7 @@ impl Book {
     pub(crate) fn host_port(&mut self, endpoint: &str, port: &str) -> Result<u16, BookError> {
         keep(&mut self.host_ports, (endpoint.to_owned(), port.to_owned()), || {
             let port = self.allocator.pools().host_ports.pop_front();
-            port.ok_or(BookError::Exhausted { what: "port for endpoints on the host's network" })
+            port.ok_or(BookError::Exhausted { what: "port for endpoints that are no pods" })
         })
     }
 }

@@ -1,7 +1,8 @@
 //! Rows about clients that keep their endpoints, or do not, and about many clients at once, each
 //! with an address of its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use touchstone_spec::{ClientKind, Flow};
@@ -109,6 +110,42 @@ pub(crate) fn keeps(
             Err(scene.context.wrong(place, message).help(help))
         }
     }
+}
+
+/// Looks whether enough of many clients come anew: those of the step before have their endpoints, so
+/// that they leave out whatever has come since.
+pub(crate) fn fresh(
+    scene: &Scene<'_, '_>,
+    text: &At<RowText>,
+    rows: &[Row],
+    before: &BTreeSet<String>,
+) -> Result<(), CaseError> {
+    let Some(At { value: _, place }) = text.value.clients else { return Ok(()) };
+    let mut by_goal: BTreeMap<SocketAddr, Vec<&Row>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| !row.pin.keeps) {
+        by_goal.entry(row.flow.to).or_default().push(row);
+    }
+    for rows in by_goal.values() {
+        let new = rows.iter().filter(|row| !before.contains(&row.flow.text)).count();
+        let Some(PinnedOutcome::Reaches(endpoints)) = rows.first().map(|row| &row.pin.outcome)
+        else {
+            continue;
+        };
+        let (least, known) = (enough_for(endpoints.len()), rows.len() - new);
+        if known > 0 && new < usize::from(least) {
+            let many = endpoints.len();
+            return Err(scene.context.wrong(
+                place,
+                format!(
+                    "{known} of these clients have an endpoint from the step before, so {new} come \
+                     anew: for {many} endpoints write {} clients or more, so that chance leaves \
+                     none of them out",
+                    known + usize::from(least)
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The least number of clients of which each endpoint gets one, but for that chance.

@@ -1,19 +1,20 @@
 //! From a variant and a book to a script: all steps, all objects, all flows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use touchstone_spec::api::{EndpointSlice, Meta};
 use touchstone_spec::{Family, FrontendKind, Node, NodeSays, Protocol, VirtualServerAction, World};
 
-use crate::clients::{keeps, sticky};
+use crate::clients::{fresh, keeps, sticky};
 use crate::deployed;
 use crate::goals::addresses;
 use crate::grammar::{Expected, Target, duration, rate};
 use crate::matrix::matrix;
 use crate::objects::{Context, Objects};
 use crate::rows::{History, Scene};
+use crate::slices::Stand;
 use crate::state::{Applied, State};
 use crate::text::{ChangeText, SlicesBy, StepText, TrafficText, VirtualServerChange};
 use crate::{
@@ -144,6 +145,7 @@ impl<'a> Compiler<'a> {
             let grown = scene.row(row).and_then(|more| {
                 grows(&scene, row.place, &more, &self.read)?;
                 keeps(&scene, row.place, &more, &self.sticky)?;
+                fresh(&scene, row, &more, &self.sticky)?;
                 Ok(more)
             });
             match grown {
@@ -163,6 +165,7 @@ impl<'a> Compiler<'a> {
             Some(text) => Some(traffic(&mut scene, text)?),
             None => None,
         };
+        self.listen_on_loopback(&rows);
         Ok(ScriptStep {
             changes,
             world: self.world(),
@@ -316,11 +319,14 @@ impl<'a> Compiler<'a> {
             let families = self.context.families(&text.value)?;
             for (name, endpoint) in endpoints {
                 let (key, home) = self.context.home(&self.state, service, name, endpoint)?;
-                let place = if home.value.host_network.get() == Some(&true) {
-                    self.context.node_of(&self.state, service, name, endpoint)?
-                } else {
-                    let pod = self.context.book.pod(&key).map(|pod| pod.place.clone());
-                    pod.map_err(self.context.lack(endpoint.place))?
+                let stand = self.context.stand(&self.state, service, name, home)?;
+                let on_node = matches!(stand, Stand::Node(_));
+                let place = match stand {
+                    Stand::Pod(_) => {
+                        let pod = self.context.book.pod(&key).map(|pod| pod.place.clone());
+                        pod.map_err(self.context.lack(endpoint.place))?
+                    }
+                    Stand::Node(place) | Stand::Outside(place) => place,
                 };
                 let ports =
                     self.context.endpoint_ports(&self.state, service, name, endpoint, ports)?;
@@ -334,7 +340,12 @@ impl<'a> Compiler<'a> {
                     )?;
                     for (_, protocol, port) in &ports {
                         let (port, protocol, place) = (*port, *protocol, place.clone());
-                        self.servers.insert(ServerWish { place, address, port, protocol });
+                        let bound = match family {
+                            _ if !on_node || !listens_everywhere(protocol) => address,
+                            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+                            Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+                        };
+                        self.servers.insert(ServerWish { place, address: bound, port, protocol });
                         self.names
                             .endpoints
                             .entry(SocketAddr::new(address, port))
@@ -356,6 +367,28 @@ impl<'a> Compiler<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Adds the servers on loopback addresses that rows speak of, where none listens there yet.
+    fn listen_on_loopback(&mut self, rows: &[Row]) {
+        for flow in rows.iter().map(|row| &row.flow) {
+            let place = flow.client.node.as_ref().or(flow.via.as_ref());
+            let (true, Some(place)) =
+                (flow.to.ip().is_loopback() && flow.frontend == FrontendKind::Direct, place)
+            else {
+                continue;
+            };
+            let (address, port) = (flow.to.ip(), flow.to.port());
+            let (place, protocol) = (place.clone(), flow.protocol);
+            let name = self.names.endpoints.iter().find(|(known, _)| {
+                known.port() == port && self.names.addresses.get(&known.ip()) == Some(&place)
+            });
+            let name = name.map_or_else(|| place.clone(), |(_, name)| name.clone());
+            self.names.endpoints.entry(flow.to).or_insert_with(|| format!("{name}@loopback"));
+            if !listens_everywhere(protocol) {
+                self.servers.insert(ServerWish { place, address, port, protocol });
+            }
+        }
     }
 
     fn name_places(&mut self) {
@@ -443,6 +476,12 @@ fn traffic(scene: &mut Scene<'_, '_>, text: &At<TrafficText>) -> Result<Traffic,
 
 /// Changes from one set of objects to another.
 ///
+/// Whether a server in a node's network listens on every address, as programs do. A datagram has to
+/// be answered from the address that it was sent to, so that its server must know which.
+fn listens_everywhere(protocol: Protocol) -> bool {
+    protocol == Protocol::Tcp
+}
+
 /// As controllers order them: a deleted Service goes before its slices, a new one comes before
 /// them, and new slices come before old ones go. Where the cluster's own controllers write slices,
 /// there is only what they are to run. By hand it is the other way round: slices come

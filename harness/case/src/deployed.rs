@@ -61,6 +61,7 @@ impl Context<'_> {
 fn decided_elsewhere(text: &EndpointText) -> Option<&'static str> {
     let EndpointText {
         node: _,
+        outside,
         ready: _,
         serving,
         terminating,
@@ -75,6 +76,7 @@ fn decided_elsewhere(text: &EndpointText) -> Option<&'static str> {
         address,
     } = text;
     let said = [
+        ("outside", !matches!(outside, Patch::Keep)),
         ("serving", !matches!(serving, Patch::Keep)),
         ("terminating", !matches!(terminating, Patch::Keep)),
         ("omit", !matches!(omit, Patch::Keep)),

@@ -8,6 +8,7 @@ use touchstone_spec::{Family, FrontendKind, Protocol, Question};
 
 use crate::grammar::{PortRef, Target};
 use crate::rows::Scene;
+use crate::slices::Stand;
 use crate::state::{no_endpoint, no_service};
 use crate::{CaseError, Place};
 
@@ -52,8 +53,12 @@ impl Scene<'_, '_> {
                 }
                 self.frontend(service, *kind, *index, node.as_deref(), port.as_ref(), place, family)
             }
-            Target::Direct { service, endpoint, port } => {
-                self.direct(service, endpoint, port.as_ref(), place, family)
+            Target::Direct { service, endpoint, loopback, port } => {
+                let goals = self.direct(service, endpoint, port.as_ref(), place, family)?;
+                if !loopback {
+                    return Ok(goals);
+                }
+                goals.into_iter().map(|goal| self.on_loopback(goal, place, family)).collect()
             }
             Target::Unallocated { node, port } => {
                 if let Some(node) = node {
@@ -183,8 +188,13 @@ impl Scene<'_, '_> {
         let texts = text.value.ports.get().map(Vec::as_slice).unwrap_or_default();
         let ports = self.context.endpoint_ports(self.state, service, name, endpoint, texts)?;
         let address = self.context.endpoint_address(self.state, service, name, endpoint, family)?;
-        let node = self.context.node_of(self.state, service, name, endpoint)?;
-        let on_node = self.context.book.node_address(&node, family) == Ok(address);
+        let (_, home) = self.context.home(self.state, service, name, endpoint)?;
+        let (owner, via) = match self.context.stand(self.state, service, name, home)? {
+            Stand::Pod(node) => (None, Some(node)),
+            Stand::Node(node) => (Some(node), None),
+            // No node is on the way of another outside client; a flow has one all the same.
+            Stand::Outside(_) => (None, self.nodes.first().cloned()),
+        };
         let goals: Vec<Goal> = ports
             .iter()
             .filter(|(known, protocol, number)| match port {
@@ -199,8 +209,8 @@ impl Scene<'_, '_> {
                 address,
                 port: *number,
                 protocol: *protocol,
-                owner: on_node.then(|| node.clone()),
-                via: Some(node.clone()).filter(|_| !on_node),
+                owner: owner.clone(),
+                via: via.clone(),
                 service: Some((service.to_owned(), port.clone())),
                 page: None,
                 text: match ports.len() {
@@ -215,6 +225,34 @@ impl Scene<'_, '_> {
             return Err(self.context.wrong(place, message));
         }
         Ok(goals)
+    }
+
+    /// What an endpoint in its node's network listens on at a loopback address of that node: an
+    /// own one for each, so that neighbours of nodes can tell which one a packet is for.
+    fn on_loopback(&self, goal: Goal, place: Place, family: Family) -> Result<Goal, CaseError> {
+        let node = goal.owner.as_deref().and_then(|node| self.context.book.node(node));
+        let Some((index, node)) = node else {
+            let message = format!("{} is in no node's network", goal.text);
+            return Err(self.context.wrong(place, message).help("write `hostNetwork: true`"));
+        };
+        let number = u8::try_from(index + 1).ok().filter(|_| family == Family::V4);
+        let Some(number) = number else {
+            let message = "IPv6 has one loopback address, which is sent to nobody else";
+            return Err(self
+                .context
+                .wrong(place, message)
+                .help("set `axes: { family: [v4] }`, or `family: v4` in the row"));
+        };
+        Ok(Goal {
+            address: Ipv4Addr::new(127, 0, 0, number).into(),
+            owner: None,
+            via: Some(node.name.clone()),
+            text: match goal.text.split_once(':') {
+                Some((endpoint, port)) => format!("{endpoint}@loopback:{port}"),
+                None => format!("{}@loopback", goal.text),
+            },
+            ..goal
+        })
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of a target, each named")]

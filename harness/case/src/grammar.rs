@@ -85,8 +85,8 @@ pub(crate) enum Target {
         node: Option<String>,
         port: Option<PortRef>,
     },
-    /// An endpoint itself.
-    Direct { service: String, endpoint: String, port: Option<PortRef> },
+    /// An endpoint itself; with `loopback` what it listens on there, on its node.
+    Direct { service: String, endpoint: String, loopback: bool, port: Option<PortRef> },
     /// An address of the Service range that nobody owns.
     Unallocated { node: Option<String>, port: Option<PortRef> },
     /// A node port on a loopback address; without an address the usual one of the family.
@@ -145,9 +145,13 @@ impl Target {
         }
         if let Some(endpoint) = rest.strip_prefix("endpoint/") {
             let (endpoint, port) = split_port(endpoint)?;
+            let (endpoint, loopback) = match endpoint.strip_suffix("@loopback") {
+                Some(endpoint) => (endpoint, true),
+                None => (endpoint, false),
+            };
             return if is_name(endpoint) {
                 let (service, endpoint) = (service.to_owned(), endpoint.to_owned());
-                Ok(Target::Direct { service, endpoint, port })
+                Ok(Target::Direct { service, endpoint, loopback, port })
             } else {
                 expected(format!("`{endpoint}` is not a name of an endpoint"))
             };
@@ -404,8 +408,10 @@ mod tests {
         check("web externalIP[1]@n2", "kind: ExternalIp, index: Some(1), node: Some(\"n2\")");
         check(
             "web endpoint/a:p",
-            "Direct { service: \"web\", endpoint: \"a\", port: Some(Name(\"p\"))",
+            "Direct { service: \"web\", endpoint: \"a\", loopback: false, port: Some(Name(\"p\"))",
         );
+        check("web endpoint/a@loopback", "endpoint: \"a\", loopback: true, port: None }");
+        check("web endpoint/a@n1", "error: `a@n1` is not a name of an endpoint");
         check(
             "unallocated clusterIP:80",
             "Unallocated { node: None, port: Some(Number(80, None)) }",

@@ -20,6 +20,7 @@ mod files;
 mod goals;
 mod grammar;
 mod harm;
+mod lab_needs;
 mod library;
 mod listed;
 mod matrix;

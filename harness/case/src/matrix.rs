@@ -47,7 +47,7 @@ pub(crate) fn matrix(
     }
     for (service, endpoints) in &scene.state.endpoints {
         for (name, text) in endpoints {
-            let own = text.value.address.get().is_none();
+            let own = text.value.address.get().is_none() && text.value.outside.get().is_none();
             if own && text.value.host_network.get() != Some(&true) {
                 vantages.push(Vantage::Endpoint(service.clone(), name.clone()));
             }

@@ -159,8 +159,10 @@ impl Context<'_> {
         if service_type == ServiceType::LoadBalancer
             && spec.external_traffic_policy == Some(TrafficPolicy::Local)
         {
-            let port = self.book.health_check_node_port(name).map_err(self.lack(place))?;
-            spec.health_check_node_port = Some(port);
+            spec.health_check_node_port = Some(match text.health_check_node_port.get() {
+                None => self.book.health_check_node_port(name).map_err(self.lack(place))?,
+                Some(At { value: number, place }) => self.literal_node_port(*number, *place)?,
+            });
         }
         let ingress = self.ingress(state, name, text, service_type, &families, place)?;
         Ok(Service {
@@ -258,11 +260,7 @@ impl Context<'_> {
         let (service, port) = match &port.node_port {
             None => (name, port.name.as_str()),
             Some(At { value: NodePortText::Number(number), place }) => {
-                if !self.alone {
-                    let message = "a literal node port collides with other cases on the cluster";
-                    return Err(self.wrong(*place, message).help("write `needs: { alone: true }`"));
-                }
-                return Ok(*number);
+                return self.literal_node_port(*number, *place);
             }
             Some(At { value: NodePortText::SameAs(other), place }) => {
                 let (service, port) = other.split_once('/').unwrap_or((other, ""));
@@ -279,6 +277,14 @@ impl Context<'_> {
             }
         };
         self.book.node_port(service, port).map_err(self.lack(place))
+    }
+
+    fn literal_node_port(&self, number: u16, place: Place) -> Result<u16, CaseError> {
+        if self.alone {
+            return Ok(number);
+        }
+        let message = "a literal node port collides with other cases on the cluster";
+        Err(self.wrong(place, message).help("write `needs: { alone: true }`"))
     }
 
     fn external_ips(

@@ -28,6 +28,27 @@ pub(crate) type Ports = Vec<(String, Protocol, u16)>;
 /// An endpoint with its name.
 type Member<'s> = (&'s String, &'s At<EndpointText>);
 
+/// Where an endpoint stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stand {
+    /// In a pod on this node.
+    Pod(String),
+    /// In the network of this node.
+    Node(String),
+    /// At this outside client.
+    Outside(String),
+}
+
+impl Stand {
+    /// The node, if there is one.
+    pub(crate) fn node(self) -> Option<String> {
+        match self {
+            Stand::Pod(node) | Stand::Node(node) => Some(node),
+            Stand::Outside(_) => None,
+        }
+    }
+}
+
 impl Context<'_> {
     /// The endpoint whose address another one has; itself when it has its own.
     pub(crate) fn home<'s>(
@@ -52,25 +73,38 @@ impl Context<'_> {
         Ok((format!("{service}/{name}"), home))
     }
 
-    /// The node on which an endpoint runs.
-    pub(crate) fn node_of(
+    /// Where an endpoint stands; one that has the address of another stands where that one does,
+    /// though its slice may say otherwise.
+    pub(crate) fn stand(
         &self,
         state: &State,
         service: &str,
         name: &str,
         text: &At<EndpointText>,
-    ) -> Result<String, CaseError> {
+    ) -> Result<Stand, CaseError> {
         let (_, home) = self.home(state, service, name, text)?;
+        let on_host = home.value.host_network.get() == Some(&true);
+        if let Some(At { value: outside, place }) = home.value.outside.get() {
+            let known = self.book.facts.outside.iter().map(|client| client.name.as_str());
+            if !known.clone().any(|name| name == outside) {
+                let message = format!("there is no outside client `{outside}`");
+                return Err(self.wrong(*place, message).suggest(outside, known));
+            }
+            if on_host || home.value.node.get().is_some() {
+                let message = "an endpoint outside has neither `node` nor `hostNetwork`";
+                return Err(self.wrong(*place, message));
+            }
+            return Ok(Stand::Outside(outside.clone()));
+        }
         let Some(At { value: node, place }) = text.value.node.get().or(home.value.node.get())
         else {
             let message = format!("endpoint {service}/{name} has no `node`");
             return Err(self.wrong(text.place, message));
         };
-        if state.nodes.contains_key(node) {
-            Ok(node.clone())
-        } else {
-            Err(state.no_node(self.source, *place, node))
+        if !state.nodes.contains_key(node) {
+            return Err(state.no_node(self.source, *place, node));
         }
+        Ok(if on_host { Stand::Node(node.clone()) } else { Stand::Pod(node.clone()) })
     }
 
     /// The address of an endpoint.
@@ -83,10 +117,10 @@ impl Context<'_> {
         family: Family,
     ) -> Result<IpAddr, CaseError> {
         let (key, home) = self.home(state, service, name, text)?;
-        let address = if home.value.host_network.get() == Some(&true) {
-            self.book.node_address(&self.node_of(state, service, name, home)?, family)
-        } else {
-            self.book.pod_address(&key, family)
+        let address = match self.stand(state, service, name, home)? {
+            Stand::Pod(_) => self.book.pod_address(&key, family),
+            Stand::Node(node) => self.book.node_address(&node, family),
+            Stand::Outside(client) => self.book.outside_address(&client, family),
         };
         address.map_err(self.lack(text.place))
     }
@@ -101,7 +135,10 @@ impl Context<'_> {
         ports: &[PortText],
     ) -> Result<Ports, CaseError> {
         let (key, home) = self.home(state, service, name, text)?;
-        let on_host = home.value.host_network.get() == Some(&true);
+        let on_host = match self.stand(state, service, name, home)? {
+            Stand::Pod(_) => false,
+            Stand::Node(_) | Stand::Outside(_) => true,
+        };
         let own = text.value.ports.get();
         let names = || ports.iter().map(|port| port.name.as_str());
         if let Some(unknown) =
@@ -115,7 +152,7 @@ impl Context<'_> {
             let number = match own.and_then(|own| own.get(&port.name)) {
                 Some(None) => continue,
                 Some(Some(_)) if on_host && !self.alone => {
-                    let message = "a literal port on a node collides with other cases";
+                    let message = "a literal port on a shared host collides with other cases";
                     return Err(self.wrong(text.place, message).help(
                         "leave it out to have one allocated, or write `needs: { alone: true }`",
                     ));
@@ -223,7 +260,7 @@ impl Context<'_> {
         text: &At<EndpointText>,
         family: Family,
     ) -> Result<Endpoint, CaseError> {
-        let node = self.node_of(state, service, name, text)?;
+        let node = self.stand(state, service, name, text)?.node();
         let address = self.endpoint_address(state, service, name, text, family)?;
         let (ready, serving, terminating) = conditions(&text.value);
         let omit = text.value.omit.get().map(Vec::as_slice).unwrap_or_default();
@@ -241,7 +278,7 @@ impl Context<'_> {
             for_nodes: nodes,
         };
         let node_name = match &text.value.node_name {
-            Patch::Keep => Some(node.clone()),
+            Patch::Keep => node.clone(),
             Patch::Remove => None,
             Patch::Set(name) => Some(name.clone()),
         };
@@ -249,7 +286,7 @@ impl Context<'_> {
             addresses: vec![address.to_string()],
             hostname: text.value.hostname.get().cloned(),
             node_name,
-            zone: state.nodes.get(&node).and_then(|says| says.zone.clone()),
+            zone: node.and_then(|node| state.nodes.get(&node)?.zone.clone()),
             conditions: Conditions {
                 ready: written(ConditionName::Ready, ready),
                 serving: written(ConditionName::Serving, serving),

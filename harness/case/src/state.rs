@@ -108,7 +108,8 @@ impl State {
                     return Err(CaseError::new(source, *place, "an endpoint cannot move")
                         .help("remove it, and add one of another name"));
                 }
-                if set.address != Patch::Keep || set.host_network != Patch::Keep {
+                let stands = [set.host_network != Patch::Keep, set.outside != Patch::Keep];
+                if set.address != Patch::Keep || stands.contains(&true) {
                     let message = "the address of an endpoint cannot change";
                     return Err(CaseError::new(source, place, message)
                         .help("remove it, and add one of another name"));

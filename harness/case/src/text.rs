@@ -240,6 +240,9 @@ pub struct ServiceText {
     /// Whether a load balancer gets node ports.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub allocate_load_balancer_node_ports: Patch<bool>,
+    /// Where load balancers ask for its health, with policy `Local`; allocated when left out.
+    #[serde(skip_serializing_if = "Patch::is_keep")]
+    pub health_check_node_port: Patch<At<u16>>,
     /// Which controller serves the load balancer.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub load_balancer_class: Patch<String>,
@@ -274,6 +277,7 @@ impl ServiceText {
             session_affinity,
             session_affinity_config,
             allocate_load_balancer_node_ports,
+            health_check_node_port,
             load_balancer_class,
             external_name,
             publish_not_ready_addresses,
@@ -295,6 +299,7 @@ impl ServiceText {
         self.session_affinity.merge(session_affinity);
         self.session_affinity_config.merge(session_affinity_config);
         self.allocate_load_balancer_node_ports.merge(allocate_load_balancer_node_ports);
+        self.health_check_node_port.merge(health_check_node_port);
         self.load_balancer_class.merge(load_balancer_class);
         self.external_name.merge(external_name);
         self.publish_not_ready_addresses.merge(publish_not_ready_addresses);
@@ -353,6 +358,9 @@ pub struct EndpointText {
     /// Node on which it runs.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub node: Patch<At<String>>,
+    /// Outside client that serves, instead of a node: a server that is no part of the cluster.
+    #[serde(skip_serializing_if = "Patch::is_keep")]
+    pub outside: Patch<At<String>>,
     /// `serving` and not `terminating` when left out.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub ready: Patch<bool>,
@@ -399,6 +407,7 @@ impl EndpointText {
     pub(crate) fn merge(&mut self, later: &EndpointText) {
         let EndpointText {
             node,
+            outside,
             ready,
             serving,
             terminating,
@@ -413,6 +422,7 @@ impl EndpointText {
             hostname,
         } = later;
         self.node.merge(node);
+        self.outside.merge(outside);
         self.ready.merge(ready);
         self.serving.merge(serving);
         self.terminating.merge(terminating);

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::lab_needs::PAGES;
 use crate::text::{ChangeText, NodeChange};
-use crate::variant::{PAGES, Variant};
+use crate::variant::Variant;
 
 impl Variant {
     /// Whether its cluster is as it was before, once its objects are gone: nothing that it changes

@@ -7,6 +7,7 @@ use touchstone_spec::{Asked, Client, ClientKind, Family, Flow, FrontendKind, NEI
 use crate::goals::Goal;
 use crate::grammar::Vantage;
 use crate::rows::Scene;
+use crate::slices::Stand;
 use crate::state::no_endpoint;
 use crate::{CaseError, Place};
 
@@ -62,13 +63,16 @@ impl Scene<'_, '_> {
                     return Err(no_endpoint(self.context.source, place, service, name, &known));
                 };
                 let (key, home) = self.context.home(self.state, service, name, text)?;
-                let client = if home.value.host_network.get() == Some(&true) {
-                    let node = self.context.node_of(self.state, service, name, text)?;
-                    self.node_client(node, family, place)?
-                } else {
-                    let pod = self.context.book.pod(&key).cloned();
-                    let pod = pod.map_err(self.context.lack(place))?;
-                    self.pod_client(pod, family, place)?
+                let client = match self.context.stand(self.state, service, name, home)? {
+                    Stand::Pod(_) => {
+                        let pod = self.context.book.pod(&key).cloned();
+                        let pod = pod.map_err(self.context.lack(place))?;
+                        self.pod_client(pod, family, place)?
+                    }
+                    Stand::Node(node) => self.node_client(node, family, place)?,
+                    Stand::Outside(client) => {
+                        return self.outside_flows(&client, goal, place, family);
+                    }
                 };
                 Ok(vec![self.inside(client, &format!("{service}/{name}"), goal, place)?])
             }
@@ -95,6 +99,18 @@ impl Scene<'_, '_> {
         goal: &Goal,
         place: Place,
     ) -> Result<Flow, CaseError> {
+        // Past the proxy, a neighbour of nodes may try what no ordinary host would send.
+        if goal.kind == FrontendKind::Direct && goal.address.is_loopback() {
+            let tries = client.place == NEIGHBOUR || client.node == goal.via;
+            if client.kind == ClientKind::Pod || !tries {
+                let message = format!("{} is not to be sent to from {vantage}", goal.text);
+                return Err(self.context.wrong(place, message).help(
+                    "write `from: neighbour`, or `from: node@` and the node of the endpoint",
+                ));
+            }
+            let via = goal.via.clone().filter(|_| client.node.is_none());
+            return Ok(flow(client, via, goal, format!("{vantage} → {}", goal.text)));
+        }
         if client.kind != ClientKind::Node {
             self.not_loopback(vantage, goal, place)?;
         }

@@ -13,20 +13,13 @@ use touchstone_spec::{
 
 use crate::grammar::{Target, transport};
 use crate::harm;
+use crate::lab_needs;
 use crate::refused;
 use crate::text::{
-    CaseFile, ChangeText, EndpointText, FamilyAxis, Listing, NodeChange, RowText, ServiceText,
+    CaseFile, ChangeText, EndpointText, FamilyAxis, Listing, RowText, ServiceText,
     SliceEndpointText, SlicesBy, Words,
 };
-use crate::{At, Case, compile, planned_book};
-
-/// The need of a case that looks into answers over HTTP, or into tables of virtual servers: a model
-/// has none to look into.
-pub(crate) const PAGES: &str = "pages";
-/// What a case needs that has Nodes say more than another zone: a real cluster's are its own.
-pub(crate) const NODES: &str = "nodes";
-/// Outside clients with many addresses.
-pub(crate) const CLIENTS: &str = "clients";
+use crate::{Case, compile, planned_book};
 
 /// A case at one point of its axes: what is planned, run and judged.
 #[derive(Debug, Clone)]
@@ -99,36 +92,12 @@ impl Variant {
     }
 
     /// What not every cluster can do: what the file names, and `pages` where an HTTP answer is
-    /// looked into, `nodes` where a Node says more than another zone, and `clients` where a row has many.
+    /// looked into, `nodes` where a Node says more than another zone, `clients` where a row has
+    /// many, and `servers` where an endpoint is outside.
     #[must_use]
     pub fn lab_needs(&self) -> BTreeSet<String> {
-        let mut needs = self.case.needs().lab.clone();
-        let rows = || self.case.body().steps.iter().flat_map(|step| &step.value.expect);
-        let looks = |row: &RowText| {
-            let page =
-                |word: &At<String>| matches!(Target::parse(&word.value), Ok(Target::Page { .. }));
-            row.shows.is_some()
-                || row.path.is_some()
-                || row.listed.is_some()
-                || row.to.0.iter().any(page)
-        };
-        if rows().map(|row| &row.value).any(looks) {
-            needs.insert(PAGES.to_owned());
-        }
-        if rows().any(|row| row.value.clients.is_some()) {
-            needs.insert(CLIENTS.to_owned());
-        }
-        let changes = self.case.body().steps.iter().flat_map(|step| &step.value.change);
-        let of_a_node = |change: &At<ChangeText>| {
-            let ChangeText::Node(NodeChange { set: Some(set), .. }) = &change.value else {
-                return false;
-            };
-            !set.is_zone_alone()
-        };
-        if changes.into_iter().any(of_a_node) {
-            needs.insert(NODES.to_owned());
-        }
-        needs
+        let follow = lab_needs::following(self.case.body()).map(str::to_owned);
+        self.case.needs().lab.iter().cloned().chain(follow).collect()
     }
 
     /// What the machine must have for the network that it asks for.
@@ -268,15 +237,18 @@ fn most_on_one_node(pods: &[PodWish]) -> usize {
     counts.into_values().max().unwrap_or(0)
 }
 
-/// The number of the last outside client that a case names: as one who sends, or in a source range.
+/// The number of the last outside client that a case names: as one who sends or serves, or in a
+/// source range.
 fn outside_named(body: &CaseFile) -> usize {
     let steps = || body.steps.iter().map(|step| &step.value);
     let rows = steps().flat_map(|step| &step.expect).map(|row| &row.value.from);
     let traffic = steps().filter_map(|step| Some(&step.traffic.as_ref()?.value.from));
     let senders = rows.chain(traffic).flat_map(|words| &words.0);
     let ranges = service_texts(body).filter_map(|text| text.load_balancer_source_ranges.get());
+    let servers = endpoint_texts(body).filter_map(|(_, _, text)| text.outside.get());
     senders
         .chain(ranges.flatten())
+        .chain(servers)
         .filter_map(|word| word.value.strip_prefix("outside"))
         .map(|number| number.parse().unwrap_or(1))
         .max()

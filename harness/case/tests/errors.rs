@@ -346,3 +346,58 @@ fn a_pin_against_the_model_shows_both_and_the_reasons() {
     assert_eq!(lines[3], "  model: reached web/a as pod@n1, reached web/b as pod@n1");
     assert!(lines[4].starts_with("    because "), "{shown}");
 }
+
+#[test]
+fn endpoints_outside_and_loopback_addresses_have_their_places() {
+    let said = |endpoint: &str, row: &str| {
+        messages(
+            &GOOD
+                .replace("b: { node: n2 }", &format!("b: {endpoint}"))
+                .replace("  - expect:\n", &format!("  - expect:\n      - {row}\n")),
+        )
+    };
+    let check = |endpoint: &str, row: &str, want: &str| {
+        let got = said(endpoint, row);
+        assert!(got.contains(want), "{endpoint}, {row}: {got}");
+    };
+    let reached = "{ from: node@n2, to: web clusterIP, reaches: [a, b] }";
+    check("{ outside: outside2 }", reached, "fine");
+    check("{ outside: outside9 }", reached, "there is no outside client `outside9`");
+    check("{ outside: outside, node: n1 }", reached, "neither `node` nor `hostNetwork`");
+    check("{ outside: outside, ports: { p: 1 } }", reached, "collides with other cases");
+    let on_host = "{ node: n2, hostNetwork: true }";
+    let loopback =
+        |from: &str| format!("{{ from: {from}, to: web endpoint/b@loopback, is: reached }}");
+    check(on_host, &loopback("node@n2"), "fine");
+    check(on_host, &loopback("node@n1"), "not to be sent to from node@n1");
+    check(on_host, &loopback("pod@n2"), "not to be sent to from pod@n2");
+    check("{ node: n2 }", &loopback("node@n2"), "is in no node's network");
+}
+
+#[test]
+fn clients_of_the_step_before_leave_new_endpoints_to_others() {
+    let said = |more: u8| {
+        messages(&format!(
+            "\
+about: a
+covers: [clusterip-basic]
+level: must
+axes: {{ family: [v4] }}
+world:
+  services:
+    web: {{ type: NodePort, sessionAffinity: ClientIP, ports: [{{ name: p, port: 80 }}] }}
+  endpoints:
+    web: {{ a: {{ node: n1 }}, b: {{ node: n2 }} }}
+steps:
+  - expect:
+      - {{ from: outside, to: web nodePort@n1, clients: 40, reaches: [a, b], sticky: true }}
+  - change: [{{ endpoint: web/c, add: {{ node: n2 }} }}]
+    expect:
+      - {{ from: outside, to: web nodePort@n1, clients: {more}, reaches: [a, b, c], sticky: true }}
+"
+        ))
+    };
+    assert_eq!(said(94), "fine");
+    assert!(said(93).contains("40 of these clients have an endpoint"), "{}", said(93));
+    assert!(said(93).contains("write 94 clients or more"), "{}", said(93));
+}

@@ -5,19 +5,20 @@ use std::net::{IpAddr, SocketAddr};
 
 use touchstone_spec::api::{Service, SessionAffinity, TrafficPolicy};
 use touchstone_spec::{
-    Allowed, ClientKind, Expectation, Family, Features, Flow, LocalDetector, Node, OutcomeKind,
-    Protocol, Reason, World,
+    Allowed, ClientKind, Expectation, Family, Features, Flow, FrontendKind, LocalDetector, Node,
+    OutcomeKind, Protocol, Reason, World,
 };
 
 use crate::claim::{Claim, ClaimKind, claim, has_node_port};
-use crate::endpoints::{Backend, address, backends, choose, reason};
+use crate::endpoints::{Backend, backends, choose, reason};
 use crate::node_ports::{Takes, takes};
+use crate::past_the_proxy::{direct, is_endpoint, on_loopback};
 use crate::path::{detection, entry, is_local_pod, is_own_node, kept_source, node_addresses};
 use crate::{balancer, firewall, network};
 
 const POLICY: &str = "v1.Service externalTrafficPolicy";
 const DETECT: &str = "KubeProxyConfiguration detectLocalMode";
-const PROXY: &str = "v1.Service: virtual IPs and service proxies";
+pub(crate) const PROXY: &str = "v1.Service: virtual IPs and service proxies";
 
 pub(crate) fn answer(world: &World, flow: &Flow, features: &Features) -> Expectation {
     if flow.frontend.is_told() {
@@ -34,6 +35,9 @@ pub(crate) fn answer(world: &World, flow: &Flow, features: &Features) -> Expecta
 
 /// The answer of the proxies, to a flow as it arrives where it is handled.
 fn handled(world: &World, flow: &Flow, features: &Features) -> Expectation {
+    if flow.frontend == FrontendKind::Direct && flow.to.ip().is_loopback() {
+        return on_loopback(flow);
+    }
     let Some(node) = entry(world, flow, features) else {
         if is_endpoint(world, flow.to) {
             return direct(world, flow);
@@ -76,18 +80,6 @@ fn handled(world: &World, flow: &Flow, features: &Features) -> Expectation {
             ));
             all
         }
-    }
-}
-
-/// An endpoint itself, past the proxy.
-fn direct(world: &World, flow: &Flow) -> Expectation {
-    Expectation {
-        allowed: BTreeSet::from([Allowed::Reached {
-            endpoint: flow.to,
-            sources: kept_source(world, flow),
-        }]),
-        reasons: vec![reason("traffic past the proxy keeps its addresses", PROXY)],
-        ..Expectation::default()
     }
 }
 
@@ -431,6 +423,15 @@ fn lost_hairpin(
 ///
 /// Spec: `v1.Service healthCheckNodePort`; terminating endpoints do not count (KEP-1669).
 fn health_check(world: &World, flow: &Flow, claim: &Claim<'_>, node: &Node) -> Expectation {
+    if is_endpoint(world, flow.to) {
+        // Whoever listens first has the port; the API has no word about it.
+        let why = reason("another program of the node listens there", "undefined by the API");
+        return if flow.frontend == FrontendKind::HealthCheck {
+            Expectation { open: true, reasons: vec![why], ..Expectation::default() }
+        } else {
+            direct(world, flow)
+        };
+    }
     let count = ready_on(world, claim.service, node, flow.family());
     one(
         Allowed::Http {
@@ -557,18 +558,9 @@ fn narrowed(features: &Features, feature: &str, better: Allowed, why: Reason) ->
     Expectation { allowed, reasons: vec![why], ..Expectation::default() }
 }
 
-fn one(allowed: Allowed, why: Reason) -> Expectation {
+pub(crate) fn one(allowed: Allowed, why: Reason) -> Expectation {
     debug_assert!(allowed.kind() != OutcomeKind::Reached);
     Expectation { allowed: BTreeSet::from([allowed]), reasons: vec![why], ..Expectation::default() }
-}
-
-pub(crate) fn is_endpoint(world: &World, to: SocketAddr) -> bool {
-    world.slices.iter().any(|slice| {
-        slice.ports.iter().any(|port| port.port == Some(to.port()))
-            && slice.endpoints.iter().any(|endpoint| {
-                endpoint.addresses.iter().any(|text| address(text) == Some(to.ip()))
-            })
-    })
 }
 
 fn claimed_by(flow: &Flow, claim: &Claim<'_>) -> Reason {

@@ -12,6 +12,7 @@ mod firewall;
 mod names;
 mod network;
 mod node_ports;
+mod past_the_proxy;
 mod path;
 
 pub use claim::{Claim, ClaimKind, claim};

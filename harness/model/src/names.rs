@@ -13,8 +13,8 @@ use touchstone_spec::{
     Question, Reason, RecordType, SITE_NAMES, SiteRecord, World,
 };
 
-use crate::answer::is_endpoint;
 use crate::endpoints::reason;
+use crate::past_the_proxy::is_endpoint;
 
 const SPEC: &str = "DNS spec 1.1.0";
 /// Aliases that are followed one after the other.

@@ -14,6 +14,8 @@ pub enum Role {
     Fabric,
     /// Opens and accepts connections: a pod or an outside client.
     Host,
+    /// A host on the nodes' own segment, which may try to reach their loopback addresses.
+    Neighbour,
     /// Takes everything and answers nothing.
     Sink,
 }
@@ -92,6 +94,9 @@ const CLIENT_PORTS: &[Setting] = &[("net.ipv4.ip_local_port_range", "10240 65535
 // A client with a whole range of addresses has none of them on an interface.
 const ANY_SOURCE: &[Setting] = &[("net.ipv6.ip_nonlocal_bind", "1", Wanted)];
 
+// Otherwise what answers from a loopback address of another host would never be seen.
+const LOOPBACK_OF_OTHERS: &[Setting] = &[("net.ipv4.conf.all.route_localnet", "1", Essential)];
+
 const SILENT: &[Setting] = &[
     ("net.ipv6.conf.all.disable_ipv6", "1", Wanted),
     ("net.ipv6.conf.default.disable_ipv6", "1", Wanted),
@@ -102,6 +107,9 @@ fn settings(role: Role) -> Vec<Setting> {
         Role::Node => &[EVERYWHERE, FORWARDING, CONNTRACK, LISTENING],
         Role::Fabric => &[EVERYWHERE, FORWARDING],
         Role::Host => &[EVERYWHERE, NOT_FORWARDING, LISTENING, CLIENT_PORTS, ANY_SOURCE],
+        Role::Neighbour => {
+            &[EVERYWHERE, NOT_FORWARDING, LISTENING, CLIENT_PORTS, ANY_SOURCE, LOOPBACK_OF_OTHERS]
+        }
         Role::Sink => &[EVERYWHERE, NOT_FORWARDING, SILENT],
     };
     groups.concat()

@@ -10,9 +10,10 @@ use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::plan::Family;
+use crate::wiring::UPLINK_NAME;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -49,6 +50,15 @@ pub fn tcp_socket_from(source: SocketAddr) -> io::Result<OwnedFd> {
     socket.set_reuse_address(true)?;
     bind_one_family(&socket, source)?;
     Ok(socket.into())
+}
+
+/// Binds a socket to the one link of a host, so that also what is for a loopback address leaves by it.
+///
+/// # Errors
+///
+/// What the kernel said.
+pub fn leave_by_uplink(socket: &OwnedFd) -> io::Result<()> {
+    SockRef::from(socket).bind_device(Some(UPLINK_NAME.as_bytes()))
 }
 
 /// A TCP socket that accepts; an IPv6 one takes no IPv4.

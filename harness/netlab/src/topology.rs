@@ -404,7 +404,7 @@ impl Made {
             Joined::Routed => None,
             Joined::OneSegment => Some(Wanted {
                 families: Family::all_or(shape.only),
-                ..host("neighbour", Role::Host)
+                ..host("neighbour", Role::Neighbour)
             }),
         };
         let joined = neighbour.is_some();

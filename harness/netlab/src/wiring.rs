@@ -9,6 +9,8 @@ use crate::topology::{Joined, Shape};
 
 /// Index of the one link that a node, an outside client, a pod or the sink has to the others.
 pub(crate) const UPLINK: u32 = 2;
+/// Its name.
+pub(crate) const UPLINK_NAME: &str = "eth0";
 
 /// The fabric's table in which everything goes to the sink.
 const SINK_TABLE: u8 = 99;
@@ -25,7 +27,7 @@ const RULE_SERVICES: u32 = 200;
 pub(crate) fn add_sink(changes: &mut Vec<Change>, namespace: &Namespace) {
     changes.push(Change::Veth {
         near: end("sink", SINK_LINK, SINK_FABRIC_MAC),
-        far: end("eth0", UPLINK, SINK_MAC),
+        far: end(UPLINK_NAME, UPLINK, SINK_MAC),
         far_namespace: namespace.network(),
         mtu: None,
     });
@@ -110,7 +112,7 @@ pub(crate) fn add_node(
     let port = format!("node{i}");
     changes.push(Change::Veth {
         near: end(port.as_str(), node_link(i), node_fabric_mac(i)),
-        far: end("eth0", UPLINK, node_mac(i)),
+        far: end(UPLINK_NAME, UPLINK, node_mac(i)),
         far_namespace: namespace.network(),
         mtu,
     });
@@ -163,7 +165,7 @@ pub(crate) fn add_segment(changes: &mut Vec<Change>, neighbour: &Namespace, shap
     changes.push(Change::Bridge { link: end(SEGMENT, SEGMENT_LINK, SEGMENT_MAC) });
     changes.push(Change::Veth {
         near: end("neighbour", NEIGHBOUR_LINK, node_fabric_mac(plan::NEIGHBOUR)),
-        far: end("eth0", UPLINK, node_mac(plan::NEIGHBOUR)),
+        far: end(UPLINK_NAME, UPLINK, node_mac(plan::NEIGHBOUR)),
         far_namespace: neighbour.network(),
         mtu: None,
     });
@@ -200,6 +202,15 @@ pub(crate) fn neighbour_changes(shape: &Shape) -> Vec<Change> {
                 table: MAIN_TABLE,
             });
         }
+        // Loopback addresses, one of each node: no host asks for them, unless it means harm.
+        let loopbacks = (1..=shape.nodes.len() as u8).filter(|_| family == Family::V4);
+        changes.extend(loopbacks.map(|i| Change::Route {
+            to: Prefix::host(IpAddr::from([127, 0, 0, i])),
+            via: Some(plan::node_address(family, i)),
+            index: UPLINK,
+            source: Some(address),
+            table: MAIN_TABLE,
+        }));
         let services = plan::service_ranges().into_iter().filter(|r| r.family() == family);
         changes.extend(services.chain([plan::all_nodes(family)]).map(|to| Change::Route {
             to,
@@ -236,7 +247,7 @@ pub(crate) fn add_outside(changes: &mut Vec<Change>, namespace: &Namespace, k: u
     let interface = format!("outside{k}");
     changes.push(Change::Veth {
         near: end(interface.as_str(), index, outside_fabric_mac(k)),
-        far: end("eth0", UPLINK, outside_mac(k)),
+        far: end(UPLINK_NAME, UPLINK, outside_mac(k)),
         far_namespace: namespace.network(),
         mtu: None,
     });

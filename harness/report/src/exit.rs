@@ -45,7 +45,7 @@ impl ExitCode {
     #[must_use]
     pub fn meaning(self) -> &'static str {
         match self {
-            ExitCode::Clean => "plan complete and clean",
+            ExitCode::Clean => "plan complete, and nothing failed that must not",
             ExitCode::Conformance => "conformance failure",
             ExitCode::Inconclusive => "required cases inconclusive",
             ExitCode::Harness => "harness or lab error",

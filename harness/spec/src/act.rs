@@ -161,9 +161,9 @@ pub enum VirtualServerAction {
 /// An identity server that must listen.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ServerWish {
-    /// Where: a pod or node as the provider names it.
+    /// Where: a pod, node or outside client as the provider names it.
     pub place: String,
-    /// Address, always a concrete one.
+    /// Address; for UDP a concrete one.
     pub address: IpAddr,
     /// Port.
     pub port: u16,

@@ -98,7 +98,8 @@ pub struct Flow {
     /// With which transport.
     pub protocol: Protocol,
     /// What kind of frontend `to` is meant to be; for probing (health checks speak HTTP) and for
-    /// reports. The oracle reads the address only.
+    /// reports. The oracle reads the address only, but on loopback addresses, where it tells what
+    /// an endpoint listens on from a node port.
     pub frontend: FrontendKind,
     /// What the client asks the name server at `to`; the flow then ends with the answer, or goes
     /// on to an address that it names.

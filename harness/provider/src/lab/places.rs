@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use touchstone_netlab::sockets::{self, SourcePorts};
 use touchstone_netlab::{Error, Namespace, Pod, Topology};
 use touchstone_probe::{Sockets, source_of};
-use touchstone_spec::{Family, Flow, NEIGHBOUR, PodFacts, PodWish};
+use touchstone_spec::{ClientKind, Family, Flow, NEIGHBOUR, PodFacts, PodWish};
 
 use crate::ClusterError;
 
@@ -139,7 +139,15 @@ impl Sockets for Places {
     async fn tcp(&self, flow: &Flow) -> Result<OwnedFd, String> {
         let (from, port) = (source_of(flow), flow.source_port);
         let ports = self.source_ports(&flow.client.place);
-        self.open(&flow.client.place, move || ports.tcp(from, port)).await
+        let leaves = leaves_for_a_loopback(flow);
+        self.open(&flow.client.place, move || {
+            let socket = ports.tcp(from, port)?;
+            if leaves {
+                sockets::leave_by_uplink(&socket)?;
+            }
+            Ok(socket)
+        })
+        .await
     }
 
     async fn sctp(&self, flow: &Flow) -> Result<OwnedFd, String> {
@@ -150,8 +158,21 @@ impl Sockets for Places {
     async fn udp(&self, flow: &Flow) -> Result<OwnedFd, String> {
         let (from, port) = (source_of(flow), flow.source_port);
         let ports = self.source_ports(&flow.client.place);
-        self.open(&flow.client.place, move || ports.udp(from, port).map(OwnedFd::from)).await
+        let leaves = leaves_for_a_loopback(flow);
+        self.open(&flow.client.place, move || {
+            let socket = OwnedFd::from(ports.udp(from, port)?);
+            if leaves {
+                sockets::leave_by_uplink(&socket)?;
+            }
+            Ok(socket)
+        })
+        .await
     }
+}
+
+/// Whether a flow is for a loopback address of another machine.
+fn leaves_for_a_loopback(flow: &Flow) -> bool {
+    flow.client.kind != ClientKind::Node && flow.to.ip().is_loopback()
 }
 
 /// The facts of a pod.
