@@ -69,6 +69,7 @@ impl Asked {
                 | Target::Loopback { .. }
                 | Target::Node { .. } => wrong("an address has no port: `web clusterIP PTR`"),
                 Target::Page { .. } => wrong("a page has no name"),
+                Target::ApiServer => wrong("ask for the name: `kubernetes.default A`"),
             };
         }
         if is_pointer && !what.ends_with(".arpa.") {

@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use touchstone_spec::api::{EndpointSlice, Meta};
-use touchstone_spec::{Family, FrontendKind, Node, NodeSays, Protocol, VirtualServerAction, World};
+use touchstone_spec::{
+    ApiService, Family, FrontendKind, Node, NodeSays, Protocol, VirtualServerAction, World,
+};
 
 use crate::clients::{fresh, keeps, sticky};
 use crate::deployed;
@@ -276,7 +278,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn world(&self) -> World {
-        World {
+        let mut world = World {
             nodes: self
                 .context
                 .book
@@ -306,7 +308,10 @@ impl<'a> Compiler<'a> {
             balancer: self.context.book.facts.balancer.clone(),
             unhandled_is_silent: self.context.book.facts.unhandled_is_silent,
             refusals_are_few: self.context.book.facts.refusals_are_few,
-        }
+        };
+        let api = self.context.book.facts.api.iter().flat_map(ApiService::changes);
+        api.for_each(|change| world.apply(&change));
+        world
     }
 
     /// Adds the servers and names of this moment to those of before.

@@ -100,6 +100,7 @@ impl Scene<'_, '_> {
                 };
                 nodes.into_iter().map(|node| self.page(*page, node, place, family)).collect()
             }
+            Target::ApiServer => Ok(vec![self.api_server(place, family)?]),
             Target::Node { node, port, protocol } => {
                 self.known_node(node, place)?;
                 let protocol = protocol.unwrap_or(self.context.protocol);

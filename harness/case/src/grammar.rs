@@ -93,6 +93,8 @@ pub(crate) enum Target {
     Loopback { service: String, address: Option<Ipv4Addr>, port: Option<PortRef> },
     /// A page that the proxy of a node, or of every node, serves about itself.
     Page { page: Page, node: Option<String> },
+    /// The API servers, by the Service that leads every program to them.
+    ApiServer,
     /// A node's own address.
     Node { node: String, port: u16, protocol: Option<Protocol> },
 }
@@ -120,6 +122,9 @@ impl Target {
                     expected("a node's own address is written `node@n2:80/tcp`")
                 }
             };
+        }
+        if text == "api server" {
+            return Ok(Target::ApiServer);
         }
         if let Some(rest) = text.strip_prefix("proxy ") {
             let (word, node) = match rest.split_once('@') {
@@ -433,6 +438,8 @@ mod tests {
         check("node@n2", "error: a node's own address needs a port");
         check("proxy healthz@n1", "Page { page: Healthz, node: Some(\"n1\") }");
         check("proxy metrics", "Page { page: Metrics, node: None }");
+        check("api server", "ApiServer");
+        check("api server@n1", "error: `server` is not a frontend");
         check("proxy health@n1", "error: `health` is not a page of a proxy");
     }
 

@@ -1,10 +1,10 @@
-//! Pages of proxies and health checks: where they are, and what their answers must show.
+//! Pages of proxies, health checks and the API servers: where they are, and what their answers must show.
 
 use std::net::SocketAddr;
 
 use serde_json::Value;
 use touchstone_spec::{
-    Asked, Condition, Family, Flow, FrontendKind, Look, Page, Protocol, Selector,
+    ApiService, Asked, Condition, Family, Flow, FrontendKind, Look, Page, Protocol, Selector,
 };
 
 use crate::goals::Goal;
@@ -49,6 +49,31 @@ impl Scene<'_, '_> {
             via: None,
             service: None,
             page: Some((home, path)),
+            question: None,
+        })
+    }
+
+    /// The API servers' page that says their release, by the Service that leads to them.
+    pub(crate) fn api_server(&self, place: Place, family: Family) -> Result<Goal, CaseError> {
+        let Some(api) = &self.context.book.facts.api else {
+            let error = self.context.wrong(place, "the row asks for the API servers");
+            return Err(error.help("write `needs: { dns: true }`"));
+        };
+        let to = SocketAddr::new(api.address, ApiService::PORT);
+        if Family::of(to.ip()) != family {
+            let message = format!("the API servers have no {family} address: {to}");
+            return Err(self.context.wrong(place, message));
+        }
+        Ok(Goal {
+            kind: FrontendKind::Page,
+            address: to.ip(),
+            port: to.port(),
+            protocol: Protocol::Tcp,
+            text: "api server".to_owned(),
+            owner: None,
+            via: None,
+            service: None,
+            page: Some((to, ApiService::PATH.to_owned())),
             question: None,
         })
     }

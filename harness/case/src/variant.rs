@@ -542,6 +542,7 @@ impl Used {
                     Target::Direct { .. }
                     | Target::Unallocated { .. }
                     | Target::Page { .. }
+                    | Target::ApiServer
                     | Target::Node { .. },
                 )
                 | Err(_) => None,

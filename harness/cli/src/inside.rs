@@ -28,7 +28,7 @@ use crate::{doctor, failed, host, keeper, lab};
 pub(crate) const HARNESS_ARGUMENT: &str = "__harness";
 
 /// What the lab can do beyond any cluster, by the names that cases use in `needs: lab`.
-const LAB_PROVIDES: [&str; 5] = ["restart", "pages", "nodes", "clients", "servers"];
+const LAB_PROVIDES: [&str; 6] = ["restart", "pages", "nodes", "cordon", "clients", "servers"];
 
 /// Clusters at a time on a second kernel, which starts programs many times more slowly.
 const SECOND_CLUSTERS: usize = 2;

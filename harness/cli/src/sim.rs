@@ -49,7 +49,7 @@ pub(crate) fn run(job: &Job) -> Result<(), Failed> {
         provider: Arc::new(Sim { features, defect: None }),
         // Its name server answers from the model, as its proxies do.
         needs: BTreeSet::new(),
-        provided: ["restart", "nodes", "clients", "servers", NAME_SERVER]
+        provided: ["restart", "nodes", "cordon", "clients", "servers", NAME_SERVER]
             .into_iter()
             .chain(NETWORK_NEEDS)
             .map(str::to_owned)

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{DnsFacts, Family, NetworkWish, Page, ProxySettings, ProxyWish};
+use crate::{ApiService, DnsFacts, Family, NetworkWish, Page, ProxySettings, ProxyWish};
 
 /// What a case asks of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -99,6 +99,9 @@ pub struct ClusterFacts {
     pub node_ports: (u16, u16),
     /// Its name server, if it has one.
     pub dns: Option<DnsFacts>,
+    /// How programs find its API servers, where that is known.
+    #[serde(default)]
+    pub api: Option<ApiService>,
     /// What the network around the proxies is like.
     #[serde(default)]
     pub network: NetworkWish,

@@ -6,6 +6,7 @@
 
 mod act;
 pub mod api;
+mod api_service;
 mod cluster;
 mod expectation;
 mod family;
@@ -24,6 +25,7 @@ mod virtual_server;
 mod world;
 
 pub use act::{Change, Deployed, NodeSays, PodWish, ProxyAction, ServerWish, VirtualServerAction};
+pub use api_service::ApiService;
 pub use cluster::{
     CLIENT_PORT, CaseAsks, ClientFacts, ClusterFacts, ClusterShape, FEW_REFUSALS, NodeFacts,
     PodFacts,

@@ -9,7 +9,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::network::add_further_addresses;
 use crate::{
-    ClientFacts, ClusterFacts, ClusterShape, DnsFacts, NodeFacts, Page, PodFacts, ProxySettings,
+    ApiService, ClientFacts, ClusterFacts, ClusterShape, DnsFacts, NodeFacts, Page, PodFacts,
+    ProxySettings,
 };
 
 /// Number of the pod that stands on each node as a client for all cases.
@@ -70,6 +71,7 @@ impl ClusterFacts {
             nodes,
             outside: outside.collect(),
             dns: shape.dns.then(|| DnsFacts::planned(&names, &service_cidrs)),
+            api: None,
             service_cidrs,
             load_balancer_cidrs: vec![
                 v4(198, 18, 0, 0, 16),
@@ -88,7 +90,10 @@ impl ClusterFacts {
             unhandled_is_silent: false,
             refusals_are_few: false,
         };
-        facts.in_its_network()
+        let mut facts = facts.in_its_network();
+        // Whoever asks for it has its name.
+        facts.api = ApiService::planned(&facts).filter(|_| shape.dns);
+        facts
     }
 }
 

@@ -109,6 +109,9 @@ pub enum FirewallChange {
     Reload,
 }
 
+/// Taint of a node that is cordoned.
+const CORDONED: &str = "node.kubernetes.io/unschedulable";
+
 /// What can be set on a node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -135,6 +138,18 @@ impl NodeText {
     pub(crate) fn is_zone_alone(&self) -> bool {
         let NodeText { zone: _, labels, unschedulable, taints, ready } = self;
         labels.is_empty() && unschedulable.is_none() && taints.is_none() && ready.is_none()
+    }
+
+    /// Whether it is cordoned, as `kubectl cordon` does, or no longer, and nothing else but the zone
+    /// is set: controllers of a real cluster taint such a node by themselves.
+    pub(crate) fn is_cordon_alone(&self) -> bool {
+        let NodeText { zone: _, labels, unschedulable, taints, ready } = self;
+        let taint = [CORDONED.to_owned()];
+        let own: &[String] = if *unschedulable == Some(true) { &taint } else { &[] };
+        labels.is_empty()
+            && ready.is_none()
+            && unschedulable.is_some()
+            && taints.as_deref().is_some_and(|taints| taints == own)
     }
 }
 

@@ -175,7 +175,7 @@ impl Keeper for KindKeeper {
         let needs = NETWORK_NEEDS.into_iter().filter(|need| !of_kernel(need));
         // How somebody else's proxy is restarted, only they know.
         let restart = (self.mode != ProxyMode::None).then_some("restart");
-        needs.chain(restart).chain(["clients"]).map(str::to_owned).collect()
+        needs.chain(restart).chain(["clients", "servers", "cordon"]).map(str::to_owned).collect()
     }
 
     fn lacks(&self, shape: &ClusterShape) -> Option<String> {

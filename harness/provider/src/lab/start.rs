@@ -11,8 +11,8 @@ use tokio::sync::mpsc::{self, UnboundedSender};
 use touchstone_apiserver::{ApiServer, Config, Lie, ServeHandle};
 use touchstone_netlab::{Joined, NodeShape, Offloads, Shape, Topology};
 use touchstone_spec::{
-    BALANCER, CaseAsks, ClusterFacts, Family, LoadBalancers, NodesJoined, Page, PodFacts, PodWish,
-    ProxySettings,
+    ApiService, BALANCER, CaseAsks, ClusterFacts, Family, LoadBalancers, NodesJoined, Page,
+    PodFacts, PodWish, ProxySettings,
 };
 use touchstone_subject::Launch;
 
@@ -28,6 +28,8 @@ use crate::{ClusterError, ClusterRequest, Notice, Provider, Started, canary};
 
 /// Port of the API server on the loopback of every node.
 pub(super) const API_PORT: u16 = 6443;
+/// What the API server calls whoever comes by its Service.
+const PROGRAMS: &str = "programs";
 /// Namespace of the canary's objects.
 const CANARY_NAMESPACE: &str = "touchstone";
 
@@ -82,7 +84,7 @@ impl Provider for Lab {
             node_ports: facts.node_ports.0..=facts.node_ports.1,
         });
         api.set_lies(self.lies_to_proxies(&facts));
-        let serving = self.serve(&api, &topology)?;
+        let serving = self.serve(&api, &topology, &facts)?;
         self.create_nodes(&api, &facts, &topology)?;
         clock.lap("api");
 
@@ -97,7 +99,8 @@ impl Provider for Lab {
         // Before the proxies, so that their first lists have them.
         let canary = canary::objects(&facts, CANARY_NAMESPACE, &families);
         let names = facts.dns.iter().flat_map(|dns| dns::objects(dns, &families));
-        for change in canary.into_iter().chain(names) {
+        let own = facts.api.iter().flat_map(ApiService::changes);
+        for change in canary.into_iter().chain(names).chain(own) {
             objects::apply(&api, &change)?;
             if launcher.reads_endpoints() {
                 endpoints::follow(&api, &change)?;
@@ -148,11 +151,12 @@ impl Provider for Lab {
 }
 
 impl Lab {
-    /// One listener of the API server per node, and one for a person.
+    /// One listener of the API server per node, one for a person, and one where its Service leads.
     fn serve(
         &self,
         api: &ApiServer,
         topology: &Topology,
+        facts: &ClusterFacts,
     ) -> Result<Vec<ServeHandle>, ClusterError> {
         let failed = |who: &str, why: &dyn std::fmt::Display| {
             ClusterError::new(format!("failed to serve the API to {who}"), why)
@@ -168,6 +172,13 @@ impl Lab {
                 .serve(listener, node.name(), None)
                 .map_err(|error| failed(node.name(), &error))?;
             serving.push(handle);
+        }
+        for (node, address) in facts.api.iter().flat_map(|api| &api.servers) {
+            let failed = |why: &dyn std::fmt::Display| failed(PROGRAMS, why);
+            let Some(node) = topology.node(node) else { continue };
+            let address = SocketAddr::new(*address, ApiService::TARGET_PORT);
+            let listener = node.namespace().tcp_listener(address).map_err(|e| failed(&e))?;
+            serving.push(api.serve(listener, PROGRAMS, None).map_err(|error| failed(&error))?);
         }
         if let Some(person) = &self.person {
             let listener = person.listener.try_clone().map_err(|e| failed("a person", &e))?;

@@ -26,11 +26,14 @@ pub(super) struct Objects {
     made: tokio::sync::Mutex<BTreeSet<String>>,
     /// Paths of objects that are there.
     there: Mutex<BTreeSet<String>>,
+    /// Real nodes that a case has cordoned: others are none of its business.
+    cordoned: Mutex<BTreeSet<String>>,
 }
 
 impl Objects {
     pub(super) fn new(access: Access, names: Names, nodes: BTreeMap<String, String>) -> Objects {
-        Objects { access, names, nodes, made: Default::default(), there: Mutex::default() }
+        let (there, cordoned) = (Mutex::default(), Mutex::default());
+        Objects { access, names, nodes, made: Default::default(), there, cordoned }
     }
 
     /// Makes one change.
@@ -44,10 +47,14 @@ impl Objects {
                 self.delete(&services(namespace), name).await
             }
             Change::DeleteSlice { namespace, name } => self.delete(&slices(namespace), name).await,
-            // What else a case has a Node say, only the lab provides (`needs: { lab: … }`).
+            // What else a case has a Node say, only the lab provides (`needs: { lab: … }`); of a
+            // node that is cordoned controllers say it by a taint, too.
             Change::SetNode { node, says } => {
                 let real = self.real(node);
-                let patch = json!({ "metadata": { "labels": { ZONE_LABEL: says.zone } } });
+                let mut patch = json!({ "metadata": { "labels": { ZONE_LABEL: says.zone } } });
+                if self.changes_cordon(&real, says.unschedulable) {
+                    patch["spec"] = json!({ "unschedulable": says.unschedulable });
+                }
                 let path = format!("/api/v1/nodes/{real}");
                 let done = self.access.send(Method::PATCH, &path, Some(&patch)).await;
                 done.map(drop)
@@ -64,6 +71,12 @@ impl Objects {
                 Err(ClusterError::new(format!("failed to act on {node}"), "only the lab can"))
             }
         }
+    }
+
+    /// Whether a node is to be cordoned now, or no longer.
+    fn changes_cordon(&self, real: &str, cordoned: bool) -> bool {
+        let mut all = self.cordoned.lock().unwrap_or_else(PoisonError::into_inner);
+        if cordoned { all.insert(real.to_owned()) } else { all.remove(real) }
     }
 
     async fn apply_service(&self, service: &Service) -> Result<(), ClusterError> {

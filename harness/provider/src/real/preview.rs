@@ -154,7 +154,10 @@ fn does_not_provide(need: &str) -> String {
         }
         "nodes" => ": Node objects that say something else; those of a cluster are its own",
         "restart" => ": proxies that are stopped and started; here somebody else runs them",
-        "servers" => ": a server where a client outside stands; the lab has some",
+        "servers" => {
+            ": a server where a client outside stands; clusters that kind starts have some"
+        }
+        "cordon" => ": nodes that are cordoned; those that kind starts may be",
         "clients" => ": a client outside with many addresses; one is in clusters that kind starts",
         _ => "",
     };

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use http::Method;
 use serde_json::{Value, json};
 use touchstone_apiserver::{ApiServer, Config, ServeHandle};
 use touchstone_spec::api::{LoadBalancerIngress, Meta, Service, ServicePort, ServiceType};
@@ -347,7 +348,7 @@ async fn who_is_in_the_address_logs_in_and_is_never_shown() {
 
 /// Zones that a run sets are gone when its cluster is closed, and those of others are back.
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_get_back_the_zones_that_they_had() {
+async fn nodes_get_back_the_zones_that_they_had_and_are_cordoned_no_more() {
     let stand = stand(None);
     let access = Access::open(&stand.kubeconfig, Harm::Allowed).await.expect("access");
     let names = Names::of(RUN);
@@ -373,6 +374,18 @@ async fn nodes_get_back_the_zones_that_they_had() {
         objects.apply(change).await.expect("a zone");
     }
     assert_eq!((zone_of("worker"), zone_of("control-plane").as_deref()), (None, Some("z2")));
+    // The other node's owner has cordoned it, which is no business of the run's.
+    let cordoned = |node: &str| {
+        let node = stand.api.get("Node", None, node).expect("a node");
+        node["spec"]["unschedulable"].as_bool() == Some(true)
+    };
+    let cordon = json!({ "spec": { "unschedulable": true } });
+    let owned = access.send(Method::PATCH, "/api/v1/nodes/control-plane", Some(&cordon)).await;
+    owned.expect("cordoned by its owner");
+    let says = NodeSays { unschedulable: true, ..NodeSays::default() };
+    let change = Change::SetNode { node: "n1".to_owned(), says };
+    objects.apply(&change).await.expect("cordoned");
+    assert!(cordoned("worker"));
     let token = "secret".to_owned();
     let agents =
         Arc::new(Agents::new(access.clone(), names.clone(), request(&stand).image, token, real));
@@ -391,6 +404,7 @@ async fn nodes_get_back_the_zones_that_they_had() {
     };
     assert_eq!(cluster.close().await, Vec::<String>::new());
     assert_eq!((zone_of("worker").as_deref(), zone_of("control-plane")), (Some("mine"), None));
+    assert_eq!((cordoned("worker"), cordoned("control-plane")), (false, true));
 }
 
 /// An API server whose user may do all but create pods.

@@ -34,7 +34,7 @@ pub(crate) fn run_on_sim(
         features: Arc::new(features.clone()),
         provider: Arc::new(Sim { features, defect }),
         needs: BTreeSet::new(),
-        provided: ["restart", "nodes", "clients", "servers", "dns"]
+        provided: ["restart", "nodes", "cordon", "clients", "servers", "dns"]
             .into_iter()
             .chain(NETWORK_NEEDS)
             .map(str::to_owned)
