@@ -7,6 +7,7 @@ use std::time::Duration;
 use std::{io, thread};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
+use touchstone_sys::dies_with_its_starter;
 
 /// A helper program that did not run to its end.
 #[derive(Debug, thiserror::Error)]
@@ -17,10 +18,11 @@ pub(crate) enum RunError {
     Limit(Duration),
 }
 
-/// Runs `command`; kills it when `limit` is over.
+/// Runs `command`; kills it when `limit` is over. It ends when this process is killed.
 ///
 /// Blocks for at most `limit`.
-pub(crate) fn run(command: Command, limit: Duration) -> Result<Output, RunError> {
+pub(crate) fn run(mut command: Command, limit: Duration) -> Result<Output, RunError> {
+    dies_with_its_starter(&mut command);
     block_on(|| async move {
         let mut command = tokio::process::Command::from(command);
         command.kill_on_drop(true);
@@ -33,7 +35,7 @@ pub(crate) fn run(command: Command, limit: Duration) -> Result<Output, RunError>
 }
 
 /// Runs `command`, tells each line of its standard output as it comes; kills it when `limit` is
-/// over.
+/// over. It ends when this process is killed.
 ///
 /// Blocks for at most `limit`.
 pub(crate) fn run_telling(
@@ -42,6 +44,7 @@ pub(crate) fn run_telling(
     tell: &mut dyn FnMut(&str),
 ) -> Result<ExitStatus, RunError> {
     let (send, lines) = mpsc::channel::<String>();
+    dies_with_its_starter(&mut command);
     command.stdout(Stdio::piped());
     thread::scope(|scope| {
         let running = scope.spawn(move || {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Bench, GONE_LIMIT, LabTurn, Part, RUN_LIMIT, eventually, scattered};
+use crate::common::{Bench, GONE_LIMIT, LabTurn, Part, RUN_LIMIT, Running, eventually, scattered};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -68,6 +68,35 @@ fn the_first_process_inside_killed() {
 #[test]
 fn the_harness_killed() {
     (0..ROUNDS).for_each(|round| kill(Part::Harness, round));
+}
+
+/// While a program is looked for, nobody is in namespaces yet that would end with them.
+#[test]
+fn a_build_ends_with_whoever_asked_for_it() {
+    let bench = Bench::new();
+    let pid = bench.path("pid");
+    let script =
+        format!("#!/bin/sh\necho $$ > {0}.new; mv {0}.new {0}\nexec sleep 1000\n", pid.display());
+    let go = bench.script("go", &script);
+    let folder = go.parent().expect("a folder").to_string_lossy().into_owned();
+    let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
+    let subject = bench.write(
+        "subject.yaml",
+        "format: 1\nabout: built from a module\nbinary:\n  name: built\n  releases: { default: v1.0.0, supported: '>=1.0' }\n  \
+         sources: [{ go: { module: example.test/built, package: example.test/built } }]\n\
+         modes: { plain: { about: plain } }\nlab: { args: [] }\nfeatures: { ipv4: {} }\n",
+    );
+    let mut command = bench.touchstone(&["subject", "fetch", &subject.to_string_lossy()]);
+    command.env("PATH", path).env("XDG_CACHE_HOME", bench.path("cache"));
+    let run = Running::start(command);
+    let built = eventually("the build", RUN_LIMIT, || std::fs::read_to_string(&pid).ok());
+    run.signal(Signal::SIGKILL);
+    run.finish(GONE_LIMIT);
+    let state = format!("/proc/{}/stat", built.trim());
+    eventually("the end of the build", GONE_LIMIT, || {
+        let stat = std::fs::read_to_string(&state).unwrap_or_default();
+        (stat.is_empty() || stat.contains(") Z ")).then_some(())
+    });
 }
 
 fn names_of<'a>(events: &'a [Value], kind: &str) -> Vec<&'a str> {
