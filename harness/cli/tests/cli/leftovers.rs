@@ -81,15 +81,19 @@ fn a_build_ends_with_whoever_asked_for_it() {
     let folder = go.parent().expect("a folder").to_string_lossy().into_owned();
     let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
     let subject = bench.write(
-        "subject.yaml",
+        "built/subject.yaml",
         "format: 1\nabout: built from a module\nbinary:\n  name: built\n  releases: { default: v1.0.0, supported: '>=1.0' }\n  \
          sources: [{ go: { module: example.test/built, package: example.test/built } }]\n\
          modes: { plain: { about: plain } }\nlab: { args: [] }\nfeatures: { ipv4: {} }\n",
     );
     let mut command = bench.touchstone(&["subject", "fetch", &subject.to_string_lossy()]);
     command.env("PATH", path).env("XDG_CACHE_HOME", bench.path("cache"));
-    let run = Running::start(command);
-    let built = eventually("the build", RUN_LIMIT, || std::fs::read_to_string(&pid).ok());
+    let mut run = Running::start(command);
+    let built = eventually("the build", RUN_LIMIT, || {
+        let built = std::fs::read_to_string(&pid).ok();
+        (built.is_some() || run.has_ended()).then_some(built)
+    });
+    let Some(built) = built else { panic!("it built nothing\n{}", run.finish(GONE_LIMIT)) };
     run.signal(Signal::SIGKILL);
     run.finish(GONE_LIMIT);
     let state = format!("/proc/{}/stat", built.trim());
