@@ -7,7 +7,8 @@ use crate::variant::endpoint_texts;
 /// The need of a case that looks into answers over HTTP, or into tables of virtual servers: a model
 /// has none to look into.
 pub(crate) const PAGES: &str = "pages";
-/// What a case needs that has Nodes say more than that: a real cluster's are its own.
+/// What a case needs that has Nodes say more than another zone, or that they are cordoned: a real
+/// cluster's are its own.
 pub(crate) const NODES: &str = "nodes";
 /// Nodes that can be cordoned.
 pub(crate) const CORDON: &str = "cordon";
