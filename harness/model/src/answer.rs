@@ -22,7 +22,8 @@ pub(crate) const PROXY: &str = "v1.Service: virtual IPs and service proxies";
 
 pub(crate) fn answer(world: &World, flow: &Flow, features: &Features) -> Expectation {
     if flow.frontend.is_told() {
-        let reasons = vec![reason("what a proxy or a kernel says is no part of the API", PROXY)];
+        let told = "what a proxy, a kernel or a server says of itself is no part of the API";
+        let reasons = vec![reason(told, PROXY)];
         return Expectation { open: true, reasons, ..Expectation::default() };
     }
     if let Some(choices) = balancer::choices(world, flow, features) {

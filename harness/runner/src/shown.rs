@@ -107,7 +107,10 @@ fn alone(pin: &Pin, shows: BTreeMap<String, Condition>) -> Expectation {
     };
     let mut expectation = Expectation {
         reasons: vec![Reason {
-            text: "the row says so; what a proxy or a kernel says is no part of the API".into(),
+            text:
+                "the row says so; what a proxy, a kernel or a server says of itself is no part of \
+                   the API"
+                    .into(),
             source: "the case".into(),
         }],
         ..Expectation::default()

@@ -50,7 +50,7 @@ pub enum FrontendKind {
     Direct,
     /// The name server, or whatever it says a name stands for.
     Name,
-    /// A page that a proxy serves about itself.
+    /// A page that a proxy, or an API server, serves about itself.
     Page,
     /// The table of virtual servers of the client's node, asked about an address and port; nothing
     /// is sent.

@@ -91,7 +91,7 @@ impl ClusterFacts {
             refusals_are_few: false,
         };
         let mut facts = facts.in_its_network();
-        // Whoever asks for it has its name.
+        // Programs ask for it by its name.
         facts.api = ApiService::planned(&facts).filter(|_| shape.dns);
         facts
     }
