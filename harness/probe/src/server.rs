@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -66,8 +66,9 @@ const ROOM: usize = 4 << 20;
 
 /// A running identity-echo server.
 ///
-/// Dropping it closes its socket at once: from then on the kernel refuses new clients, and the
-/// address can be bound again. Its accepted connections end with it, as soon as the runtime runs.
+/// Dropping it closes its socket at once: from then on the kernel refuses new clients, the address
+/// can be bound again, and no request is answered that is read later. Its accepted connections end
+/// with it, as soon as the runtime runs.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -76,11 +77,12 @@ pub struct Server {
     task: AbortHandle,
 }
 
-/// What a server answers with, and how often it did.
+/// What a server answers with, how often it did, and whether it does no more.
 #[derive(Debug)]
 struct Desk {
     identity: String,
     served: AtomicU64,
+    closed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -173,6 +175,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        self.desk.closed.store(true, Ordering::Release);
         match &self.socket {
             Socket::Tcp(listener) => listener.close(),
             Socket::Udp(socket) => socket.close(),
@@ -186,7 +189,10 @@ fn begin(identity: String) -> Result<(Handle, Arc<Desk>), ServerError> {
         return Err(ServerError::Identity(identity));
     }
     match Handle::try_current() {
-        Ok(runtime) => Ok((runtime, Arc::new(Desk { identity, served: AtomicU64::new(0) }))),
+        Ok(runtime) => {
+            let (served, closed) = (AtomicU64::new(0), AtomicBool::new(false));
+            Ok((runtime, Arc::new(Desk { identity, served, closed })))
+        }
         Err(source) => Err(ServerError::Runtime { identity, source }),
     }
 }
@@ -321,7 +327,11 @@ async fn serve_one(
     local: SocketAddr,
     desk: &Desk,
 ) -> Option<()> {
-    match lines.next().await.ok()? {
+    let next = lines.next().await.ok()?;
+    if desk.closed.load(Ordering::Acquire) {
+        return None;
+    }
+    match next {
         Next::Line(line) if line.starts_with(b"GET ") => {
             // The client's last header has to be read, or closing would cut the answer off.
             last_header(lines).await?;

@@ -186,6 +186,20 @@ async fn a_stopped_server_refuses_at_once() {
     drop(std::net::UdpSocket::bind(to).expect("the address is free again"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_server_answers_no_connection_that_it_had() {
+    for _ in 0..200 {
+        let server = Server::bind_tcp(any_v4(), "web-1".to_owned()).expect("a server");
+        let to = server.address();
+        let fd = open_tcp(to, None).expect("a socket");
+        let mut kept = connect_tcp(fd, to, WAIT).await.expect("a connection");
+        assert_eq!(kept.ask(WAIT).await, reached(to));
+        drop(server);
+        // At once, before the runtime has had the time to end the connection.
+        assert_eq!(kept.ask(WAIT).await, Observation::Saw(Outcome::Reset));
+    }
+}
+
 #[tokio::test]
 async fn silence_is_dropped() {
     let (_accepts_only, to) = listener().await;
