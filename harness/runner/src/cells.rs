@@ -7,8 +7,8 @@ use std::time::Duration;
 use touchstone_case::{Pin, ScriptStep};
 use touchstone_model::entry;
 use touchstone_spec::{
-    Allowed, Client, DNS_PORT, DnsFacts, Expectation, FEW_REFUSALS, Features, Flow, FrontendKind,
-    Observation, Outcome, OutcomeKind, Protocol, Question, World,
+    Allowed, ApiService, Client, ClusterFacts, DNS_PORT, DnsFacts, Expectation, FEW_REFUSALS,
+    Features, Flow, FrontendKind, Observation, Outcome, OutcomeKind, Protocol, Question, World,
 };
 use touchstone_verdict::{CellTally, Wrong};
 
@@ -168,7 +168,7 @@ pub(crate) fn cells(
     features: &Features,
     sampling: Sampling,
     shown: &Shown,
-    dns: Option<&DnsFacts>,
+    facts: &ClusterFacts,
 ) -> Vec<Cell> {
     let mut cells = Vec::new();
     for row in &step.rows {
@@ -183,8 +183,12 @@ pub(crate) fn cells(
     for flow in &step.matrix {
         cells.push(Cell::new(flow.clone(), Role::Matrix, worlds, features));
     }
-    for flow in controls(&cells).into_iter().chain(name_controls(&cells, dns)) {
+    for flow in controls(&cells).into_iter().chain(name_controls(&cells, facts.dns.as_ref())) {
         cells.push(Cell::new(flow, Role::Control, worlds, features));
+    }
+    for (flow, expectation) in api_controls(&cells, facts.api.as_ref()) {
+        let control = Cell::new(flow, Role::Control, worlds, features);
+        cells.push(Cell { expectation, ..control });
     }
     let mut sharing: BTreeMap<ChoiceKey, u64> = BTreeMap::new();
     for choice in cells.iter().filter_map(Cell::choice) {
@@ -238,6 +242,26 @@ fn name_controls(cells: &[Cell], dns: Option<&DnsFacts>) -> Vec<Flow> {
                     text: format!("control: {} asks {to} for {}", client.place, question.name),
                 });
             }
+        }
+    }
+    controls
+}
+
+/// Every page of an API server that a judged flow asks for, asked of every API server past the
+/// proxy, with what must be there.
+fn api_controls(cells: &[Cell], api: Option<&ApiService>) -> Vec<(Flow, Expectation)> {
+    let Some(api) = api else { return Vec::new() };
+    let service = SocketAddr::new(api.address, ApiService::PORT);
+    let mut controls = Vec::new();
+    for cell in cells {
+        if cell.flow.frontend != FrontendKind::Page || cell.flow.to != service {
+            continue;
+        }
+        for (_, address) in &api.servers {
+            let to = SocketAddr::new(*address, ApiService::TARGET_PORT);
+            let text = format!("control: {} → {to}", cell.flow.client.place);
+            let flow = Flow { via: None, to, text, ..cell.flow.clone() };
+            controls.push((flow, cell.expectation.clone()));
         }
     }
     controls
@@ -314,6 +338,25 @@ mod tests {
         cell.expectation = Expectation { allowed: [allowed].into(), ..Expectation::default() };
         cell.wrong = Some(Wrong::Outcome(wrong));
         cell
+    }
+
+    #[test]
+    fn api_servers_are_asked_past_the_proxy_as_well() {
+        let ip = |last| IpAddr::V4(Ipv4Addr::new(192, 0, 2, last));
+        let server = |last| (format!("n{last}"), ip(last));
+        let api = ApiService { address: ip(100), servers: vec![server(1), server(2)] };
+        let http = Allowed::Http { status: 200, local_endpoints: 0, shows: BTreeMap::new() };
+        let mut page = cell(Outcome::Dropped, http);
+        page.flow.frontend = FrontendKind::Page;
+        let elsewhere =
+            Cell { flow: page.flow.clone(), ..cell(Outcome::Dropped, Allowed::Refused) };
+        page.flow.to = SocketAddr::new(api.address, ApiService::PORT);
+        let controls = api_controls(&[elsewhere, page], Some(&api));
+        let asked: Vec<String> = controls.iter().map(|(flow, _)| flow.to_string()).collect();
+        let control = |at: &str| format!("control: pod-1 → {at} (tcp {at})");
+        assert_eq!(asked, [control("192.0.2.1:6443"), control("192.0.2.2:6443")]);
+        assert!(controls.iter().all(|(_, due)| due.kinds() == [OutcomeKind::Http].into()));
+        assert!(api_controls(&[], None).is_empty());
     }
 
     #[test]

@@ -64,8 +64,8 @@ pub(crate) async fn run_step(
     for change in &marker.changes {
         marked.after.apply(change);
     }
-    let dns = ground.cluster.facts().dns.clone();
-    let mut all = cells(step, &worlds, &ground.features, ground.sampling, shown, dns.as_ref());
+    let facts = ground.cluster.facts();
+    let mut all = cells(step, &worlds, &ground.features, ground.sampling, shown, facts);
     let judged_from = all.len();
     all.extend(marker_cells(&marker.flows, &marked, &ground.features));
 

@@ -47,7 +47,12 @@ struct Record {
 pub(crate) enum Lookup {
     Missing,
     Damaged(String),
-    Found { program: PathBuf, from: String },
+    /// The digest is that of the whole program, as it has just been read.
+    Found {
+        program: PathBuf,
+        from: String,
+        sha256: String,
+    },
 }
 
 /// The place of one program in the cache.
@@ -154,7 +159,9 @@ impl Slot {
             Err(err) => return Lookup::Damaged(format!("its {RECORD} is not understood: {err}")),
         };
         match digest(&program) {
-            Ok(sha256) if sha256 == record.sha256 => Lookup::Found { program, from: record.from },
+            Ok(sha256) if sha256 == record.sha256 => {
+                Lookup::Found { program, from: record.from, sha256 }
+            }
             Ok(sha256) => {
                 Lookup::Damaged(format!("its SHA-256 is {sha256}, recorded was {}", record.sha256))
             }

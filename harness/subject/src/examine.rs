@@ -124,12 +124,14 @@ pub(crate) struct Examined {
 }
 
 /// Looks at the program at `path`, and asks it for its version when `version_args` are given.
+/// It is read as a whole, unless its digest is known from a moment ago.
 ///
 /// Blocks for at most the time of reading the file and [`VERSION_LIMIT`].
 pub(crate) fn examine(
     path: &Path,
     version_args: Option<&[String]>,
     asked: Option<&Release>,
+    known: Option<String>,
 ) -> Result<Examined, BinaryError> {
     is_program(path)?;
     let version = version_args.map(|args| version(path, args, VERSION_LIMIT)).transpose()?;
@@ -143,8 +145,8 @@ pub(crate) fn examine(
             asked: asked.clone(),
         });
     }
-    let sha256 =
-        digest(path).map_err(|source| BinaryError::Read { path: path.to_owned(), source })?;
+    let read = |source| BinaryError::Read { path: path.to_owned(), source };
+    let sha256 = known.map_or_else(|| digest(path).map_err(read), Ok)?;
     Ok(Examined { sha256, version, release })
 }
 

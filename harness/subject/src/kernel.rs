@@ -134,7 +134,7 @@ impl Kernel {
     ///
     /// Blocks for moments: the program is asked for its release and its options.
     pub fn given(path: &Path) -> Result<Kernel, KernelError> {
-        looked_at(path, Found::Given)
+        looked_at(path, Found::Given, None)
     }
 
     /// The project's own kernel, from the cache or built now.
@@ -157,7 +157,7 @@ impl Kernel {
         }
         let log = slot.log();
         let program = slot.fill(&lock, FROM, |into, work| build(into, work, &log, progress))?;
-        looked_at(&program, Found::Built { from: FROM.to_owned() })
+        looked_at(&program, Found::Built { from: FROM.to_owned() }, None)
     }
 
     /// The project's own kernel, if it has been built.
@@ -180,10 +180,12 @@ fn cached(slot: &Slot, progress: &mut dyn FnMut(&str)) -> Option<Kernel> {
     let why = match slot.look() {
         Lookup::Missing => return None,
         Lookup::Damaged(why) => why,
-        Lookup::Found { program, from } => match looked_at(&program, Found::Cached { from }) {
-            Ok(kernel) => return Some(kernel),
-            Err(error) => error.to_string(),
-        },
+        Lookup::Found { program, from, sha256 } => {
+            match looked_at(&program, Found::Cached { from }, Some(sha256)) {
+                Ok(kernel) => return Some(kernel),
+                Err(error) => error.to_string(),
+            }
+        }
     };
     progress(&format!("the cached kernel cannot be used: {why}"));
     None
@@ -232,10 +234,10 @@ fn build(
     Err(failed(why.trim_start_matches("error: ").to_owned()))
 }
 
-fn looked_at(path: &Path, found: Found) -> Result<Kernel, KernelError> {
+fn looked_at(path: &Path, found: Found, sha256: Option<String>) -> Result<Kernel, KernelError> {
     let path = std::path::absolute(path)
         .map_err(|source| BinaryError::Read { path: path.to_owned(), source })?;
-    let examined = examine(&path, Some(&["--version".to_owned()]), None)?;
+    let examined = examine(&path, Some(&["--version".to_owned()]), None, sha256)?;
     let release = examined.version.unwrap_or_default();
     let other = |why: String| KernelError::Other { path: path.clone(), why };
     let mut command = Command::new(&path);

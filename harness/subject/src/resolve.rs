@@ -243,7 +243,7 @@ pub fn resolve(
         progress(&format!("looking at {}…", path.display()));
         // Only a release that was asked for binds the given program; the default does not.
         let examined =
-            examine(path, args, selection.asked.as_ref()).map_err(ResolveError::Given)?;
+            examine(path, args, selection.asked.as_ref(), None).map_err(ResolveError::Given)?;
         let resolved =
             resolved(path, examined, release, Found::Given).map_err(ResolveError::Given)?;
         selection.check_release(resolved.release.as_ref())?;
@@ -260,7 +260,7 @@ pub fn resolve(
             Source::Path(path) => {
                 let path = selection.subject.beside(&path.value);
                 progress(&format!("looking for {} at {}…", binary.name, path.display()));
-                let looked = examine(&path, args, selection.asked.as_ref())
+                let looked = examine(&path, args, selection.asked.as_ref(), None)
                     .and_then(|examined| resolved(&path, examined, release.clone(), Found::Path));
                 match looked {
                     Ok(resolved) => return Ok(resolved),
@@ -357,8 +357,8 @@ fn follow(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Resolved, Vec<Closed>> {
     let Program { name, release, version_args, recipes } = program;
-    let look = |path: &Path, found: Found| {
-        let examined = examine(path, version_args.as_deref(), Some(release))?;
+    let look = |path: &Path, found: Found, sha256: Option<String>| {
+        let examined = examine(path, version_args.as_deref(), Some(release), sha256)?;
         resolved(path, examined, Some(release.clone()), found)
     };
     let close = |way: &str, reason: String, remedy: &str, progress: &mut dyn FnMut(&str)| {
@@ -382,8 +382,10 @@ fn follow(
     let from_cache = |slot: &Slot| match slot.look() {
         Lookup::Missing => Err(None),
         Lookup::Damaged(why) => Err(Some(format!("the cached {name} is damaged: {why}"))),
-        Lookup::Found { program, from } => look(&program, Found::Cached { from })
-            .map_err(|err| Some(format!("the cached {name} cannot be used: {err}"))),
+        Lookup::Found { program, from, sha256 } => {
+            look(&program, Found::Cached { from }, Some(sha256))
+                .map_err(|err| Some(format!("the cached {name} cannot be used: {err}")))
+        }
     };
     let mut spoiled = Vec::new();
     for (_, slot) in &slots {
@@ -434,7 +436,7 @@ fn follow(
             }
         };
         match made {
-            Ok((path, found)) => match look(&path, found) {
+            Ok((path, found)) => match look(&path, found, None) {
                 Ok(resolved) => return Ok(resolved),
                 Err(err) => {
                     let remedy = "give another binary with --binary PATH";
