@@ -8,8 +8,8 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use touchstone_case::Variant;
 use touchstone_provider::kind::{
-    self, Held, KindCluster, KindKeeper, KindRequest, NodeImage, PROXY, PodNetwork, ProxyMode,
-    Tools,
+    self, Held, KindCluster, KindKeeper, KindRequest, Leftover, NodeImage, PROXY, PodNetwork,
+    ProxyMode, Tools,
 };
 use touchstone_provider::real::{self, AgentImage, Harm, OutsideSeat, agent_arguments};
 use touchstone_spec::{BALANCER, ClusterShape, Family};
@@ -217,6 +217,11 @@ pub(crate) fn run(job: &Job, wish: &Wish) -> Result<(), Failed> {
 async fn prepare(job: &Job, wish: &Wish, held: &Held) -> Result<Target, Failed> {
     let tell = |line: &str| note(&format!("  {line}"));
     let image = cluster::image()?;
+    if let Some(engine) = wish.tools.engine().await {
+        held.lives_in(&engine)
+            .context("failed to note the cluster's engine")
+            .map_err(Failed::harness)?;
+    }
     let archive = held.folder().join("agent.tar");
     std::fs::write(&archive, &image.archive)
         .with_context(|| format!("failed to write {}", archive.display()))
@@ -288,28 +293,49 @@ async fn end(job: &Job, wish: &Wish, held: Held, ran: bool) -> Result<(), Failed
 /// were kept and are gone; says whether there was any.
 pub(crate) async fn clean(tag: Option<&str>) -> Result<bool, Failed> {
     let mut found = false;
+    let mut trouble = Vec::new();
     let wanted = |name: &str| tag.is_none_or(|tag| is_of(name, tag));
     let left = kind::leftovers(&home()?).map_err(Failed::harness)?;
+    let ours = Tools::default().engine().await;
     for left in left.into_iter().filter(|left| wanted(&left.name)) {
-        let cluster = KindCluster::existing(&Tools::default(), &left.name, left.kubeconfig.clone());
-        if left.kept && !cluster.is_gone().await.map_err(Failed::harness)? {
-            say(&format!(
-                "the cluster {} was kept on purpose; to delete it: kind delete cluster --name {}",
-                left.name, left.name
-            ));
-            continue;
-        }
+        // Whoever cleans up may use another engine than the run did.
+        let elsewhere = left.engine.clone().filter(|engine| ours.as_ref() != Some(engine));
         found = true;
-        note(&if left.kept {
-            format!(
-                "forgetting the cluster {}, which was kept: none of its nodes is left",
-                left.name
-            )
-        } else {
-            format!("deleting the cluster {}", left.name)
-        });
-        cluster.delete().await.map_err(Failed::harness)?;
-        left.forget().map_err(Failed::harness)?;
+        if let Err(error) = clean_one(&left, elsewhere.as_deref()).await {
+            trouble.push(match elsewhere {
+                Some(engine) => format!(
+                    "the cluster {} is in the Docker engine {engine}: {error:#}; where that engine \
+                     is gone for good, remove {}",
+                    left.name,
+                    left.folder.display()
+                ),
+                None => format!("{error:#}"),
+            });
+        }
     }
-    Ok(found)
+    trouble.dedup();
+    if trouble.is_empty() { Ok(found) } else { Err(Failed::harness(anyhow!(trouble.join("; ")))) }
+}
+
+/// Deletes a cluster that is left over, unless it was kept and is there still.
+async fn clean_one(left: &Leftover, elsewhere: Option<&str>) -> Result<(), anyhow::Error> {
+    let name = &left.name;
+    let tools = Tools { engine: elsewhere.map(str::to_owned), ..Tools::default() };
+    let cluster = KindCluster::existing(&tools, name, left.kubeconfig.clone());
+    if left.kept && !cluster.is_gone().await? {
+        let engine = elsewhere.map(|engine| format!("DOCKER_HOST={engine} ")).unwrap_or_default();
+        say(&format!(
+            "the cluster {name} was kept on purpose; to delete it: {engine}kind delete cluster \
+             --name {name}"
+        ));
+        return Ok(());
+    }
+    note(&if left.kept {
+        format!("forgetting the cluster {name}, which was kept: none of its nodes is left")
+    } else {
+        format!("deleting the cluster {name}")
+    });
+    cluster.delete().await?;
+    left.forget()?;
+    Ok(())
 }

@@ -37,6 +37,7 @@ impl Machine {
             docker: script("docker", docker),
             kind: script("kind", kind),
             kernel: Kernel::default(),
+            engine: None,
         };
         Machine { folder, tools }
     }
@@ -262,6 +263,22 @@ async fn a_client_that_docker_cannot_remove_at_once_keeps_no_node() {
     assert!(removals.len() == 2 && removals[0] < nodes && nodes < removals[1], "{calls}");
 }
 
+#[tokio::test]
+async fn a_cluster_is_looked_for_in_its_own_engine() {
+    let says = "test \"$1\" = context && echo unix:///run/own.sock; echo \"$DOCKER_HOST\" >&2
+        test \"$DOCKER_HOST\" != tcp://gone || { echo 'Cannot connect to the Docker daemon' >&2; exit 1; }
+        test \"$DOCKER_HOST\" = tcp://other && echo a-node || true";
+    let machine = Machine::new(says, NO_CLUSTERS);
+    assert_eq!(machine.tools.engine().await.as_deref(), Some("unix:///run/own.sock"));
+    let gone = async |engine: Option<&str>| {
+        let tools = Tools { engine: engine.map(str::to_owned), ..machine.tools.clone() };
+        KindCluster::existing(&tools, "touchstone-a", PathBuf::new()).is_gone().await
+    };
+    assert_eq!(gone(None).await, Ok(true));
+    assert_eq!(gone(Some("tcp://other")).await, Ok(false));
+    assert!(matches!(gone(Some("tcp://gone")).await, Err(KindError::NotRunning { .. })));
+}
+
 #[test]
 fn a_cluster_is_left_over_when_its_process_is_gone() {
     let home = TempDir::new().expect("a folder");
@@ -270,10 +287,12 @@ fn a_cluster_is_left_over_when_its_process_is_gone() {
     hold(home.path(), "touchstone-a").expect_err("it is ours alone");
     assert_eq!(leftovers(home.path()).expect("readable"), []);
     held.keep().expect("noted");
+    held.lives_in("unix:///run/a.sock").expect("noted");
     drop(held);
     let left = leftovers(home.path()).expect("readable");
     let [kept] = left.as_slice() else { panic!("one is left: {left:?}") };
     assert!(kept.name == "touchstone-a" && kept.kept);
+    assert_eq!(kept.engine.as_deref(), Some("unix:///run/a.sock"));
     kept.forget().expect("it goes");
     assert_eq!(leftovers(home.path()).expect("readable"), []);
     hold(home.path(), "touchstone-b").expect("ours").forget().expect("it goes");

@@ -166,6 +166,41 @@ fn a_cluster_of_kind_s_that_stays_keeps_no_other_from_being_cleaned() {
 }
 
 #[test]
+fn clusters_are_cleaned_in_the_engine_that_they_are_in() {
+    let docker = "case $1 in context) echo unix:///run/own.sock; exit ;; esac
+        case $DOCKER_HOST in
+        tcp://gone) echo 'Cannot connect to the Docker daemon' >&2; exit 1 ;;
+        tcp://there) echo abc ;;
+        esac";
+    let kind = "echo \"$DOCKER_HOST: $*\" >>$(dirname \"$0\")/deleted";
+    let bench = machine(Some(docker), Some(kind));
+    let note = |name: &str, file: &str, text: &str| {
+        bench.write(&format!("cache/kind/clusters/touchstone-{name}/{file}"), text);
+    };
+    for (name, engine) in [
+        ("a", "tcp://gone"),
+        ("b", "tcp://there"),
+        ("c", "tcp://empty"),
+        ("d", "unix:///run/own.sock"),
+    ] {
+        note(name, "lock", "");
+        note(name, "engine", engine);
+    }
+    note("b", "kept", "");
+    let lost = bench.path("cache/kind/clusters/touchstone-a").display().to_string();
+    call(&bench, &["clean"])
+        .code(HARNESS)
+        .complains(&["touchstone-a is in the Docker engine tcp://gone", &lost])
+        .says(&["DOCKER_HOST=tcp://there kind delete cluster --name touchstone-b"]);
+    let deleted = std::fs::read_to_string(bench.path("bin/deleted")).expect("some are deleted");
+    assert!(deleted.contains("tcp://empty: delete cluster --name touchstone-c"), "{deleted}");
+    assert!(deleted.contains("\n: delete cluster --name touchstone-d"), "{deleted}");
+    assert!(!deleted.contains("touchstone-b"), "{deleted}");
+    assert!(std::path::Path::new(&lost).exists(), "what cannot be deleted is remembered");
+    assert!(!bench.path("cache/kind/clusters/touchstone-c").exists());
+}
+
+#[test]
 fn clusters_of_killed_runs_are_found() {
     let nodes = "case \"$*\" in *io.x-k8s.kind.cluster=touchstone-b*) echo abc ;; esac";
     let bench = machine(Some(nodes), Some("exit 0"));

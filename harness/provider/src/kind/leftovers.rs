@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 const LOCK: &str = "lock";
 /// There when a person wanted to keep the cluster.
 const KEPT: &str = "kept";
+/// Names the Docker engine that the cluster is in.
+const ENGINE: &str = "engine";
 
 /// A cluster of this process.
 #[derive(Debug)]
@@ -26,7 +28,10 @@ pub struct Leftover {
     pub kubeconfig: PathBuf,
     /// Whether a person wanted to keep it.
     pub kept: bool,
-    folder: PathBuf,
+    /// The Docker engine that it is in, as `DOCKER_HOST` names it, where that is known.
+    pub engine: Option<String>,
+    /// What is remembered of it.
+    pub folder: PathBuf,
 }
 
 /// Notes below `home` that the cluster of this name is this process's, before it is created.
@@ -52,6 +57,15 @@ impl Held {
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Notes in which Docker engine the cluster is going to be, as `DOCKER_HOST` names it: whoever
+    /// cleans up may have another one.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn lives_in(&self, engine: &str) -> io::Result<()> {
+        std::fs::write(self.folder.join(ENGINE), engine)
     }
 
     /// Notes that the cluster stays when this process is gone.
@@ -104,6 +118,7 @@ pub fn leftovers(home: &Path) -> io::Result<Vec<Leftover>> {
                 name: name.to_owned(),
                 kubeconfig: folder.join("kubeconfig"),
                 kept: folder.join(KEPT).exists(),
+                engine: std::fs::read_to_string(folder.join(ENGINE)).ok(),
                 folder: folder.clone(),
             });
         }

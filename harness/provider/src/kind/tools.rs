@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -22,11 +22,18 @@ pub struct Tools {
     pub kind: PathBuf,
     /// The kernel that nodes share.
     pub kernel: Kernel,
+    /// Docker's engine, as `DOCKER_HOST` names it; none for the one that the environment names.
+    pub engine: Option<String>,
 }
 
 impl Default for Tools {
     fn default() -> Tools {
-        Tools { docker: "docker".into(), kind: "kind".into(), kernel: Kernel::default() }
+        Tools {
+            docker: "docker".into(),
+            kind: "kind".into(),
+            kernel: Kernel::default(),
+            engine: None,
+        }
     }
 }
 
@@ -34,6 +41,28 @@ impl Default for Tools {
 pub(super) const ASKING: Duration = Duration::from_secs(60);
 
 impl Tools {
+    /// Docker's engine, as `DOCKER_HOST` would name it; none where docker does not say.
+    pub async fn engine(&self) -> Option<String> {
+        if self.engine.is_some() {
+            return self.engine.clone();
+        }
+        let args = ["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"];
+        let host = self.docker("ask for its engine", &args).await.ok()?;
+        let host = host.trim();
+        (!host.is_empty()).then(|| host.to_owned())
+    }
+
+    /// A program that talks to the engine.
+    fn command(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(args);
+        if let Some(engine) = &self.engine {
+            // A context would have precedence.
+            command.env("DOCKER_HOST", engine).env_remove("DOCKER_CONTEXT");
+        }
+        command
+    }
+
     /// What docker prints.
     ///
     /// # Errors
@@ -49,7 +78,7 @@ impl Tools {
         what: &str,
         args: &[&str],
     ) -> Result<String, KindError> {
-        let output = output(Command::new(&self.docker).args(args), limit)
+        let output = output(&mut self.command(&self.docker, args), limit)
             .await
             .map_err(|lost| lost.of("docker", what))?;
         if output.status.success() {
@@ -68,7 +97,7 @@ impl Tools {
     /// # Errors
     /// As for docker.
     pub(super) async fn kind(&self, what: &str, args: &[&str]) -> Result<String, KindError> {
-        let output = output(Command::new(&self.kind).args(args), ASKING)
+        let output = output(&mut self.command(&self.kind, args), ASKING)
             .await
             .map_err(|lost| lost.of("kind", what))?;
         if output.status.success() {
@@ -93,8 +122,8 @@ impl Tools {
         args: &[&str],
         tell: &(dyn Fn(&str) + Sync),
     ) -> Result<(bool, Vec<String>), KindError> {
-        let mut command = Command::new(&self.kind);
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut command = self.command(&self.kind, args);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.kill_on_drop(true).process_group(0);
         let mut child = command.spawn().map_err(|error| Lost::Start(error).of("kind", what))?;
         let mut lines = Vec::new();
