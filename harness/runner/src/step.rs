@@ -112,8 +112,9 @@ pub(crate) async fn run_step(
         ground.cluster.sabotage().await?;
         run.judge_and_hold(settled_at + step.hold, waiting).await;
     }
-    if settled && run.may_be_at_work_still() {
+    while settled && run.may_be_at_work_still() {
         waiting("every cell to agree".into());
+        run.pause().await;
         run.take_back();
         settled = run.glance().await;
         settled_at = Instant::now();

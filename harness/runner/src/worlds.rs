@@ -1,8 +1,10 @@
 //! What a proxy may know while a step's changes are under way.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use touchstone_case::ScriptStep;
+use touchstone_spec::api::TrafficPolicy;
 use touchstone_spec::{
     Change, Client, Expectation, Features, Flow, Observation, Outcome, OutcomeKind, World,
 };
@@ -120,7 +122,8 @@ impl Worlds {
                     })
                     || (!features.has("changes-at-once")
                         && (self.half_done(flow, outcome, features)
-                            || self.cut_off(flow, outcome, features)))
+                            || self.cut_off(flow, outcome, features)
+                            || self.between_policies(flow, outcome, features)))
             }
         }
     }
@@ -156,6 +159,22 @@ impl Worlds {
     /// and its answer (adjudication 0121).
     fn cut_off(&self, flow: &Flow, outcome: &Outcome, features: &Features) -> bool {
         *outcome == Outcome::Reset
+            && self.moments().any(|world| !expect(world, flow, features).endpoints().is_empty())
+    }
+
+    /// Whether an external IP that some moment serves was refused while the change gives its Service
+    /// another external policy: a proxy may list those of each policy apart, and refuse what is on
+    /// neither list (adjudication 0121).
+    fn between_policies(&self, flow: &Flow, outcome: &Outcome, features: &Features) -> bool {
+        let to = flow.to.ip();
+        let local = self.moments().flat_map(|world| &world.services).filter_map(|service| {
+            let spec = &service.spec;
+            let listed = service.external_ips(flow.family()).contains(&to);
+            listed.then_some(spec.external_traffic_policy == Some(TrafficPolicy::Local))
+        });
+        let policies: BTreeSet<bool> = local.collect();
+        matches!(outcome, Outcome::Refused(_))
+            && policies.len() > 1
             && self.moments().any(|world| !expect(world, flow, features).endpoints().is_empty())
     }
 
@@ -235,8 +254,8 @@ fn without_zones(world: &World) -> World {
 #[cfg(test)]
 pub(crate) mod tests {
     use touchstone_case::{Library, compile, planned_book};
-    use touchstone_spec::Feature;
     use touchstone_spec::api::{EndpointSlice, Service};
+    use touchstone_spec::{Feature, Refusal};
 
     use super::*;
 
@@ -287,6 +306,22 @@ pub(crate) mod tests {
         let worlds = Worlds::around(&steps[..1], &steps[1]);
         let near = flow(&steps[0], "outside → web nodePort@n1");
         assert_eq!(forgiven(&worlds, &near, Outcome::Reset), (true, false));
+    }
+
+    #[test]
+    fn a_proxy_that_goes_step_by_step_may_refuse_an_external_ip_between_two_policies() {
+        let steps = steps_of("cluster-ip/endpoint-outside[v4,udp]");
+        let port = Outcome::Refused(Refusal::Icmp { kind: 3, code: 3, from: None });
+        let refused = |step: usize, flow: &Flow| {
+            let worlds = Worlds::around(&steps[..step - 1], &steps[step - 1]);
+            forgiven(&worlds, flow, port.clone())
+        };
+        let external = flow(&steps[2], "pod@n2 → db externalIP");
+        assert_eq!(refused(2, &external), (false, false), "its policy stays");
+        assert_eq!(refused(3, &external), (true, false));
+        assert_eq!(refused(4, &external), (true, false));
+        let cluster = flow(&steps[2], "pod@n2 → db clusterIP");
+        assert_eq!(refused(3, &cluster), (false, false), "a cluster IP has no external policy");
     }
 
     #[test]
