@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 use touchstone_probe::{
-    Server, ServerError, UdpFlow, ask_tcp, ask_udp, connect_tcp, echo_tcp, echo_udp, get_http,
-    open_tcp, open_udp,
+    Connection, Server, ServerError, UdpFlow, ask_tcp, ask_udp, connect_tcp, echo_tcp, echo_udp,
+    get_http, open_tcp, open_udp,
 };
 use touchstone_spec::{Asked, Look, Observation, Outcome, Refusal};
 
@@ -169,13 +169,19 @@ async fn udp_refused_by_icmp() {
     }
 }
 
+/// A connection on which a server has answered once.
+async fn kept_flow(to: SocketAddr) -> Connection {
+    let fd = open_tcp(to, None).expect("a socket");
+    let mut kept = connect_tcp(fd, to, WAIT).await.expect("a connection");
+    assert_eq!(kept.ask(WAIT).await, reached(to));
+    kept
+}
+
 #[tokio::test]
 async fn a_stopped_server_refuses_at_once() {
     let server = Server::bind_tcp(any_v4(), "web-1".to_owned()).expect("a server");
     let to = server.address();
-    let fd = open_tcp(to, None).expect("a socket");
-    let mut kept = connect_tcp(fd, to, WAIT).await.expect("a connection");
-    assert_eq!(kept.ask(WAIT).await, reached(to));
+    let mut kept = kept_flow(to).await;
     drop(server);
     assert_eq!(tcp(to, WAIT).await, Observation::Saw(Outcome::Refused(Refusal::Reset)));
     assert_eq!(kept.ask(WAIT).await, Observation::Saw(Outcome::Reset));
@@ -191,9 +197,7 @@ async fn a_stopped_server_answers_no_connection_that_it_had() {
     for _ in 0..200 {
         let server = Server::bind_tcp(any_v4(), "web-1".to_owned()).expect("a server");
         let to = server.address();
-        let fd = open_tcp(to, None).expect("a socket");
-        let mut kept = connect_tcp(fd, to, WAIT).await.expect("a connection");
-        assert_eq!(kept.ask(WAIT).await, reached(to));
+        let mut kept = kept_flow(to).await;
         drop(server);
         // At once, before the runtime has had the time to end the connection.
         assert_eq!(kept.ask(WAIT).await, Observation::Saw(Outcome::Reset));
