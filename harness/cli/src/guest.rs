@@ -42,6 +42,18 @@ const NICENESS: i32 = -10;
 /// Descriptors that the harness may have; probes need thousands.
 const DESCRIPTORS: u64 = 1 << 20;
 
+/// Where programs in there look names up, whatever the host says: in files. A host that asks
+/// databases first has every program of a proxy look for their libraries, in up to thirty folders,
+/// to learn the number of `tcp`.
+const NAMES: &str = "\
+passwd: files
+group: files
+hosts: files dns
+networks: files
+protocols: files
+services: files
+";
+
 /// Kernel settings before anything runs; a kernel that lacks one will do.
 const SETTINGS: [(&str, &str); 8] = [
     // Whoever is killed for lack of memory might be the proxy, and that would look like its fault.
@@ -175,12 +187,14 @@ fn hurry_packets() -> Result<()> {
 /// from the host twice, with all its libraries; an overlay keeps it.
 fn remember_files() -> Result<()> {
     mounted("tmpfs", "/run", "tmpfs", None)?;
-    let [empty, root] = ["/run/empty", "/run/root"];
-    for folder in [empty, root] {
-        fs::create_dir(folder).with_context(|| format!("failed to make {folder}"))?;
+    let [own, root] = ["/run/own", "/run/root"];
+    for folder in [&format!("{own}/etc"), root] {
+        fs::create_dir_all(folder).with_context(|| format!("failed to make {folder}"))?;
     }
-    // Without an upper layer there have to be two lower ones.
-    mounted("overlay", root, "overlay", Some(&format!("lowerdir=/:{empty}")))?;
+    let names = format!("{own}/etc/nsswitch.conf");
+    fs::write(&names, NAMES).with_context(|| format!("failed to write {names}"))?;
+    // The first one lies on top.
+    mounted("overlay", root, "overlay", Some(&format!("lowerdir={own}:/")))?;
     std::env::set_current_dir(root).context("failed to enter the new root")?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
         .context("failed to move the new root")?;

@@ -27,5 +27,5 @@ pub use namespace::{Isolation, Namespace, NamespaceKind};
 pub use plan::{Family, Prefix};
 pub use pod::{POD_LINK_PREFIX, Pod};
 pub use settings::{Role, Unset};
-pub use tap::{Arrival, Filter, Tap};
+pub use tap::{Arrival, Filter, Moment, Tap};
 pub use topology::{Joined, Node, NodeShape, Offloads, Outside, Shape, Topology};

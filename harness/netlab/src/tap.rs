@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -24,8 +24,6 @@ const BUFFER: usize = 4 << 20;
 /// One packet that came in over a link, loopback excepted; multicast is not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
-    /// When it was read.
-    pub at: Instant,
     /// Source address.
     pub source: IpAddr,
     /// Destination address.
@@ -37,6 +35,11 @@ pub struct Arrival {
     /// Destination port; 0 where the protocol has none, and in later fragments.
     pub destination_port: u16,
 }
+
+/// A moment of a tap, as the number of what had arrived by then: a clock is not asked, which on some
+/// kernels takes as long as sending a packet. Without a number it is the tap's beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moment(u64);
 
 /// Which arrivals are meant; what is `None` is not looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -123,13 +126,18 @@ impl Tap {
         Ok(Self { shared, stop: Some(stop), thread: Some(thread) })
     }
 
+    /// This moment.
+    pub fn now(&self) -> Moment {
+        self.shared.lock().now()
+    }
+
     /// What arrived since a moment, oldest first.
-    pub fn arrivals(&self, filter: &Filter, since: Instant) -> Vec<Arrival> {
+    pub fn arrivals(&self, filter: &Filter, since: Moment) -> Vec<Arrival> {
         self.shared.lock().since(filter, since).copied().collect()
     }
 
     /// How many packets arrived since a moment.
-    pub fn count(&self, filter: &Filter, since: Instant) -> usize {
+    pub fn count(&self, filter: &Filter, since: Moment) -> usize {
         self.shared.lock().since(filter, since).count()
     }
 
@@ -137,7 +145,7 @@ impl Tap {
     /// returns how many there are.
     ///
     /// Blocks: at most for `limit`.
-    pub fn settle(&self, filter: &Filter, since: Instant, limit: Duration) -> usize {
+    pub fn settle(&self, filter: &Filter, since: Moment, limit: Duration) -> usize {
         let none_yet =
             |log: &mut Log| log.failure.is_none() && log.since(filter, since).next().is_none();
         let waited = self.shared.news.wait_timeout_while(self.shared.lock(), limit, none_yet);
@@ -157,9 +165,13 @@ impl Tap {
 }
 
 impl Log {
-    fn since(&self, filter: &Filter, since: Instant) -> impl Iterator<Item = &Arrival> {
-        let start = self.arrivals.partition_point(|arrival| arrival.at < since);
-        self.arrivals.range(start..).filter(|arrival| filter.matches(arrival))
+    fn since(&self, filter: &Filter, since: Moment) -> impl Iterator<Item = &Arrival> {
+        let before = usize::try_from(since.0.saturating_sub(self.forgotten)).unwrap_or(usize::MAX);
+        self.arrivals.iter().skip(before).filter(|arrival| filter.matches(arrival))
+    }
+
+    fn now(&self) -> Moment {
+        Moment(self.forgotten + self.arrivals.len() as u64)
     }
 
     fn add(&mut self, arrival: Arrival) {
@@ -212,7 +224,7 @@ fn read_all(socket: &OwnedFd, stopped: &io::PipeReader, shared: &Shared) -> nix:
             if outgoing {
                 continue;
             }
-            if let Some(arrival) = parse(&packet[..length], Instant::now()) {
+            if let Some(arrival) = parse(&packet[..length]) {
                 shared.lock().add(arrival);
                 shared.news.notify_all();
             }
@@ -221,7 +233,7 @@ fn read_all(socket: &OwnedFd, stopped: &io::PipeReader, shared: &Shared) -> nix:
 }
 
 /// Reads an IP packet; `None` for anything else and for multicast.
-fn parse(packet: &[u8], at: Instant) -> Option<Arrival> {
+fn parse(packet: &[u8]) -> Option<Arrival> {
     let (source, destination, protocol, payload) = match packet.first()? >> 4 {
         4 => parse_v4(packet)?,
         6 => parse_v6(packet)?,
@@ -236,7 +248,6 @@ fn parse(packet: &[u8], at: Instant) -> Option<Arrival> {
         has_ports.then(|| u16::from_be_bytes(bytes))
     };
     Some(Arrival {
-        at,
         source,
         destination,
         protocol,
@@ -285,7 +296,7 @@ mod tests {
     use super::*;
 
     fn show(packet: &[u8]) -> String {
-        parse(packet, Instant::now()).map_or_else(
+        parse(packet).map_or_else(
             || "nothing".to_owned(),
             |a| {
                 format!(
@@ -334,13 +345,17 @@ mod tests {
     #[test]
     fn the_log_is_bounded() {
         let mut log = Log::default();
-        let now = Instant::now();
-        let arrival = parse(&v4(17, 0, [10, 0, 0, 2]), now).expect("a packet");
-        for _ in 0..REMEMBERED + 3 {
+        let start = log.now();
+        let arrival = parse(&v4(17, 0, [10, 0, 0, 2])).expect("a packet");
+        for _ in 0..REMEMBERED + 1 {
+            log.add(arrival);
+        }
+        let late = log.now();
+        for _ in 0..2 {
             log.add(arrival);
         }
         assert_eq!((log.arrivals.len(), log.forgotten), (REMEMBERED, 3));
-        assert_eq!(log.since(&Filter::default(), now).count(), REMEMBERED);
-        assert_eq!(log.since(&Filter::default(), now + Duration::from_secs(1)).count(), 0);
+        let since = |moment| log.since(&Filter::default(), moment).count();
+        assert_eq!((since(start), since(late), since(log.now())), (REMEMBERED, 2, 0));
     }
 }

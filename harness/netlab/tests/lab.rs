@@ -15,8 +15,8 @@ use nix::sys::socket::{
 };
 use socket2::{SockAddr, Socket};
 use touchstone_netlab::{
-    Error, Family, Filter, Namespace, NamespaceKind, NodeShape, Pod, Prefix, Shape, Tap, Topology,
-    plan,
+    Error, Family, Filter, Moment, Namespace, NamespaceKind, NodeShape, Pod, Prefix, Shape, Tap,
+    Topology, plan,
 };
 
 mod common;
@@ -205,7 +205,7 @@ fn outside_enters() -> Result<(), Failed> {
     let outside = &topology.outside()[0];
     let taps = topology.nodes().map(|node| Tap::open(node.namespace()));
     let taps: Vec<Tap> = taps.collect::<Result<_, _>>()?;
-    let start = Instant::now();
+    let start = topology.sink().now();
     for range in plan::service_ranges() {
         let target = SocketAddr::new(inside(range), 53);
         for ((number, node), tap) in (1..).zip(topology.nodes()).zip(&taps) {
@@ -214,13 +214,14 @@ fn outside_enters() -> Result<(), Failed> {
                 let socket = outside.namespace().udp_socket(SocketAddr::new(source, 0))?;
                 socket.send_to(b"x", target)?;
                 let filter = Filter { source: Some(source), ..Filter::to(target.ip(), 53) };
-                check(tap.settle(&filter, start, SOON) == 1, || {
+                check(tap.settle(&filter, Moment::default(), SOON) == 1, || {
                     format!("{source} -> {target} did not come through {}", node.name())
                 })?;
                 // The node has no proxy, so its packet goes to the sink, once.
                 let in_sink = topology.sink().settle(&filter, start, SOON);
                 check(in_sink == 1, || format!("{source} -> {target}: {in_sink} in the sink"))?;
-                let elsewhere: usize = taps.iter().map(|tap| tap.count(&filter, start)).sum();
+                let elsewhere: usize =
+                    taps.iter().map(|tap| tap.count(&filter, Moment::default())).sum();
                 check(elsewhere == 1, || format!("{source} -> {target} came through both nodes"))?;
             }
         }
@@ -243,7 +244,7 @@ fn check_silent(
     source: IpAddr,
     target: SocketAddr,
 ) -> Result<(), Failed> {
-    let start = Instant::now();
+    let start = topology.sink().now();
     let (_socket, outcome) = connect_within(namespace, source, target, PollTimeout::from(QUIET))?;
     check(outcome.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::TimedOut), || {
         format!("{source} -> {target}: {outcome:?}")

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -19,7 +20,8 @@ use tokio::time::timeout;
 use crate::line::{Answer, DATAGRAM_LIMIT, IDENTITY_LIMIT, Request, is_identity, parse_request};
 use crate::stream::{Lines, Next};
 
-/// How long a TCP connection may go without a complete request before the server closes it.
+/// How long a TCP connection may go without a complete request; before twice that has passed the
+/// server closes it.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(600);
 
 /// How long a server rests after an error that is not a client's (no descriptors left, for
@@ -107,7 +109,8 @@ impl Server {
             TcpListener::from_std(listener).map_err(|source| desk_error("watch", &desk, source))?;
         let address = listener.local_addr().map_err(|source| desk_error("name", &desk, source))?;
         let listener = Shared::new(listener);
-        let task = runtime.spawn(accept_all(listener.clone(), Arc::clone(&desk))).abort_handle();
+        let task =
+            runtime.spawn(accept_all(listener.clone(), address, Arc::clone(&desk))).abort_handle();
         Ok(Server { address, desk, socket: Socket::Tcp(listener), task })
     }
 
@@ -281,7 +284,7 @@ impl<T> fmt::Debug for Shared<T> {
     }
 }
 
-async fn accept_all(listener: Shared<TcpListener>, desk: Arc<Desk>) {
+async fn accept_all(listener: Shared<TcpListener>, bound: SocketAddr, desk: Arc<Desk>) {
     // Ends with this task, and with it every connection.
     let mut connections = JoinSet::new();
     loop {
@@ -290,7 +293,7 @@ async fn accept_all(listener: Shared<TcpListener>, desk: Arc<Desk>) {
         match accepted {
             None => return,
             Some(Ok((stream, peer))) => {
-                connections.spawn(converse(stream, peer, Arc::clone(&desk)));
+                connections.spawn(converse(stream, peer, bound, Arc::clone(&desk)));
             }
             // The client gave up before it was accepted.
             Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -311,13 +314,25 @@ async fn rest(connections: &mut JoinSet<()>) {
     let _ = timeout(REST_LIMIT, ended).await;
 }
 
-/// Answers one connection until it ends or breaks a rule; dropping it closes it.
-async fn converse(stream: TcpStream, peer: SocketAddr, desk: Arc<Desk>) {
-    let Ok(local) = stream.local_addr() else {
-        return;
+/// Answers one connection until it ends, breaks a rule or says nothing any more; dropping it closes
+/// it. Of a listener that is bound to a concrete address every connection has that address.
+async fn converse(stream: TcpStream, peer: SocketAddr, bound: SocketAddr, desk: Arc<Desk>) {
+    let local = match bound.ip().is_unspecified() {
+        false => Ok(bound),
+        true => stream.local_addr(),
     };
+    let Ok(local) = local else { return };
     let mut lines = Lines::new(stream);
-    while let Ok(Some(())) = timeout(IDLE_LIMIT, serve_one(&mut lines, peer, local, &desk)).await {}
+    let served = AtomicBool::new(false);
+    let serve = async {
+        while serve_one(&mut lines, peer, local, &desk).await.is_some() {
+            served.store(true, Ordering::Relaxed);
+        }
+    };
+    // One timer for a connection and none for a request: most have one request, and where a look at
+    // the clock is a call to the kernel it costs as much as the answer.
+    let mut serve = pin!(serve);
+    while timeout(IDLE_LIMIT, &mut serve).await.is_err() && served.swap(false, Ordering::Relaxed) {}
 }
 
 /// Reads and answers one request; none if the connection is to be closed.

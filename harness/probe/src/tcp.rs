@@ -41,7 +41,7 @@ enum Resent {
     Untold,
 }
 
-/// Connects an unconnected, perhaps bound TCP socket to `to`, for at most `wait`.
+/// Connects an unconnected, non-blocking, perhaps bound TCP socket to `to`, for at most `wait`.
 ///
 /// Errors: what was seen instead of an accepted connection (`Refused`, `Unreachable`, `Dropped`,
 /// `Reset`), or that the probe broke.
@@ -196,8 +196,7 @@ pub(crate) async fn establish(fd: OwnedFd, to: SocketAddr) -> Result<TcpStream, 
     const ACT: &str = "connect to";
     let socket = Socket::from(fd);
     socket
-        .set_nonblocking(true)
-        .and_then(|()| socket.set_linger(Some(Duration::ZERO)))
+        .set_linger(Some(Duration::ZERO))
         .and_then(|()| set_error_queue(&socket, to, ErrorQueue::On))
         .map_err(|error| broke("prepare the socket for", to, error))?;
     if let Err(error) = socket.connect(&to.into())

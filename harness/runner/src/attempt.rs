@@ -305,9 +305,7 @@ fn frontends(script: &Script, markers: &[Marker]) -> BTreeSet<IpAddr> {
     for change in changes {
         if let Change::ApplyService(service) = change {
             for family in Family::BOTH {
-                found.extend(service.cluster_ip(family));
-                found.extend(service.external_ips(family));
-                found.extend(service.load_balancer_vips(family));
+                found.extend(service.addresses(family));
             }
         }
     }

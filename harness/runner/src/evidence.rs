@@ -152,7 +152,14 @@ fn of_traffic(whose: &Whose<'_>, traffic: &TrafficResult) -> Vec<Failure> {
     )];
     if let Some((first, last)) = traffic.span {
         let (first, last) = (first.as_millis(), last.as_millis());
-        evidence.push(format!("lost from {first} to {last} ms after the traffic began"));
+        evidence
+            .push(format!("what was lost was sent {first} to {last} ms after the traffic began"));
+    }
+    if traffic.at_a_switch > 0 {
+        evidence.push(format!(
+            "{} of them while their flow went from one endpoint to another",
+            traffic.at_a_switch
+        ));
     }
     let base = Failure {
         step: whose.step,

@@ -29,6 +29,7 @@ mod sampling;
 mod share;
 mod shown;
 mod step;
+mod switch;
 mod traffic;
 mod worlds;
 

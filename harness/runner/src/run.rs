@@ -190,7 +190,12 @@ impl SubjectRun {
             Some(1) if share == Share::WHOLE => in_turn(wanted, seed),
             Some(_) | None => share.mine(batches(wanted, seed, share.of())),
         };
-        for batch in mine {
+        for mut batch in mine {
+            if !batch.alone {
+                // What never becomes right waits until its limit, so it begins first.
+                let known = &self.subject.known;
+                batch.variants.sort_by_key(|variant| !known.contains_key(&variant.id()));
+            }
             let run = Arc::clone(&self);
             let beside = Arc::clone(&beside);
             tasks.spawn(async move {

@@ -217,8 +217,7 @@ impl Run<'_> {
 
     /// Takes an observation made while settling: wrong answers are forgiven when only their time
     /// is wrong.
-    fn settle_with(&mut self, index: usize, saw: Observation) {
-        let now = self.now();
+    fn settle_with(&mut self, index: usize, saw: Observation, now: u64) {
         let cell = &mut self.cells[index];
         match judge_one(&cell.expectation, &saw) {
             CellJudgement::Agrees | CellJudgement::NeedsMore => {
@@ -264,8 +263,10 @@ impl Run<'_> {
             if pending.is_empty() || self.deadline.is_over() || !self.impossible.is_empty() {
                 return;
             }
-            for (index, saw) in self.round(&pending, |_| Cell::glance()).await {
-                self.settle_with(index, saw);
+            let seen = self.round(&pending, |_| Cell::glance()).await;
+            let now = self.now();
+            for (index, saw) in seen {
+                self.settle_with(index, saw, now);
             }
             if pending.iter().any(|(i, _)| self.cells[*i].first_right.is_none()) {
                 if self.ground.cluster.broken().is_some() {
@@ -286,8 +287,10 @@ impl Run<'_> {
         loop {
             let round: Vec<(usize, u64)> = pending.iter().map(|i| (*i, self.glances(*i))).collect();
             self.look_anew(&pending);
-            for (index, saw) in self.round(&round, Cell::patience).await {
-                self.settle_with(index, saw);
+            let seen = self.round(&round, Cell::patience).await;
+            let now = self.now();
+            for (index, saw) in seen {
+                self.settle_with(index, saw, now);
             }
             pending.retain(|i| !self.is_right(*i));
             if pending.is_empty() {

@@ -19,6 +19,7 @@ use crate::expected::expect;
 use crate::ground::Ground;
 use crate::moves;
 use crate::pace::{POLL, pace};
+use crate::switch;
 use crate::worlds::Worlds;
 
 /// How long an attempt may take before it counts as lost.
@@ -48,7 +49,7 @@ pub(crate) struct Stream {
 
 #[derive(Default)]
 struct Seen {
-    /// Flow by number, what was seen, and when after the start.
+    /// Flow by number, what was seen, and when after the start it was sent.
     attempts: Vec<(usize, Observation, Duration)>,
     started: u32,
 }
@@ -64,8 +65,10 @@ pub(crate) struct TrafficResult {
     pub(crate) strange: Vec<String>,
     /// What was lost, with counts.
     pub(crate) losses: Vec<String>,
-    /// When the first and the last loss were noticed, since the traffic began.
+    /// When the first and the last that was lost were sent, since the traffic began.
     pub(crate) span: Option<(Duration, Duration)>,
+    /// How many were lost while their flow went from one endpoint to another.
+    pub(crate) at_a_switch: usize,
     /// Attempts past the proxy meanwhile.
     pub(crate) past_the_proxy: usize,
     /// A kept UDP flow that left an endpoint which could be used all the while.
@@ -93,7 +96,8 @@ impl Stream {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let began = Instant::now();
         let flows = traffic.flows.len().max(1) as u32;
-        let interval = traffic.every;
+        // Where everything takes so many times as long, an interruption does too: as many are lost.
+        let interval = traffic.every * ground.slowness;
         let one_at_a_time = Arc::new(tokio::sync::Mutex::new(()));
         let mut tasks: Vec<JoinHandle<()>> = traffic
             .flows
@@ -221,6 +225,7 @@ impl Stream {
             strange: count(&strange),
             losses: count(&lost),
             span,
+            at_a_switch: switch::losses(attempts),
             past_the_proxy: self.control_sent(),
             moved: moves::needless(&self.traffic, attempts, worlds, &self.features),
             stuck,
@@ -282,7 +287,7 @@ impl Stream {
     }
 }
 
-/// What each flow met last, and when after the start. So many answers in a row must be missing to
+/// What each flow met last, and when after the start it was sent. So many answers in a row must be missing to
 /// count as silence; until then the answer before them counts.
 fn met_last(
     attempts: &[(usize, Observation, Duration)],
@@ -354,10 +359,10 @@ impl Sender {
         while !sender.stop.load(Ordering::Relaxed) {
             tick.tick().await;
             let sender = Arc::clone(&sender);
-            sender.start();
+            let sent = sender.start();
             under_way.spawn(async move {
                 let saw = sender.cluster.probe(&sender.flow, PATIENCE).await;
-                sender.record(saw);
+                sender.record(saw, sent);
             });
             while under_way.try_join_next().is_some() {}
         }
@@ -370,7 +375,7 @@ impl Sender {
         let mut tick = self.ticks();
         while !self.stop.load(Ordering::Relaxed) {
             tick.tick().await;
-            self.start();
+            let sent = self.start();
             let mut turn = None;
             let mut flow = match kept.take() {
                 Some(flow) => flow,
@@ -381,7 +386,7 @@ impl Sender {
                     match self.cluster.open(&self.flow, PATIENCE).await {
                         Ok(flow) => flow,
                         Err(saw) => {
-                            self.record(saw);
+                            self.record(saw, sent);
                             continue;
                         }
                     }
@@ -391,15 +396,15 @@ impl Sender {
             let saw = flow.ask(if udp { UDP_PATIENCE } else { PATIENCE }).await;
             drop(turn);
             let broke = !udp && !matches!(saw, Observation::Saw(Outcome::Reached { .. }));
-            self.record(saw);
+            self.record(saw, sent);
             if !broke {
                 kept = Some(flow);
             }
         }
         // Everything has settled now: what the flow meets in the end is what counts.
         if let Some(mut flow) = kept {
-            self.start();
-            self.record(flow.ask(PATIENCE).await);
+            let sent = self.start();
+            self.record(flow.ask(PATIENCE).await, sent);
         }
     }
 
@@ -409,14 +414,15 @@ impl Sender {
         tick
     }
 
-    fn start(&self) {
+    /// Notes that one more is sent, and says when.
+    fn start(&self) -> Duration {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).started += 1;
+        self.began.elapsed()
     }
 
-    fn record(&self, saw: Observation) {
-        let at = self.began.elapsed();
+    fn record(&self, saw: Observation, sent: Duration) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.attempts.push((self.number, saw, at));
+        seen.attempts.push((self.number, saw, sent));
     }
 }
 
@@ -429,7 +435,7 @@ fn called(flow: &Flow) -> String {
 }
 
 /// Whether an attempt went without an answer, or had one only after a packet was sent again.
-fn is_loss(outcome: &Outcome) -> bool {
+pub(crate) fn is_loss(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Reached { resent, .. } => *resent > 0,
         Outcome::Http { .. } => false,

@@ -123,6 +123,7 @@ impl Worlds {
                     || (!features.has("changes-at-once")
                         && (self.half_done(flow, outcome, features)
                             || self.cut_off(flow, outcome, features)
+                            || self.behind_the_address(flow, outcome)
                             || self.between_policies(flow, outcome, features)))
             }
         }
@@ -176,6 +177,19 @@ impl Worlds {
         matches!(outcome, Outcome::Refused(_))
             && policies.len() > 1
             && self.moments().any(|world| !expect(world, flow, features).endpoints().is_empty())
+    }
+
+    /// Whether a node itself answered on the address of a Service that comes or goes with the change:
+    /// the node may have the address before the rules that close its other ports, and longer
+    /// (adjudication 0121).
+    fn behind_the_address(&self, flow: &Flow, outcome: &Outcome) -> bool {
+        let has = |world: &World| {
+            let mut services = world.services.iter();
+            services.any(|service| service.addresses(flow.family()).contains(&flow.to.ip()))
+        };
+        matches!(outcome, Outcome::Reached { endpoint, .. } if *endpoint == flow.to)
+            && self.moments().any(has)
+            && !self.moments().all(has)
     }
 
     /// The flow as the owner of its destination meets it, where that is another node than the
@@ -322,6 +336,20 @@ pub(crate) mod tests {
         assert_eq!(refused(4, &external), (true, false));
         let cluster = flow(&steps[2], "pod@n2 → db clusterIP");
         assert_eq!(refused(3, &cluster), (false, false), "a cluster IP has no external policy");
+    }
+
+    #[test]
+    fn a_proxy_that_goes_step_by_step_may_have_an_address_before_its_ports_are_closed() {
+        let steps = steps_of("cluster-ip/host-listener[dual,tcp]");
+        let answered = |before: usize, text: &str| {
+            let worlds = Worlds::around(&steps[..before], &steps[before]);
+            let flow = flow(&steps[0], text);
+            let outcome = Outcome::Reached { endpoint: flow.to, source: flow.to.ip(), resent: 0 };
+            forgiven(&worlds, &flow, outcome)
+        };
+        assert_eq!(answered(0, "pod@n1 → web clusterIP:23456/tcp"), (true, false));
+        assert_eq!(answered(1, "pod@n1 → web clusterIP:23456/tcp"), (false, false), "it stays");
+        assert_eq!(answered(1, "pod@n1 → same clusterIP"), (true, false), "it goes");
     }
 
     #[test]

@@ -289,6 +289,17 @@ impl Service {
             .filter(|ip| Family::of(*ip) == family)
             .collect()
     }
+
+    /// Its own addresses of one family: the cluster IP, external IPs, and those of a load balancer
+    /// whose packets arrive unchanged.
+    #[must_use]
+    pub fn addresses(&self, family: Family) -> Vec<IpAddr> {
+        self.cluster_ip(family)
+            .into_iter()
+            .chain(self.external_ips(family))
+            .chain(self.load_balancer_vips(family))
+            .collect()
+    }
 }
 
 /// An EndpointSlice.

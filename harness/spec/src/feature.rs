@@ -299,7 +299,7 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
     },
     KnownFeature {
         name: "changes-at-once",
-        promise: "serves no address of a Service before its masquerading, its policies and its source ranges are in force, and refuses none while its policy changes",
+        promise: "serves no address of a Service before its masquerading, its policies, its source ranges and what closes its other ports are in force, and refuses none while its policy changes",
     },
     KnownFeature {
         name: "restartable",

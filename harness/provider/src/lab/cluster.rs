@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use touchstone_apiserver::{ApiServer, ServeHandle};
-use touchstone_netlab::{Filter, Topology};
+use touchstone_netlab::{Filter, Moment, Topology};
 use touchstone_probe::{Attempted, KeptFlow, Server, Sockets, attempt, get_http};
 use touchstone_spec::api::Service;
 use touchstone_spec::{
@@ -78,7 +78,7 @@ impl LabCluster {
     pub(super) fn judge_silence(
         &self,
         flow: &Flow,
-        since: Instant,
+        since: Moment,
         saw: Observation,
     ) -> Observation {
         // Nobody told the neighbour a link address: no node took the packet.
@@ -334,7 +334,7 @@ impl LabCluster {
         if flow.frontend == FrontendKind::Table {
             return self.listed(flow).await;
         }
-        let since = Instant::now();
+        let since = self.topology.sink().now();
         let Attempted { saw, elsewhere } = attempt(self.places.as_ref(), flow, wait).await;
         match elsewhere {
             None => self.judge_silence(flow, since, saw),
