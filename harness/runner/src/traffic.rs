@@ -97,7 +97,11 @@ impl Stream {
         let began = Instant::now();
         let flows = traffic.flows.len().max(1) as u32;
         // Where everything takes so many times as long, an interruption does too: as many are lost.
-        let interval = traffic.every * ground.slowness;
+        // How long a kept flow is silent means the same everywhere.
+        let interval = match traffic.keep {
+            Keep::Nothing => traffic.every * ground.slowness,
+            Keep::Connection => traffic.every,
+        };
         let one_at_a_time = Arc::new(tokio::sync::Mutex::new(()));
         let mut tasks: Vec<JoinHandle<()>> = traffic
             .flows
