@@ -15,8 +15,8 @@ use crate::tcp::establish;
 /// Longest response in bytes, head and body; metrics are the longest, with some 100 kB.
 const RESPONSE_LIMIT: usize = 8 << 20;
 
-/// Connects an unconnected, perhaps bound TCP socket to `to`, gets the path and resets the
-/// connection; all of it takes `wait` at most.
+/// Connects an unconnected, non-blocking, perhaps bound TCP socket to `to`, gets the path and resets
+/// the connection; all of it takes `wait` at most.
 ///
 /// `local_endpoints` is the number `localEndpoints` of a JSON body, as kube-proxy's health-check
 /// node ports send it; `shown` holds what was looked for and is there. Redirections are not followed. An accepted connection that ends before

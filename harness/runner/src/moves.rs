@@ -14,8 +14,8 @@ use crate::worlds::Worlds;
 
 /// The moves of kept UDP flows from endpoints that could be used all the while, in words.
 ///
-/// `attempts` are the flow by number, what it met, and when after the start, in the order of each
-/// flow.
+/// `attempts` are the flow by number, what it met, and when after the start it was sent, in the
+/// order of each flow.
 pub(crate) fn needless(
     traffic: &Traffic,
     attempts: &[(usize, Observation, Duration)],

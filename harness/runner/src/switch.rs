@@ -4,7 +4,7 @@
 //! finds no way back. How many that are says how long answers take, and nothing of how long nobody
 //! was served.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -17,23 +17,21 @@ use crate::traffic::is_loss;
 ///
 /// `attempts` are the flow by number, what it met, and when it was sent.
 pub(crate) fn losses(attempts: &[(usize, Observation, Duration)]) -> usize {
-    let lost = |saw: &Observation| matches!(saw, Observation::Saw(outcome) if is_loss(outcome));
+    // Of each flow's endpoints, when the first and the last attempt was sent that they answered.
+    let mut answered: BTreeMap<(usize, SocketAddr), (Duration, Duration)> = BTreeMap::new();
+    for (flow, saw, sent) in attempts {
+        if let Observation::Saw(Outcome::Reached { endpoint, resent: 0, .. }) = saw {
+            let (first, last) = answered.entry((*flow, *endpoint)).or_insert((*sent, *sent));
+            (*first, *last) = ((*first).min(*sent), (*last).max(*sent));
+        }
+    }
     let at_a_switch = |flow: usize, sent: Duration| {
-        let answers = |before: bool| -> BTreeSet<SocketAddr> {
-            let of_flow = attempts.iter().filter(|(of, _, at)| *of == flow && *at != sent);
-            of_flow
-                .filter(|(_, _, at)| (*at < sent) == before)
-                .filter_map(|(_, saw, _)| match saw {
-                    Observation::Saw(Outcome::Reached { endpoint, resent: 0, .. }) => {
-                        Some(*endpoint)
-                    }
-                    Observation::Saw(_) | Observation::ProbeBroke(_) => None,
-                })
-                .collect()
-        };
-        let (before, after) = (answers(true), answers(false));
-        !before.is_empty() && !after.is_empty() && before.is_disjoint(&after)
+        let of_flow = || answered.iter().filter(|((of, _), _)| *of == flow).map(|(_, span)| span);
+        of_flow().any(|(first, _)| *first < sent)
+            && of_flow().any(|(_, last)| *last > sent)
+            && !of_flow().any(|(first, last)| *first < sent && *last > sent)
     };
+    let lost = |saw: &Observation| matches!(saw, Observation::Saw(outcome) if is_loss(outcome));
     attempts.iter().filter(|(flow, saw, sent)| lost(saw) && at_a_switch(*flow, *sent)).count()
 }
 

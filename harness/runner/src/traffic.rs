@@ -291,8 +291,8 @@ impl Stream {
     }
 }
 
-/// What each flow met last, and when after the start it was sent. So many answers in a row must be missing to
-/// count as silence; until then the answer before them counts.
+/// What each flow met last, and when after the start it was sent. So many answers in a row must be
+/// missing to count as silence; until then the answer before them counts.
 fn met_last(
     attempts: &[(usize, Observation, Duration)],
     silence: u32,
